@@ -1,0 +1,205 @@
+/*
+ * The data plane, as the controller sees it: start, stop, reload, hold, arm, swap, release and snapshots.
+ * Its one public header. Clients connect to it; each session lives on one worker thread with its client
+ * socket and its server link (see design.md section 4, "Data path"). Nothing here knows about replication or
+ * flips: the controller says what to do, and every answer arrives as an event on the main loop.
+ *
+ * Threads: all functions are called on the thread of the main loop. Commands are posted to the workers'
+ * mailboxes and return at once.
+ */
+#ifndef SWITCHBACK_PROXY_PROXY_H
+#define SWITCHBACK_PROXY_PROXY_H
+
+#include "conf/base/error.h"
+#include "conf/base/side.h"
+#include "conf/settings/settings.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct proxy;
+
+enum { PROXY_NAME_SIZE = 64, PROXY_PEER_SIZE = 64, PROXY_REASON_SIZE = 256, PROXY_VERIFIER_SIZE = 256 };
+
+/* --- roles -------------------------------------------------------------------------------------------------
+ */
+
+struct proxy_verifier {
+    bool found; /* false: no such role, no password, or expired: the client gets a mock exchange */
+    bool can_login;
+    bool unavailable; /* the active side could not be asked: 57P03 */
+    char
+        text[PROXY_VERIFIER_SIZE]; /* rolpassword: "SCRAM-SHA-256$4096:salt$stored:server"; wiped after use */
+};
+
+/* --- what the controller reads
+ * ------------------------------------------------------------------------------ */
+
+enum session_state {
+    SESSION_LOGIN,       /* startup or authentication */
+    SESSION_CONNECTING,  /* its server link is being opened */
+    SESSION_IDLE,        /* at the boundary */
+    SESSION_ACTIVE,      /* a reply is outstanding */
+    SESSION_TRANSACTION, /* idle in transaction (ReadyForQuery T or E) */
+    SESSION_HELD,        /* at the boundary under a hold, with or without waiting bytes */
+    SESSION_CLOSING
+};
+
+struct proxy_session_info {
+    uint64_t id;
+    char user[PROXY_NAME_SIZE], database[PROXY_NAME_SIZE], client[PROXY_PEER_SIZE];
+    char application[PROXY_NAME_SIZE];
+    enum side side;
+    uint64_t epoch;
+    enum session_state state;
+    int32_t backend_pid;       /* of the server link; 0: none */
+    int32_t armed_backend_pid; /* of the target link; 0: none */
+    bool waiting;              /* the client sent something that a hold keeps */
+    bool movable;
+    char reasons[PROXY_REASON_SIZE]; /* why it can't move, separated by "; " */
+    int64_t age_us, state_age_us;
+};
+
+/* Bucket b of a latency histogram counts latencies below latency_bucket_us(b), and not below the one before.
+ */
+enum { PROXY_LATENCY_BUCKETS = 160 };
+int64_t proxy_latency_bucket_us(size_t bucket);
+
+/* Cumulative counters of one side; a consumer subtracts an earlier copy. */
+struct proxy_side_stats {
+    uint64_t statements;           /* requests answered: Query, Execute up to Sync, FunctionCall */
+    uint64_t errors;               /* statements that ended in an ErrorResponse of any class */
+    uint64_t errors_by_class[256]; /* by proxy_error_class_index() of the SQLSTATE's first two characters */
+    uint64_t client_errors;        /* of them, those of classes 22, 23, 42 and 28: the application's own */
+    uint64_t latency_sum_us;
+    uint64_t latency[PROXY_LATENCY_BUCKETS];
+    uint64_t bytes_to_server, bytes_to_client;
+};
+
+struct proxy_stats {
+    struct proxy_side_stats sides[SIDE_COUNT];
+    uint64_t sessions, sessions_held, sessions_in_transaction, sessions_immovable, sessions_waiting;
+    uint64_t sessions_total, logins_failed, cancels, refused; /* cumulative */
+    int64_t oldest_wait_us;                                   /* of a client that a hold keeps now; 0: none */
+};
+
+/* --- events: answers and news
+ * ------------------------------------------------------------------------------- */
+
+enum proxy_event_kind {
+    PROXY_EVENT_ARMED,      /* every session has a target link with its state, or can't move; or timed out */
+    PROXY_EVENT_HELD,       /* every worker has closed the gate */
+    PROXY_EVENT_PROGRESS,   /* sessions at the boundary changed, while held: counts.undrained left */
+    PROXY_EVENT_DRAINED,    /* every session is at its boundary, and what moves is ready to be swapped */
+    PROXY_EVENT_EXPIRE_SET, /* every worker knows what its deadline now means */
+    PROXY_EVENT_SWAPPED,    /* every session that moves is on the new side, the rest is closed */
+    PROXY_EVENT_RELEASED,   /* every worker has opened the gate; stall filled */
+    PROXY_EVENT_EXPIRED,    /* a worker's own deadline released (or refused) its clients: the hold is over */
+    PROXY_EVENT_DISARMED,
+    PROXY_EVENT_SESSIONS, /* answer to proxy_sessions */
+    PROXY_EVENT_STOPPED
+};
+
+struct proxy_counts {
+    uint64_t sessions;
+    uint64_t undrained;                /* not yet at the boundary, or (armed) not yet ready to be swapped */
+    uint64_t armed, immovable, failed; /* failed: the target refused the link or the state */
+    uint64_t moved, disconnected;
+};
+
+struct proxy_stall {
+    uint64_t clients; /* that waited */
+    int64_t p50_us, p99_us, max_us;
+};
+
+struct proxy_event {
+    enum proxy_event_kind kind;
+    uint64_t hold; /* the hold or flip that it answers */
+    struct proxy_counts counts;
+    struct proxy_stall stall;
+    char reason[PROXY_REASON_SIZE]; /* ARMED, DRAINED: the first failure */
+    /* SESSIONS: owned by the receiver, freed with free() */
+    uint64_t request;
+    struct proxy_session_info *sessions;
+    size_t session_count;
+};
+
+struct proxy_callbacks {
+    void *context;
+    void (*event)(void *context, const struct proxy_event *event);
+    /* A client wants to log in: answer with proxy_verifier_answer(), now or later. */
+    void (*verifier)(void *context, uint64_t request, enum side side, const char *role);
+};
+
+/* --- life
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Where traffic goes. Nothing is forwarded on a link of another epoch. */
+struct proxy_route {
+    enum side side;
+    uint64_t epoch;
+    bool open; /* false: logins and statements wait for at most max_hold, then 57P03 */
+};
+
+/*
+ * Resolves, binds and starts the workers. The settings must outlive the proxy or be replaced by proxy_reload.
+ * NULL with *error: a port in use, no descriptor...
+ */
+MUST_USE struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, struct proxy_route route,
+                                   const struct proxy_callbacks *callbacks, struct error *error);
+
+/* Stops accepting, ends each session with 57P01 at its boundary, all of them after grace; then
+ * PROXY_EVENT_STOPPED. */
+void proxy_stop(struct proxy *proxy, int64_t grace_us);
+void proxy_free(struct proxy *proxy); /* after PROXY_EVENT_STOPPED */
+
+void proxy_reload(struct proxy *proxy, const struct settings *settings);
+/* Changes the route while no hold stands and no session is linked elsewhere (start of the daemon, after
+ * recovery). */
+void proxy_set_route(struct proxy *proxy, struct proxy_route route);
+void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct proxy_verifier *verifier);
+
+/*
+ * The oids of user-defined types of one database that differ between the sides: a session that has used one
+ * can't move. The list replaces the one before; copied. An empty list costs nothing on the data path.
+ */
+void proxy_set_differing_types(struct proxy *proxy, const char *database, const uint32_t *oids, size_t count);
+
+/* --- a move
+ * -------------------------------------------------------------------------------------------------- */
+
+/* Opens, warms and fills the target link of each session, new ones too until disarmed. → ARMED */
+void proxy_arm(struct proxy *proxy, uint64_t flip, struct proxy_route target, int64_t timeout_us);
+
+enum proxy_expire { PROXY_EXPIRE_RELEASE, PROXY_EXPIRE_REFUSE };
+
+/*
+ * Closes the gate: new work waits at each session's boundary. The workers themselves end it at the deadline
+ * (monotonic, us), by what expire says: RELEASE lets clients go on where they are, REFUSE answers 57P03. →
+ * HELD, then PROGRESS..., and DRAINED once nothing is left. One hold at a time; the controller's ledger of
+ * holds decides.
+ */
+void proxy_hold(struct proxy *proxy, uint64_t hold, int64_t deadline_us, enum proxy_expire expire);
+void proxy_expire(struct proxy *proxy, uint64_t hold, int64_t deadline_us,
+                  enum proxy_expire expire); /* → EXPIRE_SET */
+
+void proxy_cancel_undrained(struct proxy *proxy, uint64_t hold);    /* cancels what runs: 57014 */
+void proxy_terminate_undrained(struct proxy *proxy, uint64_t hold); /* ends what is left: 57P01 */
+
+/* Under the hold: sessions move to their target links, immovable ones end with 57P01. → SWAPPED */
+void proxy_swap(struct proxy *proxy, uint64_t flip, struct proxy_route route);
+/* Opens the gate. → RELEASED, with what the clients felt */
+void proxy_release(struct proxy *proxy, uint64_t hold);
+/* Closes the target links that were not swapped. → DISARMED */
+void proxy_disarm(struct proxy *proxy, uint64_t flip);
+
+/* --- snapshots
+ * ------------------------------------------------------------------------------------------------ */
+
+void proxy_stats(const struct proxy *proxy,
+                 struct proxy_stats *stats);                /* sums the workers' counters, no waiting */
+void proxy_sessions(struct proxy *proxy, uint64_t request); /* → SESSIONS */
+const char *proxy_session_state_name(enum session_state state);
+
+#endif

@@ -1,0 +1,232 @@
+/*
+ * What is done to and asked of the pair of clusters, over libpq on the main loop: ownership, marker, lag,
+ * fence, the database side of a flip, prepare, check. Its one public header. It judges facts of the clusters
+ * and decides nothing: control does. The protocol is flip.md's; the SQL of it stands in the files named after
+ * the operation.
+ *
+ * Every operation returns at once and answers exactly once by its callback, on the loop's thread, never from
+ * inside the call. Operations work on all managed databases in parallel and succeed only if all of them did.
+ */
+#ifndef SWITCHBACK_REPLICATION_REPLICATION_H
+#define SWITCHBACK_REPLICATION_REPLICATION_H
+
+#include "conf/base/error.h"
+#include "conf/base/side.h"
+#include "conf/settings/settings.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct replication;
+
+enum { REPLICATION_LSN_SIZE = 24, REPLICATION_NAME_SIZE = 64 };
+
+struct replication_result {
+    bool ok;
+    bool uncertain; /* the reply was lost: it may have happened. Take ownership and read the facts. */
+    struct error error;
+};
+typedef void (*replication_done)(void *context, const struct replication_result *result);
+
+/* --- life
+ * ---------------------------------------------------------------------------------------------------- */
+
+struct replication_callbacks {
+    void *context;
+    /* The sampler's figures changed in a way that matters (a side lost or found, fence open, slot lost ...).
+     */
+    void (*changed)(void *context);
+    /* Another controller holds a higher owner number: this one must stop deciding. */
+    void (*deposed)(void *context);
+};
+
+/* Keeps its own connections and reconnects by itself with backoff. The settings must outlive it or be
+ * replaced. */
+MUST_USE struct replication *replication_new(uv_loop_t *loop, const struct settings *settings,
+                                             const struct replication_callbacks *callbacks,
+                                             struct error *error);
+void replication_reload(struct replication *replication, const struct settings *settings);
+/* Ends all connections and operations (their callbacks get ERROR_ABORTED), then calls done and frees itself.
+ */
+void replication_stop(struct replication *replication, void (*done)(void *context), void *context);
+
+/* --- facts
+ * ---------------------------------------------------------------------------------------------------- */
+
+enum standing { STANDING_NONE, STANDING_ACTIVE, STANDING_STANDBY, STANDING_DIVERGED };
+
+/* The row of switchback.state in one managed database, and what its fence triggers say. */
+struct database_facts {
+    char name[REPLICATION_NAME_SIZE];
+    bool installed; /* the schema switchback stands there */
+    enum standing standing;
+    uint64_t epoch;
+    uint64_t fenced_for; /* a flip; 0: none */
+    uint64_t aborted;    /* the last aborted flip */
+    uint64_t owner;
+    char start_lsn[REPLICATION_LSN_SIZE];
+    char pair[REPLICATION_NAME_SIZE];
+    size_t tables, fences_enabled; /* fenced means both are equal; half means trouble */
+};
+
+struct side_facts {
+    bool reachable;
+    int version_num; /* 150018 */
+    char version[REPLICATION_NAME_SIZE];
+    char system_identifier[REPLICATION_NAME_SIZE];
+    uint64_t timeline;
+    bool
+        identity_changed; /* system identifier or timeline is not the one recorded: restored or failed over */
+    struct error error;   /* why it can't be reached */
+    struct database_facts *databases; /* one for each managed database, in the settings' order */
+    size_t database_count;
+};
+
+struct pair_facts {
+    struct side_facts sides[SIDE_COUNT];
+};
+
+/* Facts are valid during the callback only. Not ok only if no side could be reached. */
+typedef void (*replication_facts_done)(void *context, const struct replication_result *result,
+                                       const struct pair_facts *facts);
+
+/* Ends our manager's other backends of this pair, waits until they are gone, raises `owner` on reachable
+ * sides. */
+void replication_own(struct replication *replication, replication_done done, void *context);
+void replication_read_facts(struct replication *replication, replication_facts_done done, void *context);
+
+/* --- the standing sample: refreshed every 250 ms, read without waiting
+ * ---------------------------------------- */
+
+struct replication_side_sample {
+    bool reachable;
+    bool fenced, fence_wrong; /* fence_wrong: triggers contradict the standing */
+    char version[REPLICATION_NAME_SIZE];
+    int64_t unreachable_us; /* for how long; 0 */
+    char problem[256];      /* "" or what is wrong */
+};
+
+struct replication_sample {
+    int64_t taken_us; /* monotonic; 0: never yet */
+    struct replication_side_sample sides[SIDE_COUNT];
+    /* of the stream active → standby; `active` as last told by replication_set_active */
+    bool streaming;    /* in every database */
+    bool broken;       /* a worker fails again and again, or its subscription is disabled */
+    int64_t lag_us;    /* age of the oldest marker not yet seen, 0 while under one interval; -1: unknown */
+    int64_t lag_bytes; /* publisher's current LSN minus what the subscriber confirmed as replayed; -1 */
+    int64_t marker_age_us; /* since the newest marker was seen; -1: never */
+    uint64_t
+        commits_at_risk; /* transactions committed on the active side and not seen on the other, estimate */
+    bool slot_lost, slot_endangered; /* wal_status lost / unreserved or safe_wal_size below a margin */
+    bool tables_differ;              /* table sets of publication, subscription and fences differ */
+    char problem[256]; /* the first reason why the stream does not serve as a way back; "" if it does */
+};
+
+void replication_sample(const struct replication *replication, struct replication_sample *sample);
+
+/* From now on `active` is written with heartbeats and the other side must be fenced. Starts the standing
+ * checks. */
+void replication_set_active(struct replication *replication, enum side active, uint64_t epoch);
+
+/* --- the database side of a flip, in the order of flip.md
+ * ------------------------------------------------------- One flip at a time; `struct replication` keeps its
+ * markers, sequences, L and open transactions between the calls.
+ */
+
+struct replication_flip {
+    uint64_t flip;
+    enum side source; /* the target is the other one */
+    uint64_t epoch;   /* before: the target opens at epoch + 1 */
+};
+
+/* A marker written on `from` has been seen on the other side in every database before the deadline. */
+void replication_probe(struct replication *replication, enum side from, int64_t deadline_us,
+                       replication_done done, void *context);
+/* Phase 4. `sessions`: backend pids of the proxy's own links on the source, which stay; copied. */
+void replication_fence(struct replication *replication, const struct replication_flip *flip,
+                       const int32_t *sessions, size_t session_count, int64_t deadline_us,
+                       replication_done done, void *context);
+/* Phase 5. */
+void replication_catchup(struct replication *replication, const struct replication_flip *flip,
+                         int64_t deadline_us, replication_done done, void *context);
+/* Phase 6: the opening transactions are done but for their COMMIT, and stay open. */
+void replication_ready(struct replication *replication, const struct replication_flip *flip,
+                       int64_t deadline_us, replication_done done, void *context);
+/* Phase 8: COMMIT each. Uncertain if a reply is lost: then replication_own and replication_read_facts tell.
+ */
+void replication_open(struct replication *replication, const struct replication_flip *flip,
+                      int64_t deadline_us, replication_done done, void *context);
+/* Phase 11: the old source follows the new active side. Idempotent: also after a restart, from recorded
+ * facts. */
+void replication_turn(struct replication *replication, const struct replication_flip *flip,
+                      int64_t deadline_us, replication_done done, void *context);
+
+/* Undo before commit: rolls the target's transactions back, then unfences the source with `aborted = flip`.
+ */
+void replication_undo(struct replication *replication, const struct replication_flip *flip,
+                      int64_t deadline_us, replication_done done, void *context);
+/* After commit, before released: the source opens again at epoch + 2; fails if it can't be reached. */
+void replication_reopen_source(struct replication *replication, const struct replication_flip *flip,
+                               int64_t deadline_us, replication_done done, void *context);
+/* Fences a side that must not be open (came back after it lost a flip). `diverged` in its state if it holds
+ * more. */
+void replication_fence_on_contact(struct replication *replication, enum side side, uint64_t epoch,
+                                  replication_done done, void *context);
+
+/* --- prepare, finalize, check
+ * ------------------------------------------------------------------------------------ */
+
+struct replication_progress {
+    char step[REPLICATION_NAME_SIZE]; /* "schema", "initial copy" ... */
+    char message[256];
+    double fraction; /* of the step, 0 .. 1; negative: unknown */
+    int64_t eta_us;  /* negative: unknown */
+};
+typedef void (*replication_progressed)(void *context, const struct replication_progress *progress);
+
+/* Builds everything for active → other; runs again at any point and continues. */
+void replication_prepare(struct replication *replication, enum side active, replication_progressed progress,
+                         replication_done done, void *context);
+/* Drops the reverse stream (of the standby), or with `everything` all that is ours on both sides but data. */
+void replication_finalize(struct replication *replication, enum side active, bool everything,
+                          replication_done done, void *context);
+
+enum check_state { CHECK_PASS, CHECK_WARN, CHECK_FAIL };
+struct check_item {
+    const char *id; /* "sequences", stable */
+    enum check_state state;
+    char *message, *remedy;
+    struct settings_list objects; /* what it is about, "public.orders" ... */
+};
+typedef void (*replication_checked)(void *context, const struct replication_result *result,
+                                    const struct check_item *items, size_t count);
+void replication_check(struct replication *replication, enum side active, replication_checked done,
+                       void *context);
+
+/* --- questions of others
+ * ------------------------------------------------------------------------------------------ */
+
+struct replication_role {
+    bool found, can_login;
+    char verifier[256]; /* "" if none; expired counts as none */
+};
+typedef void (*replication_role_done)(void *context, const struct replication_result *result,
+                                      const struct replication_role *role);
+void replication_read_role(struct replication *replication, enum side side, const char *role,
+                           replication_role_done done, void *context);
+
+/* A gate's query, read only, as the manager: the first column of the first row; value NULL if SQL NULL or no
+ * row. */
+typedef void (*replication_value_done)(void *context, const struct replication_result *result,
+                                       const char *value);
+void replication_query(struct replication *replication, enum side side, const char *database, const char *sql,
+                       int64_t timeout_us, replication_value_done done, void *context);
+
+/* Oids, on `side`, of user-defined types whose oid on the other side differs (or that it lacks). */
+typedef void (*replication_types_done)(void *context, const struct replication_result *result,
+                                       const char *database, const uint32_t *oids, size_t count);
+void replication_differing_types(struct replication *replication, enum side side, const char *database,
+                                 replication_types_done done, void *context);
+
+#endif
