@@ -1,0 +1,135 @@
+/*
+ * What the runner needs of the world, as data: it emits requests and is told events. The daemon carries them
+ * out over proxy.h, replication.h, the journal and commands (control/daemon/controller*.c); tests and the
+ * simulator carry them out in a small world of their own. Nothing here touches anything.
+ *
+ * A request with a ticket is answered by exactly one event with that ticket; a later answer than the runner
+ * waited for is passed over. A request without a ticket (0) is news, or is done at once.
+ */
+#ifndef SWITCHBACK_CONTROL_FLIP_PORTS_H
+#define SWITCHBACK_CONTROL_FLIP_PORTS_H
+
+#include "conf/base/error.h"
+#include "conf/base/side.h"
+#include "conf/settings/settings.h"
+#include "control/flip/journal.h"
+#include "control/flip/table.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* --- what a flip is given */
+
+/* The settings that a flip reads, copied when it begins: a reload doesn't reach into a running one. */
+struct flip_options {
+    int64_t check_timeout_us, approve_timeout_us, backup_timeout_us, hook_timeout_us, arm_timeout_us;
+    int64_t drain_timeout_us, drain_grace_us, catchup_timeout_us, max_hold_us;
+    int64_t watch_duration_us;
+    enum drain_policy drain_on_timeout;
+    enum immovable_policy immovable;
+    enum flip_back_policy watch_flip_back;
+    unsigned approvals; /* how many are needed */
+    bool has_backup, has_backup_verify, has_hook_before, has_hook_after, has_hook_on_flip_back;
+};
+
+void flip_options_from_settings(struct flip_options *options, const struct settings *settings);
+
+struct flip_spec {
+    uint64_t id;
+    enum flip_kind kind;
+    enum side source;
+    uint64_t epoch; /* before: the target opens at epoch + 1 */
+    bool automatic; /* a gate asked for it */
+    uint64_t of;    /* the cutover that it takes back; 0 */
+    char key[JOURNAL_KEY_SIZE];
+    char reason[JOURNAL_TEXT_SIZE]; /* why it was asked for; "" */
+};
+
+/* --- facts of the clusters, summed over the managed databases of a side */
+
+struct flip_side_facts {
+    bool reachable;
+    bool identity_changed;              /* restored or failed over since prepare */
+    unsigned databases, installed;      /* managed; of them with our schema */
+    unsigned active, standby, diverged; /* standings of the installed */
+    uint64_t epoch_min, epoch_max;
+    uint64_t fenced_for;            /* highest flip that a database is fenced for; 0: none */
+    uint64_t aborted;               /* highest aborted flip */
+    unsigned fenced_for_count;      /* databases that are fenced for it */
+    unsigned fences_on, fences_off; /* databases with all fence triggers enabled; with none */
+};
+
+struct flip_facts {
+    struct flip_side_facts sides[SIDE_COUNT];
+};
+
+/* --- requests */
+
+struct flip_request {
+    enum flip_action_kind kind;
+    uint64_t ticket;     /* 0: no answer is expected */
+    uint64_t flip;       /* that it serves; 0: none */
+    enum side side;      /* PROBE: from. ROUTE, ACTIVE, SWAP, ARM: to. FENCE_ON_CONTACT: whom */
+    uint64_t epoch;      /* ROUTE, ACTIVE, SWAP, ARM, FENCE_ON_CONTACT */
+    bool open;           /* ROUTE: false: clients are told to wait, then 57P03. WATCH: judge gates, or stop */
+    bool refuse;         /* HOLD, EXPIRE: at the deadline clients get 57P03; else they go on where they are */
+    int64_t deadline_us; /* monotonic, by which the world must have answered; HOLD, EXPIRE: of the hold */
+    struct journal_row row;        /* JOURNAL*: what to write */
+    enum flip_phase phase;         /* PHASE: which begins; hooks: SWITCHBACK_PHASE */
+    enum flip_outcome outcome;     /* FINISHED */
+    struct error error;            /* FINISHED, ALARM: why; code NONE if it went well */
+    struct journal_flip *finished; /* FINISHED: the whole story, valid during the call */
+};
+
+/* The runner emits through this, in order; the world must not call back into the runner from inside it. */
+struct flip_port {
+    void *context;
+    void (*request)(void *context, const struct flip_request *request);
+};
+
+/* --- events */
+
+enum flip_event_kind {
+    FLIP_EVENT_RECOVER,     /* the daemon starts; `view` is the journal's */
+    FLIP_EVENT_START,       /* `spec`: begin a flip (after flip_may_start) */
+    FLIP_EVENT_DONE,        /* answers to a ticket */
+    FLIP_EVENT_FAILED,      /*   `error`; `uncertain`: it may have happened all the same */
+    FLIP_EVENT_FACTS,       /*   to LEARN: `facts` */
+    FLIP_EVENT_PROGRESS,    /* the drain: `counts` */
+    FLIP_EVENT_DRAINED,     /* every session is at its boundary, `counts` */
+    FLIP_EVENT_EXPIRED,     /* the workers ended the hold at its deadline */
+    FLIP_EVENT_APPROVED,    /* one more approval */
+    FLIP_EVENT_ABORT,       /* an operator asked; `error.message` says who (after flip_may_abort) */
+    FLIP_EVENT_GATE_FAILED, /* a gate failed, or the lag: `error` says which and why */
+    FLIP_EVENT_GATES_PASS,  /* none fails any more */
+    FLIP_EVENT_END_WATCH,   /* finalize: no way back is wanted */
+    FLIP_EVENT_PREPARED,    /* prepare ended well: `side` is active at `epoch` */
+    FLIP_EVENT_CONTACT,     /* a side came back, or contradicts its standing: look at the facts again */
+    FLIP_EVENT_DEPOSED,     /* another controller owns the pair */
+    FLIP_EVENT_TICK         /* flip_wake() is reached */
+};
+
+struct flip_counts {
+    uint64_t sessions, undrained, immovable, failed, moved, disconnected;
+    int64_t stall_p50_us, stall_p99_us, stall_max_us;
+    char reason[JOURNAL_TEXT_SIZE / 2]; /* the first failure or immovable session */
+};
+
+struct flip_event {
+    enum flip_event_kind kind;
+    int64_t now_us;  /* monotonic */
+    int64_t wall_us; /* for RECOVER: how long the watch has run */
+    uint64_t ticket;
+    bool uncertain;
+    struct error error;
+    struct flip_counts counts; /* ARM, SWAP, RELEASE, PROGRESS, DRAINED */
+    enum side side;
+    uint64_t epoch;
+    const struct flip_spec *spec;
+    const struct flip_facts *facts;
+    const struct journal_view *view;
+    const struct flip_options *options; /* RECOVER, START */
+};
+
+#endif

@@ -1,0 +1,154 @@
+/*
+ * The flip as data: one table of phases for cutover and flip-back. The runner walks it, the dry run prints
+ * it, a test draws it into README.md and checks that every phase can be undone or lies past the commit
+ * point. The protocol behind each row is flip.md's; design.md section 4 is the operator's view of it.
+ */
+#ifndef SWITCHBACK_CONTROL_FLIP_TABLE_H
+#define SWITCHBACK_CONTROL_FLIP_TABLE_H
+
+#include "conf/base/compiler.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* name, text that scripts and the journal see */
+#define FLIP_PHASE_MAP(X)                                                                                    \
+    X(FLIP_PHASE_NONE, "steady")                                                                             \
+    X(FLIP_PHASE_PREFLIGHT, "preflight")                                                                     \
+    X(FLIP_PHASE_APPROVE, "approve")                                                                         \
+    X(FLIP_PHASE_BACKUP, "backup")                                                                           \
+    X(FLIP_PHASE_ARM, "arm")                                                                                 \
+    X(FLIP_PHASE_HOLD, "hold")                                                                               \
+    X(FLIP_PHASE_DRAIN, "drain")                                                                             \
+    X(FLIP_PHASE_FENCE, "fence")                                                                             \
+    X(FLIP_PHASE_CATCHUP, "catchup")                                                                         \
+    X(FLIP_PHASE_READY, "ready")                                                                             \
+    X(FLIP_PHASE_COMMIT, "commit")                                                                           \
+    X(FLIP_PHASE_OPEN, "open")                                                                               \
+    X(FLIP_PHASE_RELEASE, "release")                                                                         \
+    X(FLIP_PHASE_TURN, "turn")                                                                               \
+    X(FLIP_PHASE_WATCH, "watch")
+
+enum flip_phase {
+#define X(name, text) name,
+    FLIP_PHASE_MAP(X)
+#undef X
+        FLIP_PHASE_COUNT
+};
+
+enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2 }; /* bits: a row may serve both */
+
+/* What a phase, its undo or the runner in between asks of the world; ports.h says what each carries. */
+#define FLIP_ACTION_MAP(X)                                                                                   \
+    X(FLIP_ACTION_NONE, "none")                                                                              \
+    X(FLIP_ACTION_CHECK, "check")                                                                            \
+    X(FLIP_ACTION_APPROVAL, "approval")                                                                      \
+    X(FLIP_ACTION_BACKUP, "backup")                                                                          \
+    X(FLIP_ACTION_BACKUP_VERIFY, "backup_verify")                                                            \
+    X(FLIP_ACTION_RESTORE_POINT, "restore_point")                                                            \
+    X(FLIP_ACTION_HOOK_BEFORE, "hook_before")                                                                \
+    X(FLIP_ACTION_HOOK_AFTER, "hook_after")                                                                  \
+    X(FLIP_ACTION_PROBE, "probe")                                                                            \
+    X(FLIP_ACTION_ARM, "arm")                                                                                \
+    X(FLIP_ACTION_DISARM, "disarm")                                                                          \
+    X(FLIP_ACTION_HOLD, "hold")                                                                              \
+    X(FLIP_ACTION_DRAIN, "drain")                                                                            \
+    X(FLIP_ACTION_EXPIRE, "expire")                                                                          \
+    X(FLIP_ACTION_CANCEL_UNDRAINED, "cancel_undrained")                                                      \
+    X(FLIP_ACTION_TERMINATE_UNDRAINED, "terminate_undrained")                                                \
+    X(FLIP_ACTION_FENCE, "fence")                                                                            \
+    X(FLIP_ACTION_CATCHUP, "catchup")                                                                        \
+    X(FLIP_ACTION_READY, "ready")                                                                            \
+    X(FLIP_ACTION_UNDO, "undo")                                                                              \
+    X(FLIP_ACTION_JOURNAL_COMMIT, "journal_commit")                                                          \
+    X(FLIP_ACTION_OPEN, "open")                                                                              \
+    X(FLIP_ACTION_JOURNAL_RELEASED, "journal_released")                                                      \
+    X(FLIP_ACTION_JOURNAL_BACK, "journal_back")                                                              \
+    X(FLIP_ACTION_LEARN, "learn")                                                                            \
+    X(FLIP_ACTION_REOPEN_SOURCE, "reopen_source")                                                            \
+    X(FLIP_ACTION_FENCE_ON_CONTACT, "fence_on_contact")                                                      \
+    X(FLIP_ACTION_SWAP, "swap")                                                                              \
+    X(FLIP_ACTION_RELEASE, "release")                                                                        \
+    X(FLIP_ACTION_TURN, "turn")                                                                              \
+    X(FLIP_ACTION_ROUTE, "route")                                                                            \
+    X(FLIP_ACTION_ACTIVE, "active")                                                                          \
+    X(FLIP_ACTION_WATCH, "watch")                                                                            \
+    X(FLIP_ACTION_JOURNAL, "journal")                                                                        \
+    X(FLIP_ACTION_PHASE, "phase")                                                                            \
+    X(FLIP_ACTION_ALARM, "alarm")                                                                            \
+    X(FLIP_ACTION_FINISHED, "finished")
+
+enum flip_action_kind {
+#define X(name, text) name,
+    FLIP_ACTION_MAP(X)
+#undef X
+        FLIP_ACTION_COUNT
+};
+
+/* What takes a phase back. 0 is "nobody thought about it": the test refuses it. */
+enum flip_undo {
+    FLIP_UNDO_MISSING,
+    FLIP_UNDO_NOTHING,   /* the phase changed nothing that lasts, or the undo of an earlier one covers it */
+    FLIP_UNDO_DISARM,    /* close the target links */
+    FLIP_UNDO_RELEASE,   /* let the clients go on where they were */
+    FLIP_UNDO_UNFENCE,   /* roll the target's transactions back, open the source again */
+    FLIP_UNDO_BACK,      /* past commit, before released: the source opens at epoch + 2 */
+    FLIP_UNDO_FLIP_BACK, /* past released: only a flip-back returns */
+};
+
+/* Which bound a phase has. */
+enum flip_timeout {
+    FLIP_TIMEOUT_NONE, /* bounded by its actions (retried for ever, or judged) */
+    FLIP_TIMEOUT_CHECK,
+    FLIP_TIMEOUT_APPROVE,
+    FLIP_TIMEOUT_BACKUP,
+    FLIP_TIMEOUT_ARM,
+    FLIP_TIMEOUT_HOLD,
+    FLIP_TIMEOUT_DRAIN,
+    FLIP_TIMEOUT_FENCE,
+    FLIP_TIMEOUT_CATCHUP,
+    FLIP_TIMEOUT_READY,
+    FLIP_TIMEOUT_MAX_HOLD, /* what is left of the hold */
+    FLIP_TIMEOUT_TURN,
+    FLIP_TIMEOUT_WATCH,
+};
+
+enum flip_failure {
+    FLIP_FAILURE_REFUSE,    /* nothing was touched: say why */
+    FLIP_FAILURE_UNDO,      /* the undos of this phase and all before it, in reverse */
+    FLIP_FAILURE_RESOLVE,   /* take ownership, look at the facts; forward, or back within the hold */
+    FLIP_FAILURE_RETRY,     /* only forward: again, with an alarm */
+    FLIP_FAILURE_FLIP_BACK, /* a failed gate flips back by itself */
+};
+
+enum { FLIP_ROW_ACTIONS = 4 };
+
+struct flip_row {
+    enum flip_phase phase;
+    unsigned kinds;                                  /* enum flip_kind, or-ed: which flips have this phase */
+    enum flip_action_kind actions[FLIP_ROW_ACTIONS]; /* one after the other; ends at NONE */
+    enum flip_undo undo;
+    enum flip_timeout timeout;
+    enum flip_phase next; /* NONE after the last; a row that the kind lacks is passed over */
+    enum flip_failure on_failure;
+    bool past_commit;
+    const char *comment; /* one line for the operator */
+};
+
+/* The row of a phase; PHASE_NONE has none. */
+const struct flip_row *flip_table_row(enum flip_phase phase);
+
+/* The first phase of a kind, and the one after `phase`; PHASE_NONE after the last. */
+enum flip_phase flip_table_first(enum flip_kind kind);
+enum flip_phase flip_table_next(enum flip_kind kind, enum flip_phase phase);
+
+const char *flip_phase_name(enum flip_phase phase);
+MUST_USE bool flip_phase_parse(const char *text, enum flip_phase *phase);
+const char *flip_kind_name(enum flip_kind kind); /* "cutover", "flip-back" */
+MUST_USE bool flip_kind_parse(const char *text, enum flip_kind *kind);
+const char *flip_action_name(enum flip_action_kind action);
+const char *flip_undo_name(enum flip_undo undo);
+const char *flip_failure_name(enum flip_failure failure);
+
+#endif
