@@ -1,0 +1,94 @@
+/*
+ * The session move, per session: what a session's state is, and how to make it stand on another server. Pure
+ * but for memory: it never touches a socket. The session (session.c) owns one `struct move` from login to
+ * close, shows it the traffic, asks it for bytes to send at the boundary, and feeds it the answers:
+ *
+ *   always      move_client() and move_server() for each piece that the relay passes (after boundary_*())
+ *   arm, hold   at the boundary: move_ask() → send to the session's own server after boundary_inject(), while
+ *               the client waits; each piece with step.ours → move_ask_answer()
+ *               then move_replay() → send to the target link; each piece it answers → move_replay_answer()
+ *   swap        move_swapped() → ParameterStatus messages for the client; the target link is the server now
+ *   disarm      move_reset_target(), also when the target link was lost
+ *
+ * Both asking and replaying may end with nothing to send: a session that did nothing since it was asked last
+ * is ready at once. The policy for what can't move or failed is the controller's.
+ */
+#ifndef SWITCHBACK_PROXY_MOVE_H
+#define SWITCHBACK_PROXY_MOVE_H
+
+#include "conf/base/error.h"
+#include "conf/base/strbuf.h"
+#include "proxy/wire/boundary.h"
+
+struct move;
+
+/* The oids of user-defined types that differ between the sides, ascending; owned by the worker. */
+struct move_types {
+    const uint32_t *oids;
+    size_t count; /* 0: nothing is looked at */
+};
+
+/* replication: the startup asked for a replication connection, which never moves. NULL: out of memory. */
+MUST_USE struct move *move_new(bool replication);
+void move_free(struct move *move);
+
+/* ParameterStatus as the client has been told it at login; later ones are seen in the traffic. */
+void move_parameter(struct move *move, struct slice name, struct slice value);
+
+/* --- traffic --- */
+
+/* A piece from the client, right after boundary_client() said to forward it. */
+void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary,
+                 const struct move_types *types);
+/* A piece from the session's own server that isn't ours, with what boundary_server() made of it. */
+void move_server(struct move *move, const struct frame_piece *piece, const struct boundary_step *step,
+                 const struct move_types *types);
+
+/* --- arm and hold, at the boundary --- */
+
+enum move_answer {
+    MOVE_MORE,   /* not over yet */
+    MOVE_AGAIN,  /* didn't work, and is worth asking again: call move_ask() or move_replay() once more */
+    MOVE_DONE,   /* over; look at move_is_movable() */
+    MOVE_FAILED, /* can't be had: move_is_movable() is false and says why */
+    MOVE_FATAL   /* that server ended the connection with an ErrorResponse */
+};
+
+/*
+ * Messages with exactly one Sync that ask the session's own server for its state, appended to *out; nothing
+ * if the state is known. `armed`: the target's state was replayed before, so only what traffic may have
+ * changed is asked. False: out of memory, or the session can't move anyway (*out is unchanged).
+ */
+MUST_USE bool move_ask(struct move *move, struct strbuf *out);
+/* A piece of the answer (step.ours). */
+MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
+                                          const struct move_types *types);
+
+/* ParameterStatus of the target link's login. */
+void move_target_parameter(struct move *move, struct slice name, struct slice value);
+/*
+ * Messages that bring the target link from what was replayed before to the session's state; nothing appended
+ * if it has it. May need several rounds: after MOVE_AGAIN call it once more.
+ */
+MUST_USE bool move_replay(struct move *move, struct strbuf *out);
+/* A piece that the target link sent, asynchronous messages included. */
+MUST_USE enum move_answer move_replay_answer(struct move *move, const struct frame_piece *piece);
+
+/* True if the session was asked since its last traffic and the target has that state: ready to be swapped. */
+bool move_is_ready(const struct move *move);
+
+/* The target is the session's server now; appends what the client must be told. False: out of memory. */
+MUST_USE bool move_swapped(struct move *move, struct strbuf *to_client);
+/* Forgets the target: disarmed, lost or refused. The client notices nothing. */
+void move_reset_target(struct move *move);
+
+/* --- what it says --- */
+
+/* As well as it is known: from the last asking, and from traffic since. reasons: separated by "; ". */
+bool move_is_movable(const struct move *move, char *reasons, size_t size);
+/* Why replaying or asking failed, "" if it didn't. */
+const char *move_failure(const struct move *move);
+/* Anything passed since the session was asked last. */
+bool move_is_dirty(const struct move *move);
+
+#endif

@@ -1,0 +1,111 @@
+/*
+ * The boundary: does this session owe anything? A queue of owed replies, fed by the relay with every message
+ * of both directions, in the order in which the proxy forwards them. It follows what a server does with them
+ * (tcop/postgres.c: exec loop, ignore_till_sync; commands/copyfromparse.c): one ReadyForQuery for each Query,
+ * Sync and FunctionCall; after an error in an extended message everything up to Sync is skipped, a Query too;
+ * in copy-in Flush and Sync are ignored, CopyDone and CopyFail end it, anything else fails it.
+ *
+ * Messages are counted, not listed: a segment is what one ReadyForQuery ends, and equal segments in a row are
+ * one entry. When boundary_is_full() the relay does not read the client until replies came; an unfinished
+ * segment never counts for that, so nothing is held back that waits for a Sync.
+ */
+#ifndef SWITCHBACK_PROXY_WIRE_BOUNDARY_H
+#define SWITCHBACK_PROXY_WIRE_BOUNDARY_H
+
+#include "proxy/wire/frame.h"
+
+enum { BOUNDARY_SEGMENTS = 16 };
+
+enum boundary_end {
+    BOUNDARY_END_NONE, /* not sent yet: the segment is open */
+    BOUNDARY_END_SYNC,
+    BOUNDARY_END_QUERY,
+    BOUNDARY_END_FUNCTION,
+    BOUNDARY_END_COPY /* CopyDone or CopyFail: owes nothing by itself */
+};
+
+struct boundary_segment {
+    int64_t start_us;    /* when its first message was forwarded */
+    uint32_t pending;    /* extended messages not answered yet */
+    uint32_t parses;     /* of them, Parse */
+    uint32_t statements; /* Query, Execute, FunctionCall in it, for statistics */
+    uint32_t repeat;     /* this many equal segments in a row */
+    uint8_t end;         /* enum boundary_end */
+};
+
+struct boundary {
+    struct boundary_segment segments[BOUNDARY_SEGMENTS]; /* a ring; the first one is being answered */
+    uint8_t head, count;
+    char status;          /* of the last ReadyForQuery: I, T, E */
+    bool skipping;        /* the server ignores everything up to the first segment's Sync */
+    uint8_t copy;         /* what the first segment is doing; internal */
+    bool discard;         /* the client message at hand isn't forwarded */
+    bool ours;            /* what is being answered was injected by boundary_inject() */
+    bool ours_seen;       /* the first reply to it was seen */
+    uint32_t doubtful;    /* Syncs that the server may have answered or ignored, as COPY failed meanwhile */
+    uint64_t parses_sent; /* Parse messages counted; the number of the next one */
+    uint64_t parses_answered; /* Parse messages answered or skipped: all below this number are settled */
+    int64_t ready_us;         /* of the last ReadyForQuery */
+    uint8_t failed;           /* the segment being answered had an ErrorResponse */
+    struct frame_capture capture;
+};
+
+/* What a client message is to do. */
+enum boundary_verdict {
+    BOUNDARY_FORWARD,
+    BOUNDARY_DISCARD, /* copy data that comes after its COPY has failed: a server would ignore it */
+};
+
+/* What a server message meant. */
+enum boundary_kind {
+    BOUNDARY_NOTHING,  /* pass it on */
+    BOUNDARY_PARSED,   /* ParseComplete of the Parse with number `parse` */
+    BOUNDARY_COMPLETE, /* CommandComplete: body is the tag (cut to FRAME_CAPTURE_SIZE) */
+    BOUNDARY_ERROR,  /* ErrorResponse: sqlstate, fatal; Parse numbers from `parse` to `parse_end` - 1 came to
+                        nothing */
+    BOUNDARY_STATUS, /* ParameterStatus: body; passed on even while ours */
+    BOUNDARY_READY,  /* ReadyForQuery: statements, latency_us */
+    BOUNDARY_BAD     /* the server sent what it did not owe */
+};
+
+struct boundary_step {
+    enum boundary_kind kind;
+    bool ours;         /* a reply to what we injected: not passed to the client. NoticeResponses, too */
+    struct slice body; /* lies in the piece or in the capture */
+    uint64_t parse, parse_end;
+    char sqlstate[6]; /* "" if the server sent none */
+    bool fatal;
+    uint32_t statements; /* BOUNDARY_READY: how many statements were answered */
+    bool failed;         /* BOUNDARY_READY: one of them failed */
+    int64_t latency_us;  /* BOUNDARY_READY: from the later of its sending and the ReadyForQuery before */
+};
+
+/* Right after login, when the server has sent its first ReadyForQuery. */
+void boundary_init(struct boundary *boundary);
+
+/* A piece that the client sent, just before it is forwarded. The verdict holds for the whole message. */
+MUST_USE enum boundary_verdict boundary_client(struct boundary *boundary, const struct frame_piece *piece,
+                                               int64_t now_us);
+
+/* A piece that the server sent, just before it is passed on. kind says something at last pieces only; `ours`
+ * is right for every piece. */
+void boundary_server(struct boundary *boundary, const struct frame_piece *piece, int64_t now_us,
+                     struct boundary_step *step);
+
+/* Our own extended messages with exactly one Sync are sent next: their replies are marked `ours`. Only at the
+ * boundary. */
+void boundary_inject(struct boundary *boundary, int64_t now_us);
+
+/*
+ * Nothing is owed, nothing was sent since the last Sync, no transaction is open. Whoever acts on it also
+ * needs both frame cursors idle.
+ */
+bool boundary_at(const struct boundary *boundary, int64_t now_us);
+bool boundary_owes(const struct boundary *boundary); /* a reply, or an unfinished segment */
+bool boundary_in_transaction(const struct boundary *boundary);
+bool boundary_in_copy_in(const struct boundary *boundary);
+bool boundary_is_full(const struct boundary *boundary);
+/* When what is being answered began, microseconds; 0: nothing is. */
+int64_t boundary_since_us(const struct boundary *boundary);
+
+#endif
