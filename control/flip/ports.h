@@ -12,7 +12,7 @@
 #include "conf/base/error.h"
 #include "conf/base/side.h"
 #include "conf/settings/settings.h"
-#include "control/flip/journal.h"
+#include "control/flip/record.h"
 #include "control/flip/table.h"
 
 #include <stdbool.h>
@@ -42,8 +42,8 @@ struct flip_spec {
     uint64_t epoch; /* before: the target opens at epoch + 1 */
     bool automatic; /* a gate asked for it */
     uint64_t of;    /* the cutover that it takes back; 0 */
-    char key[JOURNAL_KEY_SIZE];
-    char reason[JOURNAL_TEXT_SIZE]; /* why it was asked for; "" */
+    char key[RECORD_KEY_SIZE];
+    char reason[RECORD_TEXT_SIZE]; /* why it was asked for; "" */
 };
 
 /* --- facts of the clusters, summed over the managed databases of a side */
@@ -75,11 +75,11 @@ struct flip_request {
     bool open;           /* ROUTE: false: clients are told to wait, then 57P03. WATCH: judge gates, or stop */
     bool refuse;         /* HOLD, EXPIRE: at the deadline clients get 57P03; else they go on where they are */
     int64_t deadline_us; /* monotonic, by which the world must have answered; HOLD, EXPIRE: of the hold */
-    struct journal_row row;        /* JOURNAL*: what to write */
-    enum flip_phase phase;         /* PHASE: which begins; hooks: SWITCHBACK_PHASE */
-    enum flip_outcome outcome;     /* FINISHED */
-    struct error error;            /* FINISHED, ALARM: why; code NONE if it went well */
-    struct journal_flip *finished; /* FINISHED: the whole story, valid during the call */
+    struct record row;   /* JOURNAL*: what to write */
+    enum flip_phase phase;       /* PHASE: which begins; hooks: SWITCHBACK_PHASE */
+    enum flip_outcome outcome;   /* FINISHED */
+    struct error error;          /* FINISHED, ALARM: why; code NONE if it went well */
+    struct flip_story *finished; /* FINISHED: the whole story, valid during the call */
 };
 
 /* The runner emits through this, in order; the world must not call back into the runner from inside it. */
@@ -113,7 +113,7 @@ enum flip_event_kind {
 struct flip_counts {
     uint64_t sessions, undrained, immovable, failed, moved, disconnected;
     int64_t stall_p50_us, stall_p99_us, stall_max_us;
-    char reason[JOURNAL_TEXT_SIZE / 2]; /* the first failure or immovable session */
+    char reason[RECORD_TEXT_SIZE / 2]; /* the first failure or immovable session */
 };
 
 struct flip_event {
@@ -128,7 +128,7 @@ struct flip_event {
     uint64_t epoch;
     const struct flip_spec *spec;
     const struct flip_facts *facts;
-    const struct journal_view *view;
+    const struct flip_history *view;
     const struct flip_options *options; /* RECOVER, START */
 };
 

@@ -1,4 +1,4 @@
-#include "control/flip/journal.h"
+#include "control/flip/record.h"
 
 #include "conf/base/ensure.h"
 
@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const kind_names[JOURNAL_KIND_COUNT] = {
+static const char *const kind_names[RECORD_KIND_COUNT] = {
 #define X(name, text) [name] = (text),
-    JOURNAL_KIND_MAP(X)
+    RECORD_KIND_MAP(X)
 #undef X
 };
 
@@ -20,9 +20,9 @@ static const char *const outcome_names[FLIP_OUTCOME_COUNT] = {
 #undef X
 };
 
-const char *journal_kind_name(enum journal_kind kind)
+const char *record_kind_name(enum record_kind kind)
 {
-    ENSURE(kind >= 0 && kind < JOURNAL_KIND_COUNT);
+    ENSURE(kind >= 0 && kind < RECORD_KIND_COUNT);
     return kind_names[kind];
 }
 
@@ -38,24 +38,46 @@ struct line {
     char *start, *at, *end;
 };
 
+static void put(struct line *line, char c)
+{
+    ENSURE(line->at < line->end - 1);
+    *line->at++ = c;
+    *line->at = '\0';
+}
+
+static void put_all(struct line *line, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        put(line, *text);
+    }
+}
+
+static void put_key(struct line *line, const char *key)
+{
+    put(line, line->at == line->start ? '{' : ',');
+    put(line, '"');
+    put_all(line, key);
+    put_all(line, "\":");
+}
+
 static void put_text(struct line *line, const char *key, const char *text)
 {
-    static const char hex[] = "0123456789abcdef";
-    /* A value takes at most three bytes a character; lines are sized for the worst case (see the assert). */
-    line->at +=
-        snprintf(line->at, (size_t)(line->end - line->at), "%s%s=", line->at == line->start ? "" : " ", key);
+    put_key(line, key);
+    put(line, '"');
     for (const char *c = text; *c != '\0'; c++) {
         unsigned char byte = (unsigned char)*c;
-        ENSURE(line->end - line->at > 4);
-        if (byte <= ' ' || byte == '%' || byte == 0x7f) {
-            *line->at++ = '%';
-            *line->at++ = hex[byte >> 4];
-            *line->at++ = hex[byte & 15];
+        if (byte < ' ' || byte == 0x7f) {
+            char escape[8];
+            (void)snprintf(escape, sizeof escape, "\\u%04x", (unsigned)byte);
+            put_all(line, escape);
         } else {
-            *line->at++ = *c;
+            if (byte == '"' || byte == '\\') {
+                put(line, '\\');
+            }
+            put(line, *c);
         }
     }
-    *line->at = '\0';
+    put(line, '"');
 }
 
 static void put_number(struct line *line, const char *key, uint64_t value)
@@ -63,17 +85,18 @@ static void put_number(struct line *line, const char *key, uint64_t value)
     char text[24];
     if (value != 0) {
         (void)snprintf(text, sizeof text, "%" PRIu64, value);
-        put_text(line, key, text);
+        put_key(line, key);
+        put_all(line, text);
     }
 }
 
-void journal_encode(const struct journal_row *row, char line[JOURNAL_LINE_SIZE])
+void record_encode(const struct record *row, char line[RECORD_LINE_SIZE])
 {
-    _Static_assert(JOURNAL_LINE_SIZE >= 3 * (JOURNAL_KEY_SIZE + JOURNAL_TEXT_SIZE) + 512, "line too short");
-    struct line out = {.start = line, .at = line, .end = line + JOURNAL_LINE_SIZE};
-    put_text(&out, "kind", journal_kind_name(row->kind));
+    _Static_assert(RECORD_LINE_SIZE >= 6 * (RECORD_KEY_SIZE + RECORD_TEXT_SIZE) + 512, "line too short");
+    struct line out = {.start = line, .at = line, .end = line + RECORD_LINE_SIZE};
+    put_text(&out, "kind", record_kind_name(row->kind));
     put_number(&out, "flip", row->flip);
-    if (row->kind == JOURNAL_BEGIN) {
+    if (row->kind == RECORD_BEGIN) {
         put_text(&out, "flip_kind", flip_kind_name(row->flip_kind));
     }
     if (row->phase != FLIP_PHASE_NONE) {
@@ -81,7 +104,7 @@ void journal_encode(const struct journal_row *row, char line[JOURNAL_LINE_SIZE])
     }
     put_text(&out, "side", side_name(row->side));
     put_number(&out, "epoch", row->epoch);
-    put_number(&out, "automatic", row->automatic ? 1 : 0);
+    put_number(&out, "automatic", row->automatic);
     put_number(&out, "of", row->of);
     if (row->outcome != FLIP_OUTCOME_NONE) {
         put_text(&out, "outcome", flip_outcome_name(row->outcome));
@@ -101,6 +124,7 @@ void journal_encode(const struct journal_row *row, char line[JOURNAL_LINE_SIZE])
     if (row->text[0] != '\0') {
         put_text(&out, "text", row->text);
     }
+    put(&out, '}');
 }
 
 static int hex_digit(char c)
@@ -111,45 +135,77 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* Takes the next `key=value` of the line; false at its end or on malformed text, which *bad tells apart. */
-static bool take_pair(const char **at, char key[32], char value[JOURNAL_TEXT_SIZE], bool *bad)
+/* The character after a backslash; 0 if it is none that record_encode writes. */
+static char take_escape(const char **at)
+{
+    const char *c = *at;
+    if (*c == '"' || *c == '\\') {
+        *at = c + 1;
+        return *c;
+    }
+    if (c[0] != 'u' || c[1] != '0' || c[2] != '0') {
+        return 0;
+    }
+    int high = hex_digit(c[3]);
+    int low = high < 0 ? -1 : hex_digit(c[4]);
+    if (low < 0) {
+        return 0;
+    }
+    *at = c + 5;
+    return (char)(high * 16 + low);
+}
+
+static bool take_string(const char **at, char *value, size_t size)
 {
     const char *c = *at;
     size_t n = 0;
-    while (*c == ' ') {
-        c++;
-    }
-    if (*c == '\0') {
+    if (*c++ != '"') {
         return false;
     }
-    for (*bad = true; *c != '='; c++) {
-        if (*c == '\0' || *c == ' ' || n == 31) {
-            return false;
+    while (*c != '"') {
+        char byte = *c++;
+        if (byte == '\\') {
+            byte = take_escape(&c);
         }
-        key[n++] = *c;
-    }
-    key[n] = '\0';
-    n = 0;
-    for (c++; *c != '\0' && *c != ' '; c++) {
-        char byte = *c;
-        if (byte == '%') {
-            int high = hex_digit(c[1]);
-            int low = high < 0 ? -1 : hex_digit(c[2]);
-            if (low < 0) {
-                return false;
-            }
-            byte = (char)(high * 16 + low);
-            c += 2;
-        }
-        if (n == JOURNAL_TEXT_SIZE - 1) {
+        if (byte == '\0' || n == size - 1) {
             return false;
         }
         value[n++] = byte;
     }
     value[n] = '\0';
-    *at = c;
-    *bad = false;
+    *at = c + 1;
     return true;
+}
+
+static bool take_digits(const char **at, char *value, size_t size)
+{
+    size_t n = strspn(*at, "0123456789");
+    if (n == 0 || n >= size) {
+        return false;
+    }
+    memcpy(value, *at, n);
+    value[n] = '\0';
+    *at += n;
+    return true;
+}
+
+enum taken { TAKEN_PAIR, TAKEN_END, TAKEN_BAD };
+
+/* The next `"key":value` of the object. */
+static enum taken take_pair(const char **at, bool first, char key[32], char value[RECORD_TEXT_SIZE])
+{
+    const char *c = *at;
+    if (c[0] == '}' && c[1] == '\0' && !first) {
+        return TAKEN_END;
+    }
+    if (*c++ != (first ? '{' : ',') || !take_string(&c, key, 32) || *c++ != ':') {
+        return TAKEN_BAD;
+    }
+    if (!(*c == '"' ? take_string(&c, value, RECORD_TEXT_SIZE) : take_digits(&c, value, RECORD_TEXT_SIZE))) {
+        return TAKEN_BAD;
+    }
+    *at = c;
+    return TAKEN_PAIR;
 }
 
 static bool parse_name(const char *const *names, size_t count, const char *text, unsigned *value)
@@ -171,14 +227,14 @@ static bool parse_number(const char *text, uint64_t *value)
     return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0;
 }
 
-static bool take_named(struct journal_row *row, const char *key, const char *value, bool *known)
+static bool take_named(struct record *row, const char *key, const char *value, bool *known)
 {
     unsigned number = 0;
     bool ok = true;
     *known = true;
     if (strcmp(key, "kind") == 0) {
-        ok = parse_name(kind_names, JOURNAL_KIND_COUNT, value, &number);
-        row->kind = (enum journal_kind)number;
+        ok = parse_name(kind_names, RECORD_KIND_COUNT, value, &number);
+        row->kind = (enum record_kind)number;
     } else if (strcmp(key, "flip_kind") == 0) {
         ok = flip_kind_parse(value, &row->flip_kind);
     } else if (strcmp(key, "phase") == 0) {
@@ -192,7 +248,7 @@ static bool take_named(struct journal_row *row, const char *key, const char *val
         row->code = error_code_parse(value);
     } else if (strcmp(key, "key") == 0) {
         ok = strlen(value) < sizeof row->key;
-        (void)snprintf(row->key, sizeof row->key, "%.*s", JOURNAL_KEY_SIZE - 1, value);
+        (void)snprintf(row->key, sizeof row->key, "%.*s", RECORD_KEY_SIZE - 1, value);
     } else if (strcmp(key, "text") == 0) {
         memcpy(row->text, value, strlen(value) + 1);
     } else {
@@ -201,7 +257,7 @@ static bool take_named(struct journal_row *row, const char *key, const char *val
     return ok;
 }
 
-static bool take_number(struct journal_row *row, const char *key, const char *value)
+static bool take_number(struct record *row, const char *key, const char *value)
 {
     const struct {
         const char *key;
@@ -237,17 +293,17 @@ static bool take_number(struct journal_row *row, const char *key, const char *va
     return true; /* others are of a later version */
 }
 
-bool journal_decode(const char *line, struct journal_row *row, struct error *error)
+bool record_decode(const char *line, struct record *row, struct error *error)
 {
     char key[32];
-    char value[JOURNAL_TEXT_SIZE];
-    bool bad = false, has_kind = false;
-    uint64_t seq = row->seq;
-    int64_t time_us = row->time_us;
-    memset(row, 0, sizeof *row);
-    row->seq = seq;
-    row->time_us = time_us;
-    for (const char *at = line; take_pair(&at, key, value, &bad);) {
+    char value[RECORD_TEXT_SIZE];
+    enum taken taken = TAKEN_BAD;
+    bool has_kind = false;
+    const uint64_t seq = row->seq;
+    const int64_t time_us = row->time_us;
+    const char *at = line;
+    *row = (struct record){.seq = seq, .time_us = time_us};
+    while ((taken = take_pair(&at, at == line, key, value)) == TAKEN_PAIR) {
         bool known = false;
         has_kind |= strcmp(key, "kind") == 0;
         if (!take_named(row, key, value, &known) || (!known && !take_number(row, key, value))) {
@@ -255,7 +311,7 @@ bool journal_decode(const char *line, struct journal_row *row, struct error *err
                              key, value);
         }
     }
-    if (bad || !has_kind) {
+    if (taken == TAKEN_BAD || !has_kind) {
         return error_set(error, ERROR_INTERNAL, "journal row %" PRIu64 " is malformed", seq);
     }
     return true;
@@ -264,12 +320,12 @@ bool journal_decode(const char *line, struct journal_row *row, struct error *err
 /* --- meaning ---------------------------------------------------------------------------------------------
  */
 
-void journal_view_init(struct journal_view *view)
+void flip_history_init(struct flip_history *view)
 {
     memset(view, 0, sizeof *view);
 }
 
-static void settle(struct journal_view *view, const struct journal_row *row)
+static void settle(struct flip_history *view, const struct record *row)
 {
     if (!view->known || view->active != row->side) {
         view->active_since_us = row->time_us;
@@ -279,7 +335,7 @@ static void settle(struct journal_view *view, const struct journal_row *row)
     view->epoch = row->epoch;
 }
 
-static void begin(struct journal_flip *flip, const struct journal_row *row)
+static void begin(struct flip_story *flip, const struct record *row)
 {
     memset(flip, 0, sizeof *flip);
     flip->flip = row->flip;
@@ -292,7 +348,7 @@ static void begin(struct journal_flip *flip, const struct journal_row *row)
     memcpy(flip->key, row->key, sizeof flip->key);
 }
 
-static void end(struct journal_flip *flip, const struct journal_row *row)
+static void end(struct flip_story *flip, const struct record *row)
 {
     flip->outcome = row->outcome;
     flip->code = row->code;
@@ -305,9 +361,9 @@ static void end(struct journal_flip *flip, const struct journal_row *row)
     memcpy(flip->text, row->text, sizeof flip->text);
 }
 
-void journal_flip_fold(struct journal_flip *flip, const struct journal_row *row)
+void flip_story_fold(struct flip_story *flip, const struct record *row)
 {
-    if (row->kind == JOURNAL_BEGIN) {
+    if (row->kind == RECORD_BEGIN) {
         begin(flip, row);
         return;
     }
@@ -315,7 +371,7 @@ void journal_flip_fold(struct journal_flip *flip, const struct journal_row *row)
         return;
     }
     if (row->flip != flip->flip) {
-        if (row->kind == JOURNAL_END && row->of == flip->flip && row->outcome == FLIP_OUTCOME_DONE &&
+        if (row->kind == RECORD_END && row->of == flip->flip && row->outcome == FLIP_OUTCOME_DONE &&
             flip->outcome == FLIP_OUTCOME_DONE) {
             flip->outcome = FLIP_OUTCOME_FLIPPED_BACK;
             memcpy(flip->text, row->text, sizeof flip->text);
@@ -323,26 +379,26 @@ void journal_flip_fold(struct journal_flip *flip, const struct journal_row *row)
         return;
     }
     switch (row->kind) {
-    case JOURNAL_INTENT:
+    case RECORD_INTENT:
         flip->phase = row->phase;
         flip->fence_intended |= row->phase == FLIP_PHASE_FENCE;
         break;
-    case JOURNAL_RESULT:
+    case RECORD_RESULT:
         flip->phase_us[row->phase] = row->elapsed_us;
         flip->turned |= row->phase == FLIP_PHASE_TURN && row->code == ERROR_NONE;
         break;
-    case JOURNAL_COMMIT:
+    case RECORD_COMMIT:
         flip->phase = FLIP_PHASE_OPEN;
         flip->committed = true;
         break;
-    case JOURNAL_BACK:
+    case RECORD_BACK:
         flip->back = true;
         break;
-    case JOURNAL_RELEASED:
+    case RECORD_RELEASED:
         flip->phase = FLIP_PHASE_RELEASE;
         flip->released = true;
         break;
-    case JOURNAL_END:
+    case RECORD_END:
         end(flip, row);
         break;
     default:
@@ -350,28 +406,28 @@ void journal_flip_fold(struct journal_flip *flip, const struct journal_row *row)
     }
 }
 
-bool journal_flip_running(const struct journal_flip *flip)
+bool flip_story_running(const struct flip_story *flip)
 {
     return flip->flip != 0 && flip->outcome == FLIP_OUTCOME_NONE;
 }
 
-void journal_fold(struct journal_view *view, const struct journal_row *row)
+void flip_history_fold(struct flip_history *view, const struct record *row)
 {
     view->rows++;
     if (row->flip > view->last_flip) {
         view->last_flip = row->flip;
     }
-    if (row->kind == JOURNAL_BEGIN || row->flip == view->flip.flip) {
-        journal_flip_fold(&view->flip, row);
+    if (row->kind == RECORD_BEGIN || row->flip == view->flip.flip) {
+        flip_story_fold(&view->flip, row);
     }
-    if (row->kind != JOURNAL_BEGIN) {
-        journal_flip_fold(&view->done, row);
+    if (row->kind != RECORD_BEGIN) {
+        flip_story_fold(&view->done, row);
     }
     switch (row->kind) {
-    case JOURNAL_STEADY:
+    case RECORD_STEADY:
         settle(view, row);
         break;
-    case JOURNAL_END:
+    case RECORD_END:
         settle(view, row);
         if (row->outcome == FLIP_OUTCOME_DONE) {
             view->done = view->flip;
@@ -379,10 +435,10 @@ void journal_fold(struct journal_view *view, const struct journal_row *row)
             view->finalized = false;
         }
         break;
-    case JOURNAL_WATCH_END:
+    case RECORD_WATCH_END:
         view->watching = false;
         break;
-    case JOURNAL_FINALIZED:
+    case RECORD_FINALIZED:
         view->watching = false;
         view->finalized = true;
         break;
