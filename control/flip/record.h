@@ -52,7 +52,7 @@ enum flip_outcome {
         FLIP_OUTCOME_COUNT
 };
 
-enum { RECORD_KEY_SIZE = 128, RECORD_TEXT_SIZE = 512, RECORD_LINE_SIZE = 4096 };
+enum { RECORD_KEY_SIZE = 128, RECORD_TEXT_SIZE = 512, RECORD_LINE_SIZE = 5120 };
 
 struct record {
     uint64_t seq;    /* the store's, growing; 0 until it is stored */
