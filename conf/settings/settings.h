@@ -20,19 +20,21 @@ struct settings_list {
     size_t count;
 };
 
-enum tls_mode { TLS_MODE_DISABLE, TLS_MODE_PREFER }; /* to a server; more with TLS itself */
+enum tls_mode { TLS_MODE_DISABLE }; /* to a server; more come with TLS itself */
 
 /* How one party reaches a cluster. An address that starts with '/' is a Unix socket directory. */
 struct settings_endpoint {
     char *host;
     int64_t port;
     char *user;
-    char *password; /* secret; from password_file or password_env */
+    char *password; /* secret, "" is none; from password_file or password_env */
+    char *password_file, *password_env;
 };
 
 struct settings_side {
     char *host;
     int64_t port;
+    enum tls_mode tls_mode;
     struct settings_endpoint
         replication; /* how the other side reaches this one; unset parts: this side, the manager */
 };
@@ -77,15 +79,15 @@ struct settings_gate {
 };
 
 struct settings {
-    char *path; /* of the file, absolute */
+    char *path; /* of the file, absolute; relative paths in the file start at its folder */
 
     char *listen_host;
     int64_t listen_port;   /* 0: no TCP listener */
     char *listen_unix_dir; /* "": no Unix listener */
     int64_t listen_backlog;
     int64_t max_clients;
-    int64_t login_timeout_us;
-    int64_t workers; /* 0: one a core */
+    int64_t login_timeout_us; /* from accept to the end of authentication */
+    int64_t workers;          /* 0: one a core */
 
     char *control_socket;
     struct settings_list control_viewers, control_operators, control_approvers; /* uids, names or %group */
@@ -145,9 +147,16 @@ void settings_free(struct settings *settings);
 MUST_USE bool settings_compare(const struct settings *old, const struct settings *new,
                                struct settings_list *changed, struct settings_list *restart,
                                struct error *error);
+
+/* Lists of texts; others may use them too. Adding copies the text; false: out of memory. */
+MUST_USE bool settings_list_add(struct settings_list *list, const char *text);
+bool settings_list_has(const struct settings_list *list, const char *text);
 void settings_list_deinit(struct settings_list *list);
 
-/* The whole configuration as YAML with defaults filled in and secrets masked; owned by the caller. */
+/*
+ * The whole configuration as YAML with defaults filled in and a comment for each key; secrets are masked. It
+ * can be loaded again. Owned by the caller.
+ */
 MUST_USE char *settings_print(const struct settings *settings, struct error *error);
 
 bool settings_is_managed(const struct settings *settings, const char *database);

@@ -1,0 +1,516 @@
+#include "conf/settings/table.h"
+
+#include "conf/base/compiler.h"
+#include "conf/base/log.h"
+
+#define SECOND INT64_C(1000000)
+#define MINUTE (60 * SECOND)
+#define HOUR   (60 * MINUTE)
+
+enum { NAME_LIMIT = 63, TEXT_LIMIT = 1023, LIST_LIMIT = 1000, COMMAND_LIMIT = 256 };
+
+#define FIELD(member)                                                                                        \
+    .offset = offsetof(struct settings, member), .size = sizeof(((struct settings *)0)->member)
+
+static const char *const side_words[] = {[SIDE_BLUE] = "blue", [SIDE_GREEN] = "green", NULL};
+static const char *const tls_words[] = {[TLS_MODE_DISABLE] = "disable", NULL};
+static const char *const unmanaged_words[] = {[UNMANAGED_REFUSE] = "refuse", [UNMANAGED_PASS] = "pass", NULL};
+static const char *const auth_words[] = {
+    [AUTH_TRUST] = "trust", [AUTH_SCRAM_SHA_256] = "scram-sha-256", NULL};
+static const char *const drain_words[] = {
+    [DRAIN_ABORT] = "abort", [DRAIN_CANCEL] = "cancel", [DRAIN_TERMINATE] = "terminate", NULL};
+static const char *const immovable_words[] = {
+    [IMMOVABLE_DISCONNECT] = "disconnect", [IMMOVABLE_WAIT] = "wait", [IMMOVABLE_ABORT] = "abort", NULL};
+static const char *const flip_back_words[] = {[FLIP_BACK_AUTO] = "auto", [FLIP_BACK_MANUAL] = "manual", NULL};
+static const char *const level_words[] = {[LOG_LEVEL_DEBUG] = "debug",
+                                          [LOG_LEVEL_INFO] = "info",
+                                          [LOG_LEVEL_WARN] = "warn",
+                                          [LOG_LEVEL_ERROR] = "error",
+                                          NULL};
+static const char *const format_words[] = {[LOG_FORMAT_TEXT] = "text", [LOG_FORMAT_JSON] = "json", NULL};
+static const char *const when_words[] = {"preflight", "watch", NULL}; /* bits: GATE_WHEN_* */
+
+/* How a login reaches its password: never in the file, never in argv. */
+#define PASSWORD_ROWS(prefix, member)                                                                        \
+    {.name = prefix ".password",                                                                             \
+     .type = SETTING_SECRET,                                                                                 \
+     .reloadable = true,                                                                                     \
+     .most = TEXT_LIMIT,                                                                                     \
+     FIELD(member.password),                                                                                 \
+     .doc = "secret: from the file or the variable below"},                                                  \
+        {.name = prefix ".password_file",                                                                    \
+         .type = SETTING_PATH,                                                                               \
+         .reloadable = true,                                                                                 \
+         .most = TEXT_LIMIT,                                                                                 \
+         FIELD(member.password_file),                                                                        \
+         .doc = "file with the password in its first line"},                                                 \
+    {                                                                                                        \
+        .name = prefix ".password_env", .type = SETTING_STRING, .reloadable = true, .most = TEXT_LIMIT,      \
+        FIELD(member.password_env), .doc = "environment variable with the password"                          \
+    }
+
+#define SIDE_ROWS(prefix, member)                                                                            \
+    {.name = prefix ".host",                                                                                 \
+     .type = SETTING_STRING,                                                                                 \
+     .required = true,                                                                                       \
+     .least = 1,                                                                                             \
+     .most = 255,                                                                                            \
+     FIELD(member.host),                                                                                     \
+     .doc = "name, address, or directory of a Unix socket"},                                                 \
+        {.name = prefix ".port",                                                                             \
+         .type = SETTING_INTEGER,                                                                            \
+         .fallback = "5432",                                                                                 \
+         .least = 1,                                                                                         \
+         .most = 65535,                                                                                      \
+         FIELD(member.port),                                                                                 \
+         .doc = "port of the server"},                                                                       \
+        {.name = prefix ".tls.mode",                                                                         \
+         .type = SETTING_WORD,                                                                               \
+         .fallback = "disable",                                                                              \
+         .words = tls_words,                                                                                 \
+         FIELD(member.tls_mode),                                                                             \
+         .doc = "TLS to the server: only disable so far",                                                    \
+         .hint = "TLS to the servers is not available yet; leave it out"},                                   \
+        {.name = prefix ".replication.host",                                                                 \
+         .type = SETTING_STRING,                                                                             \
+         .reloadable = true,                                                                                 \
+         .most = 255,                                                                                        \
+         FIELD(member.replication.host),                                                                     \
+         .doc = "where the other side reaches this one; default: host above"},                               \
+        {.name = prefix ".replication.port",                                                                 \
+         .type = SETTING_INTEGER,                                                                            \
+         .reloadable = true,                                                                                 \
+         .fallback = "0",                                                                                    \
+         .most = 65535,                                                                                      \
+         FIELD(member.replication.port),                                                                     \
+         .doc = "its port; default, and 0: port above"},                                                     \
+        {.name = prefix ".replication.user",                                                                 \
+         .type = SETTING_STRING,                                                                             \
+         .reloadable = true,                                                                                 \
+         .most = NAME_LIMIT,                                                                                 \
+         FIELD(member.replication.user),                                                                     \
+         .doc = "role that the other side logs in as; default: the manager"},                                \
+        PASSWORD_ROWS(prefix ".replication", member.replication)
+
+static const struct setting rows[] = {
+    {.name = "listen.host",
+     .type = SETTING_STRING,
+     .fallback = "127.0.0.1",
+     .least = 1,
+     .most = 255,
+     FIELD(listen_host),
+     .doc = "address that clients connect to; 0.0.0.0 or :: is every one"},
+    {.name = "listen.port",
+     .type = SETTING_INTEGER,
+     .fallback = "6432",
+     .least = 0,
+     .most = 65535,
+     FIELD(listen_port),
+     .doc = "TCP port; 0: no TCP listener"},
+    {.name = "listen.unix_dir",
+     .type = SETTING_PATH,
+     .fallback = "",
+     .most = 90,
+     FIELD(listen_unix_dir),
+     .doc = "directory of the Unix socket .s.PGSQL.PORT; empty: none"},
+    {.name = "listen.backlog",
+     .type = SETTING_INTEGER,
+     .fallback = "1024",
+     .least = 1,
+     .most = 65535,
+     FIELD(listen_backlog),
+     .doc = "connections that the kernel queues before they are accepted"},
+    {.name = "listen.max_clients",
+     .type = SETTING_INTEGER,
+     .reloadable = true,
+     .fallback = "10000",
+     .least = 1,
+     .most = 1000000,
+     FIELD(max_clients),
+     .doc = "clients at once; one more gets 53300"},
+    {.name = "listen.login_timeout",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "30s",
+     .least = SECOND / 10,
+     .most = 10 * MINUTE,
+     FIELD(login_timeout_us),
+     .doc = "from connecting to the end of authentication"},
+    {.name = "workers",
+     .type = SETTING_INTEGER,
+     .fallback = "0",
+     .least = 0,
+     .most = 256,
+     FIELD(workers),
+     .doc = "threads that serve clients; 0: one a core"},
+
+    {.name = "control.socket",
+     .type = SETTING_PATH,
+     .fallback = "/run/switchback/control.sock",
+     .least = 1,
+     .most = 107,
+     FIELD(control_socket),
+     .doc = "Unix socket that the other verbs talk to"},
+    {.name = "control.viewers",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = LIST_LIMIT,
+     FIELD(control_viewers),
+     .doc = "who may look: uids, names or %group; root and the daemon's uid may do all"},
+    {.name = "control.operators",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = LIST_LIMIT,
+     FIELD(control_operators),
+     .doc = "who may act"},
+    {.name = "control.approvers",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = LIST_LIMIT,
+     FIELD(control_approvers),
+     .doc = "who may approve"},
+
+    {.name = "http.listen",
+     .type = SETTING_ADDRESS,
+     .fallback = "127.0.0.1:6433",
+     .most = 255,
+     FIELD(http_host),
+     .port_offset = offsetof(struct settings, http_port),
+     .doc = "/metrics, /healthz, /readyz; read-only; empty: off"},
+    {.name = "state.dir",
+     .type = SETTING_PATH,
+     .fallback = "/var/lib/switchback",
+     .least = 1,
+     .most = TEXT_LIMIT,
+     FIELD(state_dir),
+     .doc = "directory of the journal (switchback.db) and a lock"},
+
+    SIDE_ROWS("sides.blue", sides[SIDE_BLUE]),
+    SIDE_ROWS("sides.green", sides[SIDE_GREEN]),
+    {.name = "initial",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "blue",
+     .words = side_words,
+     FIELD(initial),
+     .doc = "active side while neither the journal nor the clusters know better"},
+
+    {.name = "manager.user",
+     .type = SETTING_STRING,
+     .required = true,
+     .least = 1,
+     .most = NAME_LIMIT,
+     FIELD(manager.user),
+     .doc = "superuser on both sides that Switchback works as"},
+    PASSWORD_ROWS("manager", manager),
+
+    {.name = "databases",
+     .type = SETTING_LIST,
+     .required = true,
+     .least = 1,
+     .most = LIST_LIMIT,
+     FIELD(databases),
+     .doc = "the managed databases: replicated and flipped"},
+    {.name = "unmanaged",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "refuse",
+     .words = unmanaged_words,
+     FIELD(unmanaged),
+     .doc = "other databases: refuse (3D000) | pass (to the active side, not replicated)"},
+    {.name = "migrators",
+     .type = SETTING_LIST,
+     .most = LIST_LIMIT,
+     FIELD(migrators),
+     .doc = "roles that may change the standby's schema"},
+    {.name = "local_tables",
+     .type = SETTING_LIST,
+     .most = LIST_LIMIT,
+     FIELD(local_tables),
+     .doc = "patterns schema.table, with *: neither published nor fenced (migration history)"},
+    {.name = "auth.method",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "scram-sha-256",
+     .words = auth_words,
+     FIELD(auth_method),
+     .doc = "how clients prove who they are: trust | scram-sha-256"},
+
+    {.name = "flip.drain.timeout",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "5s",
+     .least = SECOND / 100,
+     .most = HOUR,
+     FIELD(drain_timeout_us),
+     .doc = "how long running transactions may go on"},
+    {.name = "flip.drain.on_timeout",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "abort",
+     .words = drain_words,
+     FIELD(drain_on_timeout),
+     .doc = "then: abort the flip | cancel statements | terminate sessions"},
+    {.name = "flip.drain.grace",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "1s",
+     .least = 0,
+     .most = MINUTE,
+     FIELD(drain_grace_us),
+     .doc = "after cancelling, before the flip is aborted"},
+    {.name = "flip.catchup.timeout",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "5s",
+     .least = SECOND / 100,
+     .most = HOUR,
+     FIELD(catchup_timeout_us),
+     .doc = "how long the target may need to have everything"},
+    {.name = "flip.max_hold",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "15s",
+     .least = SECOND,
+     .most = 3 * HOUR,
+     FIELD(max_hold_us),
+     .doc = "no client waits longer; at least drain.timeout + catchup.timeout + 2s"},
+    {.name = "flip.immovable",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "disconnect",
+     .words = immovable_words,
+     FIELD(immovable),
+     .doc = "sessions that can't move: disconnect (57P01) | wait | abort the flip"},
+    {.name = "flip.lossless",
+     .type = SETTING_BOOLEAN,
+     .reloadable = true,
+     .fallback = "false",
+     FIELD(lossless),
+     .doc = "synchronous way back in the watch: only false so far"},
+    {.name = "flip.lossless_max_wait",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "10s",
+     .least = SECOND / 10,
+     .most = 10 * MINUTE,
+     FIELD(lossless_max_wait_us),
+     .doc = "how long a flip waits for that way back"},
+    {.name = "flip.dead_after",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "3s",
+     .least = SECOND / 2,
+     .most = 10 * MINUTE,
+     FIELD(dead_after_us),
+     .doc = "unreachable for this long counts as dead"},
+
+    {.name = "prepare.jobs",
+     .type = SETTING_INTEGER,
+     .reloadable = true,
+     .fallback = "4",
+     .least = 1,
+     .most = 64,
+     FIELD(prepare_jobs),
+     .doc = "tables copied at once"},
+    {.name = "prepare.pg_bin_dir",
+     .type = SETTING_PATH,
+     .reloadable = true,
+     .fallback = "",
+     .most = TEXT_LIMIT,
+     FIELD(prepare_pg_bin_dir),
+     .doc = "where pg_dump and pg_dumpall are; empty: PATH, then Debian's places"},
+
+    {.name = "backup.command",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = COMMAND_LIMIT,
+     FIELD(backup_command),
+     .doc = "run before a cutover; if it fails there is none"},
+    {.name = "backup.verify_command",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = COMMAND_LIMIT,
+     FIELD(backup_verify_command),
+     .doc = "run after it, likewise"},
+    {.name = "backup.timeout",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "1h",
+     .least = SECOND,
+     .most = 168 * HOUR,
+     FIELD(backup_timeout_us),
+     .doc = "for each of the two"},
+
+    {.name = "hooks.before_cutover",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = COMMAND_LIMIT,
+     FIELD(hook_before_cutover),
+     .doc = "a failure refuses the cutover"},
+    {.name = "hooks.after_cutover",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = COMMAND_LIMIT,
+     FIELD(hook_after_cutover),
+     .doc = "after traffic is on the target"},
+    {.name = "hooks.on_flip_back",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = COMMAND_LIMIT,
+     FIELD(hook_on_flip_back),
+     .doc = "after traffic went back"},
+    {.name = "hooks.notify",
+     .type = SETTING_LIST,
+     .reloadable = true,
+     .most = COMMAND_LIMIT,
+     FIELD(hook_notify),
+     .doc = "at each of these, and on alarms"},
+    {.name = "hooks.timeout",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "30s",
+     .least = SECOND / 10,
+     .most = HOUR,
+     FIELD(hook_timeout_us),
+     .doc = "for each of them"},
+
+    {.name = "gates",
+     .type = SETTING_GATES,
+     .reloadable = true,
+     FIELD(gates),
+     .doc = "what must hold before a flip and after it"},
+    {.name = "watch.duration",
+     .type = SETTING_DURATION,
+     .reloadable = true,
+     .fallback = "30m",
+     .least = SECOND,
+     .most = 720 * HOUR,
+     FIELD(watch_duration_us),
+     .doc = "how long gates are judged after a cutover"},
+    {.name = "watch.flip_back",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "auto",
+     .words = flip_back_words,
+     FIELD(watch_flip_back),
+     .doc = "when a gate fails: auto (flip back) | manual (alarm only)"},
+    {.name = "log.level",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "info",
+     .words = level_words,
+     FIELD(log_level),
+     .doc = "debug | info | warn | error"},
+    {.name = "log.format",
+     .type = SETTING_WORD,
+     .reloadable = true,
+     .fallback = "text",
+     .words = format_words,
+     FIELD(log_format),
+     .doc = "text | json"},
+};
+
+#define GATE(member)                                                                                         \
+    .offset = offsetof(struct gate_draft, member), .size = sizeof(((struct gate_draft *)0)->member)
+
+static const struct setting gate_rows[GATE_FIELD_COUNT] = {
+    [GATE_FIELD_NAME] = {.name = "name",
+                         .type = SETTING_STRING,
+                         .required = true,
+                         .least = 1,
+                         .most = NAME_LIMIT,
+                         GATE(gate.name),
+                         .doc = "letters, digits, _ - and ."},
+    [GATE_FIELD_METRIC] = {.name = "metric",
+                           .type = SETTING_STRING,
+                           .most = NAME_LIMIT,
+                           GATE(metric),
+                           .doc = "what the proxy or the clusters measure; or sql, or command"},
+    [GATE_FIELD_SQL] = {.name = "sql",
+                        .type = SETTING_TEXT,
+                        .most = 65535,
+                        GATE(gate.sql),
+                        .doc = "a query, run on the active side as the manager, read only"},
+    [GATE_FIELD_COMMAND] = {.name = "command",
+                            .type = SETTING_LIST,
+                            .most = COMMAND_LIMIT,
+                            GATE(gate.command),
+                            .doc = "a program and its arguments; it passes with 0"},
+    [GATE_FIELD_MAX] = {.name = "max",
+                        .type = SETTING_STRING,
+                        .most = NAME_LIMIT,
+                        GATE(max),
+                        .doc = "error_rate: ratio or percent; latency: duration; lag: duration or size"},
+    [GATE_FIELD_MAX_INCREASE] = {.name = "max_increase",
+                                 .type = SETTING_PERCENT,
+                                 .least = 0,
+                                 .most = 100000,
+                                 GATE(gate.max_increase),
+                                 .doc = "against the source's last 5 minutes before the hold"},
+    [GATE_FIELD_EXPECT] = {.name = "expect",
+                           .type = SETTING_STRING,
+                           .fallback = "t",
+                           .most = TEXT_LIMIT,
+                           GATE(gate.expect),
+                           .doc = "the first column of the first row, as text"},
+    [GATE_FIELD_DATABASE] = {.name = "database",
+                             .type = SETTING_STRING,
+                             .fallback = "",
+                             .most = NAME_LIMIT,
+                             GATE(gate.database),
+                             .doc = "where sql runs; default: the first managed one"},
+    [GATE_FIELD_INTERVAL] = {.name = "interval",
+                             .type = SETTING_DURATION,
+                             .fallback = "1s",
+                             .least = SECOND / 10,
+                             .most = HOUR,
+                             GATE(gate.interval_us),
+                             .doc = "between two judgements"},
+    [GATE_FIELD_TIMEOUT] = {.name = "timeout",
+                            .type = SETTING_DURATION,
+                            .fallback = "2s",
+                            .least = SECOND / 100,
+                            .most = 10 * MINUTE,
+                            GATE(gate.timeout_us),
+                            .doc = "of sql and command; past it a judgement is inconclusive"},
+    [GATE_FIELD_GRACE] = {.name = "grace",
+                          .type = SETTING_DURATION,
+                          .fallback = "0s",
+                          .least = 0,
+                          .most = 24 * HOUR,
+                          GATE(gate.grace_us),
+                          .doc = "after release, before the first"},
+    [GATE_FIELD_FAILURES] = {.name = "failures",
+                             .type = SETTING_INTEGER,
+                             .fallback = "3",
+                             .least = 1,
+                             .most = 1000,
+                             GATE(gate.failures),
+                             .doc = "in a row fail the gate"},
+    [GATE_FIELD_MIN_SAMPLES] = {.name = "min_samples",
+                                .type = SETTING_INTEGER,
+                                .fallback = "50",
+                                .least = 1,
+                                .most = 1000000000,
+                                GATE(gate.min_samples),
+                                .doc = "statements in an interval below which it is not judged"},
+    [GATE_FIELD_WHEN] = {.name = "when",
+                         .type = SETTING_WORDS,
+                         .fallback = "watch",
+                         .words = when_words,
+                         GATE(gate.when),
+                         .doc = "preflight, watch or both"},
+};
+
+const struct setting *settings_table(size_t *count)
+{
+    *count = ARRAY_LENGTH(rows);
+    return rows;
+}
+
+const struct setting *gate_table(size_t *count)
+{
+    *count = ARRAY_LENGTH(gate_rows);
+    return gate_rows;
+}
