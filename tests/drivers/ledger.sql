@@ -1,0 +1,19 @@
+-- The tables that tests/drivers/ledger.c works on: psql -v accounts=1000 -f ledger.sql
+create table account (
+    id int primary key,
+    balance bigint not null,
+    note text not null
+);
+create table entry (
+    id bigserial primary key, -- no key over (run, session, n): a doubled row shall be seen, not refused
+    run int not null,
+    session int not null,
+    n bigint not null,
+    source int,
+    target int,
+    amount bigint not null,
+    tenant text not null default current_setting('app.tenant'),
+    at timestamptz not null default clock_timestamp()
+);
+create index on entry (run, session, n);
+insert into account select g, 1000, repeat('x', 40) from generate_series(1, :accounts) g;

