@@ -32,6 +32,11 @@ const char *engine_database(const struct replication *replication, size_t databa
 uv_loop_t *engine_loop(const struct replication *replication);
 uint64_t engine_owner(const struct replication *replication); /* ours; 0 before replication_own */
 
+/* Operations on threads of their own: prepare, check, finalize (task.h). replication_stop ends them by
+ * task_list_stop and frees nothing before that has drained. */
+struct task_list;
+struct task_list *engine_tasks(struct replication *replication);
+
 /* Every failed reply passes here: a higher owner than ours in it deposes this controller. */
 void engine_note_reply(struct replication *replication, const struct reply *reply);
 

@@ -1,0 +1,286 @@
+#include "replication/blocking.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/log.h"
+#include "replication/names.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONNECT_TIMEOUT_US = 10 * 1000000, POLL_MS = 1000, MAX_PARAMETERS = 8 };
+
+/* Waits until the socket is ready, the deadline has passed or the task must stop. */
+static bool wait_socket(struct blocking *blocking, short events, int64_t deadline_us, struct error *error)
+{
+    for (;;) {
+        if (task_stopping(blocking->task)) {
+            return task_aborted(error);
+        }
+        int64_t left = deadline_us == 0 ? INT64_MAX : deadline_us - clock_mono_us();
+        if (left <= 0) {
+            return error_set(error, ERROR_UNREACHABLE, "%s, database %s: no answer in time",
+                             side_name(blocking->side), blocking->database);
+        }
+        struct pollfd ready[] = {
+            {.fd = PQsocket(blocking->connection), .events = events},
+            {.fd = task_wake_fd(blocking->task), .events = POLLIN},
+        };
+        int timeout = left / 1000 >= POLL_MS ? POLL_MS : (int)(left / 1000) + 1;
+        if (poll(ready, ARRAY_LENGTH(ready), timeout) > 0 && ready[0].revents != 0) {
+            return true;
+        }
+    }
+}
+
+/* libpq's messages end in a newline and may have several lines. */
+static void put_message(char *text, size_t size, const char *message)
+{
+    (void)snprintf(text, size, "%s", message == NULL ? "" : message);
+    size_t length = strlen(text);
+    while (length > 0 && text[length - 1] == '\n') {
+        text[--length] = '\0';
+    }
+}
+
+static bool connection_failed(struct blocking *blocking, struct error *error)
+{
+    char message[512];
+    put_message(message, sizeof message, PQerrorMessage(blocking->connection));
+    return error_set(error, ERROR_UNREACHABLE, "%s, database %s: %s", side_name(blocking->side),
+                     blocking->database, message);
+}
+
+static bool query_failed(struct blocking *blocking, const PGresult *result, struct error *error)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    (void)snprintf(blocking->sqlstate, sizeof blocking->sqlstate, "%s", sqlstate == NULL ? "" : sqlstate);
+    if (sqlstate == NULL || PQstatus(blocking->connection) == CONNECTION_BAD) {
+        return connection_failed(blocking, error);
+    }
+    const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+    const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+    error_set(error, ERROR_SQL, "%s, database %s: %s%s%s (SQLSTATE %s)", side_name(blocking->side),
+              blocking->database, primary == NULL ? "error" : primary, detail == NULL ? "" : ": ",
+              detail == NULL ? "" : detail, sqlstate);
+    if (hint != NULL) {
+        error_remedy(error, "%s", hint);
+    }
+    return false;
+}
+
+static void on_notice(void *argument, const PGresult *result)
+{
+    const struct blocking *blocking = argument;
+    LOG_DEBUG("server_notice", LOG_STR("side", side_name(blocking->side)),
+              LOG_STR("message", PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY)));
+}
+
+static bool finish_connecting(struct blocking *blocking, struct error *error)
+{
+    int64_t deadline = clock_mono_us() + CONNECT_TIMEOUT_US;
+    PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+    while (status != PGRES_POLLING_OK) {
+        if (status == PGRES_POLLING_FAILED) {
+            return connection_failed(blocking, error);
+        }
+        if (!wait_socket(blocking, status == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline, error)) {
+            return false;
+        }
+        status = PQconnectPoll(blocking->connection);
+    }
+    return true;
+}
+
+static bool connect_side(struct blocking *blocking, const struct brief *brief, struct error *error)
+{
+    char port[16];
+    (void)snprintf(port, sizeof port, "%d", (int)brief->sides[blocking->side].port);
+    const char *password = brief->manager.password;
+    const char *const keywords[] = {"host",
+                                    "port",
+                                    "user",
+                                    "password",
+                                    "dbname",
+                                    "application_name",
+                                    "client_encoding",
+                                    "keepalives_idle",
+                                    "keepalives_interval",
+                                    "keepalives_count",
+                                    "tcp_user_timeout",
+                                    "passfile",
+                                    NULL};
+    const char *const values[] = {brief->sides[blocking->side].host,
+                                  port,
+                                  brief->manager.user,
+                                  *password == '\0' ? NULL : password,
+                                  blocking->database,
+                                  NAMES_APPLICATION "task",
+                                  "UTF8",
+                                  "5",
+                                  "2",
+                                  "3",
+                                  "15000",
+                                  "/dev/null",
+                                  NULL};
+    blocking->connection = PQconnectStartParams(keywords, values, 0);
+    if (blocking->connection == NULL) {
+        return error_set(error, ERROR_MEMORY, "out of memory");
+    }
+    if (PQstatus(blocking->connection) == CONNECTION_BAD) {
+        return connection_failed(blocking, error);
+    }
+    PQsetNoticeReceiver(blocking->connection, on_notice, blocking);
+    return finish_connecting(blocking, error);
+}
+
+struct blocking *blocking_open(struct task *task, const struct brief *brief, enum side side,
+                               const char *database, struct error *error)
+{
+    static const char defaults[] =
+        "set search_path = pg_catalog; set statement_timeout = 0; set lock_timeout = 0;"
+        "set idle_in_transaction_session_timeout = 0; set default_transaction_read_only = off;"
+        "set standard_conforming_strings = on; set row_security = off; set bytea_output = hex;"
+        "set datestyle = 'ISO, YMD'; set intervalstyle = postgres; set extra_float_digits = 1;"
+        "set synchronous_commit = local; set default_transaction_isolation = 'read committed'";
+    struct blocking *blocking = calloc(1, sizeof *blocking);
+    if (blocking == NULL) {
+        error_set(error, ERROR_MEMORY, "out of memory");
+        return NULL;
+    }
+    blocking->task = task;
+    blocking->side = side;
+    (void)snprintf(blocking->database, sizeof blocking->database, "%s", database);
+    if (!connect_side(blocking, brief, error) || !blocking_run(blocking, error, defaults)) {
+        blocking_close(blocking);
+        return NULL;
+    }
+    blocking->version = PQserverVersion(blocking->connection);
+    return blocking;
+}
+
+void blocking_close(struct blocking *blocking)
+{
+    if (blocking != NULL) {
+        PQfinish(blocking->connection);
+        free(blocking);
+    }
+}
+
+static bool flush(struct blocking *blocking, struct error *error)
+{
+    for (;;) {
+        int left = PQflush(blocking->connection);
+        if (left == 0) {
+            return true;
+        }
+        if (left < 0) {
+            return connection_failed(blocking, error);
+        }
+        if (!wait_socket(blocking, POLLIN | POLLOUT, 0, error)) {
+            return false;
+        }
+        if (PQconsumeInput(blocking->connection) == 0) {
+            return connection_failed(blocking, error);
+        }
+    }
+}
+
+/* The last result; an earlier one that failed wins. */
+static PGresult *collect(struct blocking *blocking, struct error *error)
+{
+    PGresult *kept = NULL;
+    for (;;) {
+        while (PQisBusy(blocking->connection) == 1) {
+            if (!wait_socket(blocking, POLLIN, 0, error)) {
+                PQclear(kept);
+                return NULL;
+            }
+            if (PQconsumeInput(blocking->connection) == 0) {
+                PQclear(kept);
+                (void)connection_failed(blocking, error);
+                return NULL;
+            }
+        }
+        PGresult *result = PQgetResult(blocking->connection);
+        if (result == NULL) {
+            break;
+        }
+        if (kept != NULL && PQresultStatus(kept) == PGRES_FATAL_ERROR) {
+            PQclear(result);
+            continue;
+        }
+        PQclear(kept);
+        kept = result;
+    }
+    ExecStatusType status = kept == NULL ? PGRES_FATAL_ERROR : PQresultStatus(kept);
+    if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK && status != PGRES_EMPTY_QUERY) {
+        (void)query_failed(blocking, kept, error);
+        PQclear(kept);
+        return NULL;
+    }
+    return kept;
+}
+
+PGresult *blocking_query(struct blocking *blocking, struct error *error, const char *sql, size_t count,
+                         const char *const *parameters)
+{
+    blocking->sqlstate[0] = '\0';
+    if (PQsendQueryParams(blocking->connection, sql, (int)count, NULL, parameters, NULL, NULL, 0) == 0) {
+        (void)connection_failed(blocking, error);
+        return NULL;
+    }
+    return flush(blocking, error) ? collect(blocking, error) : NULL;
+}
+
+bool blocking_run(struct blocking *blocking, struct error *error, const char *sql)
+{
+    blocking->sqlstate[0] = '\0';
+    if (PQsendQuery(blocking->connection, sql) == 0) {
+        return connection_failed(blocking, error);
+    }
+    PGresult *result = flush(blocking, error) ? collect(blocking, error) : NULL;
+    PQclear(result);
+    return result != NULL;
+}
+
+bool blocking_run_buffer(struct blocking *blocking, struct error *error, const struct strbuf *sql)
+{
+    if (sql->failed) {
+        return error_set(error, ERROR_MEMORY, "%s, database %s: a statement grew too long",
+                         side_name(blocking->side), blocking->database);
+    }
+    return blocking_run(blocking, error, strbuf_text(sql));
+}
+
+char *blocking_value(struct blocking *blocking, struct error *error, const char *sql, size_t count,
+                     const char *const *parameters)
+{
+    PGresult *result = blocking_query(blocking, error, sql, count, parameters);
+    if (result == NULL) {
+        return NULL;
+    }
+    char *value = strdup(PQntuples(result) > 0 ? row_text(result, 0, 0) : "");
+    PQclear(result);
+    if (value == NULL) {
+        error_set(error, ERROR_MEMORY, "out of memory");
+    }
+    return value;
+}
+
+const char *row_text(const PGresult *result, int row, int column)
+{
+    return PQgetvalue(result, row, column); /* "" for NULL */
+}
+
+int64_t row_number(const PGresult *result, int row, int column)
+{
+    return strtoll(row_text(result, row, column), NULL, 10);
+}
+
+bool row_truth(const PGresult *result, int row, int column)
+{
+    return row_text(result, row, column)[0] == 't';
+}
