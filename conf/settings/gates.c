@@ -215,14 +215,22 @@ static bool read_gate(const struct walk *outer, const struct tree_node *node, si
     return ok;
 }
 
+static bool has_gate(const struct settings *settings, const char *name)
+{
+    for (size_t i = 0; i < settings->gate_count; i++) {
+        if (settings->gates[i].name != NULL && strcmp(settings->gates[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool append_gate(const struct walk *outer, const struct tree_node *node, struct settings *settings)
 {
     struct settings_gate gate;
     bool ok = read_gate(outer, node, settings->gate_count, &gate);
-    for (size_t i = 0; ok && i < settings->gate_count; i++) {
-        if (strcmp(settings->gates[i].name, gate.name) == 0) {
-            ok = walk_complain(outer, node->line, "gates", "two gates are named \"%s\"", gate.name);
-        }
+    if (ok && has_gate(settings, gate.name)) {
+        ok = walk_complain(outer, node->line, "gates", "two gates are named \"%s\"", gate.name);
     }
     settings->gates[settings->gate_count++] = gate;
     return ok;
@@ -233,10 +241,8 @@ static bool append_default(const struct walk *outer, struct settings *settings)
 {
     static const char text[] =
         "{ name: lag, metric: replication_lag, max: 0s, failures: 5, interval: 1s, grace: 5s }";
-    for (size_t i = 0; i < settings->gate_count; i++) {
-        if (strcmp(settings->gates[i].name, "lag") == 0) {
-            return true;
-        }
+    if (has_gate(settings, "lag")) {
+        return true;
     }
     struct tree_node *node = tree_parse("default gate", text, sizeof text - 1, outer->error);
     if (node == NULL) {

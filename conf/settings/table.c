@@ -30,6 +30,8 @@ static const char *const level_words[] = {[LOG_LEVEL_DEBUG] = "debug",
 static const char *const format_words[] = {[LOG_FORMAT_TEXT] = "text", [LOG_FORMAT_JSON] = "json", NULL};
 static const char *const when_words[] = {"preflight", "watch", NULL}; /* bits: GATE_WHEN_* */
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): names are joined and members named by these arguments */
+
 /* How a login reaches its password: never in the file, never in argv. */
 #define PASSWORD_ROWS(prefix, member)                                                                        \
     {.name = prefix ".password",                                                                             \
@@ -91,6 +93,8 @@ static const char *const when_words[] = {"preflight", "watch", NULL}; /* bits: G
          FIELD(member.replication.user),                                                                     \
          .doc = "role that the other side logs in as; default: the manager"},                                \
         PASSWORD_ROWS(prefix ".replication", member.replication)
+
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static const struct setting rows[] = {
     {.name = "listen.host",
@@ -378,7 +382,7 @@ static const struct setting rows[] = {
     {.name = "gates",
      .type = SETTING_GATES,
      .reloadable = true,
-     FIELD(gates),
+     FIELD(gate_count),
      .doc = "what must hold before a flip and after it"},
     {.name = "watch.duration",
      .type = SETTING_DURATION,

@@ -18,9 +18,9 @@ static const struct unit sizes[] = {
     {"kB", 1000},
     {"KiB", 1024},
     {"MB", 1000000},
-    {"MiB", 1024 * 1024},
+    {"MiB", INT64_C(1) << 20},
     {"GB", 1000000000},
-    {"GiB", 1024 * 1024 * 1024},
+    {"GiB", INT64_C(1) << 30},
 };
 
 enum { DIGITS_LIMIT = 18 }; /* fit an int64_t */
@@ -130,7 +130,7 @@ enum unit_result unit_parse_integer(const char *text, int64_t *number)
         return result;
     }
     *number = negative ? -decimal.whole : decimal.whole;
-    return *decimal.rest == '\0' ? UNIT_OK : UNIT_UNKNOWN;
+    return *decimal.rest == '\0' && strchr(text, '.') == NULL ? UNIT_OK : UNIT_UNKNOWN;
 }
 
 const char *unit_explain(enum unit_result result)
