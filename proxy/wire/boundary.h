@@ -6,8 +6,8 @@
  * in copy-in Flush and Sync are ignored, CopyDone and CopyFail end it, anything else fails it.
  *
  * Messages are counted, not listed: a segment is what one ReadyForQuery ends, and equal segments in a row are
- * one entry. When boundary_is_full() the relay does not read the client until replies came; an unfinished
- * segment never counts for that, so nothing is held back that waits for a Sync.
+ * one entry. When too many are owed, boundary_client() says WAIT; an unfinished segment never counts for
+ * that, so nothing is held back that waits for a Sync.
  */
 #ifndef SWITCHBACK_PROXY_WIRE_BOUNDARY_H
 #define SWITCHBACK_PROXY_WIRE_BOUNDARY_H
@@ -36,17 +36,18 @@ struct boundary_segment {
 struct boundary {
     struct boundary_segment segments[BOUNDARY_SEGMENTS]; /* a ring; the first one is being answered */
     uint8_t head, count;
-    char status;          /* of the last ReadyForQuery: I, T, E */
-    bool skipping;        /* the server ignores everything up to the first segment's Sync */
-    uint8_t copy;         /* what the first segment is doing; internal */
-    bool discard;         /* the client message at hand isn't forwarded */
-    bool ours;            /* what is being answered was injected by boundary_inject() */
-    bool ours_seen;       /* the first reply to it was seen */
-    uint32_t doubtful;    /* Syncs that the server may have answered or ignored, as COPY failed meanwhile */
-    uint64_t parses_sent; /* Parse messages counted; the number of the next one */
-    uint64_t parses_answered; /* Parse messages answered or skipped: all below this number are settled */
+    char status;        /* of the last ReadyForQuery: I, T, E */
+    uint8_t copy;       /* of the first segment */
+    bool skipping;      /* the server ignores everything up to the first segment's Sync */
+    bool failed;        /* the segment being answered had an ErrorResponse */
+    bool parse_counted; /* the Parse that passed last has a number: parses_sent - 1 */
+    uint8_t verdict;    /* on the client's message at hand */
+    bool ours;          /* what is being answered was injected by boundary_inject() */
+    bool ours_seen;     /* the first reply to it was seen */
+    uint32_t doubtful;  /* Syncs that the server may have answered or ignored, as its COPY failed meanwhile */
+    uint64_t parses_sent;     /* Parse messages that the server must answer; the number of the next one */
+    uint64_t parses_answered; /* all below this number are answered or came to nothing */
     int64_t ready_us;         /* of the last ReadyForQuery */
-    uint8_t failed;           /* the segment being answered had an ErrorResponse */
     struct frame_capture capture;
 };
 
@@ -54,6 +55,7 @@ struct boundary {
 enum boundary_verdict {
     BOUNDARY_FORWARD,
     BOUNDARY_DISCARD, /* copy data that comes after its COPY has failed: a server would ignore it */
+    BOUNDARY_WAIT /* too much is owed, or we are asking: keep it, and show it again after the next reply */
 };
 
 /* What a server message meant. */
@@ -104,7 +106,6 @@ bool boundary_at(const struct boundary *boundary, int64_t now_us);
 bool boundary_owes(const struct boundary *boundary); /* a reply, or an unfinished segment */
 bool boundary_in_transaction(const struct boundary *boundary);
 bool boundary_in_copy_in(const struct boundary *boundary);
-bool boundary_is_full(const struct boundary *boundary);
 /* When what is being answered began, microseconds; 0: nothing is. */
 int64_t boundary_since_us(const struct boundary *boundary);
 

@@ -25,11 +25,11 @@ struct frame_cursor {
     uint8_t from; /* enum frame_from */
     uint8_t type; /* of the current message */
     uint8_t header_have;
-    bool quiet_rows; /* don't report DataRow and CopyData: they are passed by in one go */
+    bool quiet_rows; /* set by the relay: a server's DataRow and CopyData aren't reported */
     uint8_t header[FRAME_HEADER_SIZE];
     uint32_t length; /* of the current body */
     uint32_t left;   /* of the current body, still to come */
-    bool started;    /* the current message's first piece was reported, or it is passed quietly */
+    bool quiet;      /* the current message isn't reported */
 };
 
 /* A message, or the part of it that stands in the range. */
@@ -54,7 +54,7 @@ MUST_USE enum wire_answer frame_next(struct frame_cursor *cursor, struct slice *
 /* Between two messages, with not even a byte of the next header read. */
 static inline bool frame_idle(const struct frame_cursor *cursor)
 {
-    return cursor->left == 0 && cursor->header_have == 0 && !cursor->started;
+    return cursor->left == 0 && cursor->header_have == 0;
 }
 
 /* Bounds of a body's length by type; false: there is no such message from that direction. */

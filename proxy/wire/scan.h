@@ -10,7 +10,7 @@
 #include "proxy/wire/slice.h"
 
 enum scan_flag {
-    SCAN_SETTING = 1 << 0,       /* SET, RESET, set_config */
+    SCAN_SETTING = 1 << 0,       /* set_config; SET and RESET show in the CommandComplete */
     SCAN_PARAMETER = 1 << 1,     /* set_config($n ...): names come in Bind */
     SCAN_COMPUTED = 1 << 2,      /* set_config() of neither a literal nor a parameter */
     SCAN_ADVISORY = 1 << 3,      /* pg_advisory_lock and its kin */
@@ -25,10 +25,11 @@ enum scan_flag {
 
 enum { SCAN_NAME_SIZE = 128, SCAN_WORD_SIZE = 64, SCAN_TAG_SIZE = 64 };
 
-/* Follows SET and set_config through the words; two of them run, with and without comments' contents. */
+/* Follows SET and set_config through the words; two of them run, without and with what stands in comments. */
 struct scan_matcher {
     uint8_t state;
-    bool dotted; /* the name has a dot already */
+    bool config; /* the name is an argument of set_config() */
+    bool dotted;
     uint8_t length;
     char name[SCAN_NAME_SIZE];
 };
@@ -36,15 +37,16 @@ struct scan_matcher {
 struct scan {
     uint32_t flags;
     uint8_t lexer;      /* in code, a string, a comment ... */
-    uint8_t outer;      /* the lexer's state around a comment */
-    uint8_t previous;   /* the byte before */
+    uint8_t outer;      /* what the lexer returns to after a comment */
+    uint8_t previous;   /* the byte before, while it matters */
     uint16_t depth;     /* of nested comments */
     bool escapes;       /* the string is E'...' */
-    uint8_t tag_length; /* of the dollar quote we are in; 0: none */
+    uint8_t tag_length; /* of the dollar quote that we are in, or that begins */
     uint8_t tag_match;  /* how much of it the last bytes match */
+    bool quoted;        /* in a dollar quote */
     char tag[SCAN_TAG_SIZE];
     uint8_t word_length;
-    char word[SCAN_WORD_SIZE]; /* lower case */
+    char word[SCAN_WORD_SIZE]; /* lower case, cut */
     struct scan_matcher matchers[2];
     void (*found)(void *context, const char *name); /* lower case, with a dot, NUL-terminated */
     void *context;

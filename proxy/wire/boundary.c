@@ -1,0 +1,497 @@
+#include "proxy/wire/boundary.h"
+
+#include "conf/base/ensure.h"
+#include "proxy/wire/decode.h"
+
+enum copy { COPY_NONE, COPY_IN, COPY_BOTH };
+
+/* A Sync whose fate is unknown is answered at once or never: this long after the last reply it is never. */
+enum { DOUBT_US = 200000 };
+
+/* Kept free for a first segment that must be split, and for one that is open. */
+enum { RESERVED_SEGMENTS = 2 };
+
+void boundary_init(struct boundary *boundary)
+{
+    *boundary = (struct boundary){.status = 'I'};
+}
+
+static struct boundary_segment *segment_at(struct boundary *b, unsigned index)
+{
+    return &b->segments[(b->head + index) % BOUNDARY_SEGMENTS];
+}
+
+static struct boundary_segment *front(struct boundary *b)
+{
+    return b->count == 0 ? NULL : segment_at(b, 0);
+}
+
+static void pop(struct boundary *b)
+{
+    b->head = (uint8_t)((b->head + 1) % BOUNDARY_SEGMENTS);
+    b->count--;
+}
+
+static struct boundary_segment *push(struct boundary *b, int64_t now_us)
+{
+    ENSURE(b->count < BOUNDARY_SEGMENTS);
+    struct boundary_segment *segment = segment_at(b, b->count);
+    b->count++;
+    *segment = (struct boundary_segment){.start_us = now_us, .repeat = 1};
+    return segment;
+}
+
+/* The segment that the client is sending. */
+static struct boundary_segment *open_segment(struct boundary *b, int64_t now_us)
+{
+    if (b->count > 0) {
+        struct boundary_segment *last = segment_at(b, b->count - 1U);
+        if (last->end == BOUNDARY_END_NONE) {
+            return last;
+        }
+    }
+    return push(b, now_us);
+}
+
+/* Ends the last segment, and counts it as a repetition of the one before if it is one. The first segment is
+ * never merged into: it is partly answered. */
+static void close_segment(struct boundary *b, enum boundary_end end, int64_t now_us)
+{
+    struct boundary_segment *last = open_segment(b, now_us);
+    last->end = (uint8_t)end;
+    if (b->count < 3) {
+        return;
+    }
+    struct boundary_segment *before = segment_at(b, b->count - 2U);
+    if (before->end == last->end && before->pending == last->pending && before->parses == last->parses &&
+        before->statements == last->statements && before->repeat < UINT32_MAX) {
+        before->repeat++;
+        b->count--;
+    }
+}
+
+/* Makes sure that the first segment stands for itself alone. */
+static void split_front(struct boundary *b)
+{
+    struct boundary_segment *first = front(b);
+    if (first == NULL || first->repeat == 1) {
+        return;
+    }
+    ENSURE(b->count < BOUNDARY_SEGMENTS);
+    first->repeat--;
+    struct boundary_segment single = *first;
+    single.repeat = 1;
+    b->head = (uint8_t)((b->head + BOUNDARY_SEGMENTS - 1) % BOUNDARY_SEGMENTS);
+    b->count++;
+    *segment_at(b, 0) = single;
+}
+
+/* A CopyDone or CopyFail outside of a copy owes nothing. */
+static void drop_settled(struct boundary *b)
+{
+    while (b->count > 0 && front(b)->end == BOUNDARY_END_COPY && front(b)->pending == 0) {
+        pop(b);
+    }
+}
+
+static bool is_full(const struct boundary *b)
+{
+    if (b->count < BOUNDARY_SEGMENTS - RESERVED_SEGMENTS) {
+        return false;
+    }
+    return b->segments[(b->head + b->count - 1) % BOUNDARY_SEGMENTS].end != BOUNDARY_END_NONE;
+}
+
+/* The server reads this message as part of its COPY FROM STDIN. */
+static void client_in_copy(struct boundary *b, uint8_t type)
+{
+    switch (type) {
+    case 'd':
+    case 'H':
+    case 'X':
+        return;
+    case 'S':
+        b->doubtful++;
+        return;
+    default: /* CopyDone and CopyFail end it, anything else makes it fail and is lost */
+        b->copy = COPY_NONE;
+        return;
+    }
+}
+
+static void client_copy_end(struct boundary *b, int64_t now_us)
+{
+    struct boundary_segment *last = segment_at(b, b->count - 1U);
+    if (b->copy == COPY_BOTH || last->end == BOUNDARY_END_COPY || b->count >= BOUNDARY_SEGMENTS - 1) {
+        return; /* a second one in a row never ends a copy */
+    }
+    close_segment(b, BOUNDARY_END_COPY, now_us);
+}
+
+static void client_counted(struct boundary *b, uint8_t type, int64_t now_us)
+{
+    struct boundary_segment *segment = NULL;
+    switch (type) {
+    case 'P':
+        segment = open_segment(b, now_us);
+        segment->parses++;
+        segment->pending++;
+        b->parses_sent++;
+        b->parse_counted = true;
+        return;
+    case 'E':
+        segment = open_segment(b, now_us);
+        segment->statements++;
+        segment->pending++;
+        return;
+    case 'B':
+    case 'C':
+    case 'D':
+        open_segment(b, now_us)->pending++;
+        return;
+    case 'Q':
+        open_segment(b, now_us)->statements++;
+        close_segment(b, BOUNDARY_END_QUERY, now_us);
+        return;
+    case 'F':
+        open_segment(b, now_us)->statements++;
+        close_segment(b, BOUNDARY_END_FUNCTION, now_us);
+        return;
+    case 'S':
+        close_segment(b, BOUNDARY_END_SYNC, now_us);
+        return;
+    case 'c':
+    case 'f':
+        client_copy_end(b, now_us);
+        return;
+    default: /* Flush, CopyData, Terminate owe nothing */
+        return;
+    }
+}
+
+static bool is_copy_message(uint8_t type)
+{
+    return type == 'd' || type == 'c' || type == 'f';
+}
+
+enum boundary_verdict boundary_client(struct boundary *b, const struct frame_piece *piece, int64_t now_us)
+{
+    if (!piece->first) {
+        return (enum boundary_verdict)b->verdict;
+    }
+    b->parse_counted = false;
+    b->verdict = BOUNDARY_FORWARD;
+    if (b->ours) {
+        return BOUNDARY_WAIT;
+    }
+    if (b->copy == COPY_IN) {
+        client_in_copy(b, piece->type);
+    } else if (is_copy_message(piece->type) && b->count == 0) {
+        b->verdict = BOUNDARY_DISCARD;
+    } else if (b->skipping && b->count == 1 && front(b)->end == BOUNDARY_END_NONE) {
+        if (piece->type == 'S') {
+            close_segment(b, BOUNDARY_END_SYNC, now_us);
+        }
+    } else if (is_full(b) && !is_copy_message(piece->type) && piece->type != 'X') {
+        return BOUNDARY_WAIT;
+    } else {
+        client_counted(b, piece->type, now_us);
+    }
+    return (enum boundary_verdict)b->verdict;
+}
+
+/*
+ * The COPY of an Execute: what the client has sent behind it was read by the copy. Syncs are ignored, so the
+ * segments that they ended become one.
+ */
+static void copy_in_extended(struct boundary *b, int64_t now_us)
+{
+    for (;;) {
+        struct boundary_segment *first = front(b);
+        if (first->pending > 1) {
+            return; /* a message that makes it fail is on its way */
+        }
+        if (first->end == BOUNDARY_END_NONE) {
+            b->copy = COPY_IN;
+            return;
+        }
+        if (first->end != BOUNDARY_END_SYNC && first->end != BOUNDARY_END_COPY) {
+            return;
+        }
+        bool ended = first->end == BOUNDARY_END_COPY;
+        b->doubtful += ended ? 0 : 1;
+        struct boundary_segment merged = *first;
+        merged.end = BOUNDARY_END_NONE;
+        pop(b);
+        if (b->count > 0) {
+            split_front(b);
+            struct boundary_segment *next = front(b);
+            merged.end = next->end;
+            merged.pending += next->pending;
+            merged.parses += next->parses;
+            merged.statements += next->statements;
+            *next = merged;
+        } else {
+            *push(b, now_us) = merged;
+        }
+        if (ended) {
+            return;
+        }
+    }
+}
+
+/* The COPY of a Query; the same, but what follows it are segments of their own. */
+static void copy_in_simple(struct boundary *b)
+{
+    struct boundary_segment query = *front(b);
+    pop(b);
+    b->copy = COPY_IN;
+    while (b->count > 0 && b->copy == COPY_IN) {
+        split_front(b);
+        struct boundary_segment *next = front(b);
+        if (next->pending > 0) { /* its first message is lost, and the copy with it */
+            next->pending--;
+            if (next->parses > 0) {
+                next->parses--;
+                b->parses_answered++;
+            }
+            b->copy = COPY_NONE;
+        } else if (next->end == BOUNDARY_END_SYNC) {
+            b->doubtful++;
+            pop(b);
+        } else if (next->end == BOUNDARY_END_NONE) {
+            break;
+        } else {
+            pop(b);
+            b->copy = COPY_NONE;
+        }
+    }
+    b->head = (uint8_t)((b->head + BOUNDARY_SEGMENTS - 1) % BOUNDARY_SEGMENTS);
+    b->count++;
+    *segment_at(b, 0) = query;
+}
+
+static void server_copy_in(struct boundary *b, int64_t now_us)
+{
+    if (b->count == 0) {
+        return;
+    }
+    split_front(b);
+    if (front(b)->pending > 0) {
+        copy_in_extended(b, now_us);
+    } else if (front(b)->end == BOUNDARY_END_QUERY) {
+        copy_in_simple(b);
+    }
+}
+
+/* The server ignores what stands before the next Sync: none of it will be answered. */
+static void skip_to_sync(struct boundary *b, int64_t now_us)
+{
+    split_front(b);
+    struct boundary_segment skipped = *front(b);
+    b->parses_answered += skipped.parses;
+    skipped.pending = 0;
+    skipped.parses = 0;
+    while (skipped.end != BOUNDARY_END_SYNC && skipped.end != BOUNDARY_END_NONE) {
+        pop(b);
+        if (b->count == 0) {
+            (void)push(b, now_us);
+        }
+        split_front(b);
+        struct boundary_segment *next = front(b);
+        b->parses_answered += next->parses;
+        skipped.end = next->end;
+    }
+    *front(b) = skipped;
+    b->skipping = true;
+}
+
+static void server_error(struct boundary *b, int64_t now_us, struct boundary_step *step)
+{
+    struct decode_error error;
+    decode_error(step->body, &error);
+    (void)slice_copy(error.sqlstate, step->sqlstate, sizeof step->sqlstate);
+    step->kind = BOUNDARY_ERROR;
+    step->fatal = decode_error_is_fatal(&error);
+    step->parse = b->parses_answered;
+    b->copy = COPY_NONE;
+    if (b->count > 0 && !b->ours) {
+        b->failed = true;
+        if (front(b)->pending > 0 || front(b)->end == BOUNDARY_END_NONE) {
+            skip_to_sync(b, now_us);
+        }
+    }
+    step->parse_end = b->parses_answered;
+}
+
+static void server_ready(struct boundary *b, int64_t now_us, struct boundary_step *step)
+{
+    step->kind = BOUNDARY_READY;
+    b->status = step->body.length > 0 ? (char)step->body.data[0] : b->status;
+    b->copy = COPY_NONE;
+    struct boundary_segment *first = front(b);
+    while (first != NULL && first->end == BOUNDARY_END_COPY) {
+        b->parses_answered += first->parses;
+        pop(b);
+        first = front(b);
+    }
+    if (first == NULL || first->end == BOUNDARY_END_NONE) { /* the answer to a Sync that we thought ignored */
+        b->doubtful -= b->doubtful > 0 ? 1 : 0;
+        if (first != NULL && b->skipping) {
+            pop(b);
+        }
+    } else {
+        int64_t begin_us = first->start_us > b->ready_us ? first->start_us : b->ready_us;
+        step->statements = first->statements;
+        step->latency_us = now_us - begin_us;
+        b->parses_answered += first->parses;
+        first->repeat--;
+        if (first->repeat == 0) {
+            pop(b);
+        }
+    }
+    step->failed = b->failed;
+    b->failed = false;
+    b->skipping = false;
+    b->ready_us = now_us;
+    drop_settled(b);
+}
+
+/* One extended message was answered. */
+static void server_answered(struct boundary *b, uint8_t type, struct boundary_step *step)
+{
+    struct boundary_segment *first = NULL;
+    if (b->count > 0 && front(b)->pending > 0) {
+        split_front(b);
+        first = front(b);
+        first->pending--;
+    }
+    if (type == '1' && first != NULL && first->parses > 0) {
+        first->parses--;
+        step->kind = BOUNDARY_PARSED;
+        step->parse = b->parses_answered;
+        b->parses_answered++;
+    }
+    if (!b->failed) {
+        b->doubtful = 0; /* a later message is answered, or the copy was a success */
+    }
+    drop_settled(b);
+}
+
+static void server_ours(struct boundary *b, const struct frame_piece *piece, int64_t now_us,
+                        struct boundary_step *step)
+{
+    if (piece->type == 'A' || piece->type == 'S') {
+        return;
+    }
+    if (piece->type == 'Z' && !b->ours_seen) {
+        return; /* not ours yet: the answer to a doubtful Sync */
+    }
+    step->ours = true;
+    b->ours_seen = b->ours_seen || piece->type != 'N';
+    if (!piece->last) {
+        return;
+    }
+    if (piece->type == 'E') {
+        server_error(b, now_us, step);
+    } else if (piece->type == 'Z') {
+        step->kind = BOUNDARY_READY;
+        b->status = (char)step->body.data[0];
+        b->ready_us = now_us;
+        b->ours = false;
+    }
+}
+
+void boundary_server(struct boundary *b, const struct frame_piece *piece, int64_t now_us,
+                     struct boundary_step *step)
+{
+    *step = (struct boundary_step){.kind = BOUNDARY_NOTHING};
+    if (piece->type == 'D' || piece->type == 'd') {
+        step->ours = b->ours;
+        return;
+    }
+    bool complete = frame_capture(&b->capture, piece, &step->body);
+    if (b->ours) {
+        server_ours(b, piece, now_us, step);
+        if (complete && piece->type == 'S') {
+            step->kind = BOUNDARY_STATUS;
+        }
+        return;
+    }
+    if (!complete) {
+        return;
+    }
+    switch (piece->type) {
+    case 'C':
+        b->copy = COPY_NONE;
+        step->kind = BOUNDARY_COMPLETE;
+        server_answered(b, piece->type, step);
+        return;
+    case '1':
+    case '2':
+    case '3':
+    case 'I':
+    case 'T':
+    case 'n':
+    case 's':
+        server_answered(b, piece->type, step);
+        return;
+    case 'E':
+        server_error(b, now_us, step);
+        return;
+    case 'G':
+        server_copy_in(b, now_us);
+        return;
+    case 'W':
+        b->copy = COPY_BOTH;
+        return;
+    case 'S':
+        step->kind = BOUNDARY_STATUS;
+        return;
+    case 'Z':
+        server_ready(b, now_us, step);
+        return;
+    default:
+        return;
+    }
+}
+
+void boundary_inject(struct boundary *b, int64_t now_us)
+{
+    ENSURE(b->count == 0 && !b->ours);
+    (void)now_us;
+    b->ours = true;
+    b->ours_seen = false;
+}
+
+bool boundary_owes(const struct boundary *b)
+{
+    return b->count > 0 || b->ours;
+}
+
+bool boundary_at(const struct boundary *b, int64_t now_us)
+{
+    if (boundary_owes(b) || b->copy != COPY_NONE || b->status != 'I') {
+        return false;
+    }
+    return b->doubtful == 0 || now_us - b->ready_us > DOUBT_US;
+}
+
+bool boundary_in_transaction(const struct boundary *b)
+{
+    return b->status != 'I';
+}
+
+bool boundary_in_copy_in(const struct boundary *b)
+{
+    return b->copy == COPY_IN;
+}
+
+int64_t boundary_since_us(const struct boundary *b)
+{
+    if (b->count == 0) {
+        return 0;
+    }
+    int64_t start_us = b->segments[b->head].start_us;
+    return start_us > b->ready_us ? start_us : b->ready_us;
+}

@@ -1,0 +1,185 @@
+#include "proxy/wire/frame.h"
+
+/* PostgreSQL's PQ_SMALL_MESSAGE_LIMIT and PQ_LARGE_MESSAGE_LIMIT; a token of authentication. */
+enum { SMALL = 10000, TOKEN = 65535, MEDIUM = 1 << 20, LARGE = 0x3ffffffe };
+
+struct bounds {
+    bool known;
+    uint32_t least, most;
+};
+
+#define BODY(least_bytes, most_bytes)                                                                        \
+    {                                                                                                        \
+        true, (least_bytes), (most_bytes)                                                                    \
+    }
+
+static const struct bounds table[2][128] =
+    {
+        [FRAME_FROM_CLIENT] =
+            {
+                ['B'] = BODY(8, LARGE),  /* Bind */
+                ['C'] = BODY(2, SMALL),  /* Close */
+                ['D'] = BODY(2, SMALL),  /* Describe */
+                ['E'] = BODY(5, SMALL),  /* Execute */
+                ['F'] = BODY(10, LARGE), /* FunctionCall */
+                ['H'] = BODY(0, 0),      /* Flush */
+                ['P'] = BODY(4, LARGE),  /* Parse */
+                ['Q'] = BODY(1, LARGE),  /* Query */
+                ['S'] = BODY(0, 0),      /* Sync */
+                ['X'] = BODY(0, 0),      /* Terminate */
+                ['c'] = BODY(0, 0),      /* CopyDone */
+                ['d'] = BODY(0, LARGE),  /* CopyData */
+                ['f'] = BODY(1, SMALL),  /* CopyFail */
+                ['p'] = BODY(0, TOKEN),  /* PasswordMessage, SASLInitialResponse, SASLResponse */
+            },
+        [FRAME_FROM_SERVER] =
+            {
+                ['1'] = BODY(0, 0),             /* ParseComplete */
+                ['2'] = BODY(0, 0),             /* BindComplete */
+                ['3'] = BODY(0, 0),             /* CloseComplete */
+                ['A'] = BODY(6, TOKEN),         /* NotificationResponse */
+                ['C'] = BODY(1, SMALL),         /* CommandComplete */
+                ['D'] = BODY(2, LARGE),         /* DataRow */
+                ['E'] = BODY(1, LARGE),         /* ErrorResponse */
+                ['G'] = BODY(3, 3 + 2 * 65535), /* CopyInResponse */
+                ['H'] = BODY(3, 3 + 2 * 65535), /* CopyOutResponse */
+                ['I'] = BODY(0, 0),             /* EmptyQueryResponse */
+                ['K'] = BODY(8, 4 + 256),       /* BackendKeyData */
+                ['N'] = BODY(1, LARGE),         /* NoticeResponse */
+                ['R'] = BODY(4, TOKEN),         /* Authentication... */
+                ['S'] = BODY(2, MEDIUM),        /* ParameterStatus */
+                ['T'] = BODY(2, LARGE),         /* RowDescription */
+                ['V'] = BODY(4, LARGE),         /* FunctionCallResponse */
+                ['W'] = BODY(3, 3 + 2 * 65535), /* CopyBothResponse */
+                ['Z'] = BODY(1, 1),             /* ReadyForQuery */
+                ['c'] = BODY(0, 0),             /* CopyDone */
+                ['d'] = BODY(0, LARGE),         /* CopyData */
+                ['n'] = BODY(0, 0),             /* NoData */
+                ['s'] = BODY(0, 0),             /* PortalSuspended */
+                ['t'] = BODY(2, 2 + 4 * 65535), /* ParameterDescription */
+                ['v'] = BODY(8, SMALL),         /* NegotiateProtocolVersion */
+            },
+};
+
+void frame_init(struct frame_cursor *cursor, enum frame_from from)
+{
+    *cursor = (struct frame_cursor){.from = (uint8_t)from};
+}
+
+bool frame_bounds(enum frame_from from, uint8_t type, uint32_t *least, uint32_t *most)
+{
+    if (type >= ARRAY_LENGTH(table[from]) || !table[from][type].known) {
+        return false;
+    }
+    *least = table[from][type].least;
+    *most = table[from][type].most;
+    return true;
+}
+
+void frame_header(uint8_t header[FRAME_HEADER_SIZE], uint8_t type, uint32_t length)
+{
+    uint32_t whole = length + 4;
+    header[0] = type;
+    header[1] = (uint8_t)(whole >> 24);
+    header[2] = (uint8_t)(whole >> 16);
+    header[3] = (uint8_t)(whole >> 8);
+    header[4] = (uint8_t)whole;
+}
+
+static void take(struct slice *rest, size_t count)
+{
+    rest->data += count;
+    rest->length -= count;
+}
+
+/* The five bytes of the header, once they are there: in the range if it holds all of them. */
+static const uint8_t *take_header(struct frame_cursor *cursor, struct slice *rest)
+{
+    const uint8_t *head = rest->data;
+    if (cursor->header_have == 0 && rest->length >= FRAME_HEADER_SIZE) {
+        take(rest, FRAME_HEADER_SIZE);
+        return head;
+    }
+    size_t missing = (size_t)FRAME_HEADER_SIZE - cursor->header_have;
+    size_t count = rest->length < missing ? rest->length : missing;
+    if (count > 0) {
+        memcpy(cursor->header + cursor->header_have, head, count);
+        take(rest, count);
+        cursor->header_have = (uint8_t)(cursor->header_have + count);
+    }
+    if (cursor->header_have < FRAME_HEADER_SIZE) {
+        return NULL;
+    }
+    cursor->header_have = 0;
+    return cursor->header;
+}
+
+static bool begin_message(struct frame_cursor *cursor, const uint8_t *head)
+{
+    uint32_t whole = (uint32_t)head[1] << 24 | (uint32_t)head[2] << 16 | (uint32_t)head[3] << 8 | head[4];
+    uint32_t least = 0;
+    uint32_t most = 0;
+    cursor->type = head[0];
+    if (!frame_bounds((enum frame_from)cursor->from, head[0], &least, &most)) {
+        return false;
+    }
+    if (whole < 4 || whole - 4 < least || whole - 4 > most) {
+        return false;
+    }
+    cursor->length = whole - 4;
+    cursor->left = cursor->length;
+    cursor->quiet =
+        cursor->quiet_rows && cursor->from == FRAME_FROM_SERVER && (head[0] == 'D' || head[0] == 'd');
+    return true;
+}
+
+enum wire_answer frame_next(struct frame_cursor *cursor, struct slice *rest, struct frame_piece *piece)
+{
+    while (rest->length > 0) {
+        const uint8_t *head = NULL;
+        if (cursor->left == 0) {
+            head = take_header(cursor, rest);
+            if (head == NULL) {
+                return WIRE_PARTIAL;
+            }
+            if (!begin_message(cursor, head)) {
+                return WIRE_BAD;
+            }
+        }
+        uint32_t offset = cursor->length - cursor->left;
+        size_t count = rest->length < cursor->left ? rest->length : cursor->left;
+        struct slice bytes = slice_of(rest->data, count);
+        take(rest, count);
+        cursor->left -= (uint32_t)count;
+        if (!cursor->quiet) {
+            *piece = (struct frame_piece){.type = cursor->type,
+                                          .first = head != NULL,
+                                          .last = cursor->left == 0,
+                                          .length = cursor->length,
+                                          .offset = offset,
+                                          .bytes = bytes,
+                                          .head = head};
+            return WIRE_OK;
+        }
+    }
+    return WIRE_PARTIAL;
+}
+
+bool frame_capture(struct frame_capture *capture, const struct frame_piece *piece, struct slice *body)
+{
+    if (piece->first && piece->last) {
+        *body = piece->bytes;
+        return true;
+    }
+    if (piece->first) {
+        capture->length = 0;
+    }
+    size_t room = sizeof capture->bytes - capture->length;
+    size_t count = piece->bytes.length < room ? piece->bytes.length : room;
+    if (count > 0) {
+        memcpy(capture->bytes + capture->length, piece->bytes.data, count);
+        capture->length += (uint32_t)count;
+    }
+    *body = slice_of(capture->bytes, capture->length);
+    return piece->last;
+}

@@ -1,0 +1,423 @@
+#include "proxy/wire/scan.h"
+
+enum lexer { CODE, STRING, STRING_ESCAPE, IDENTIFIER, LINE_COMMENT, BLOCK_COMMENT, DOLLAR };
+
+/* Of a matcher. */
+enum state {
+    IDLE,
+    AFTER_SET,    /* SET, SET SESSION, SET LOCAL */
+    AFTER_CONFIG, /* set_config */
+    IN_CONFIG,    /* set_config( */
+    PARAMETER,    /* set_config($ */
+    NAME,         /* after a part of the name */
+    NAME_DOT      /* after a dot in it */
+};
+
+enum token { WORD, DOT, OPEN, DOLLAR_SIGN, COMMA, OTHER };
+
+static const struct {
+    const char *word;
+    uint32_t flag;
+} hints[] = {
+    {"set_config", SCAN_SETTING}, {"temp", SCAN_TEMPORARY},     {"temporary", SCAN_TEMPORARY},
+    {"pg_temp", SCAN_TEMPORARY},  {"prepare", SCAN_PREPARE},    {"deallocate", SCAN_DEALLOCATE},
+    {"listen", SCAN_LISTEN},      {"unlisten", SCAN_LISTEN},    {"hold", SCAN_HOLD},
+    {"discard", SCAN_DISCARD},    {"role", SCAN_AUTHORIZATION}, {"authorization", SCAN_AUTHORIZATION},
+};
+
+static bool is_word_character(uint8_t c)
+{
+    return (uint8_t)((c | 0x20) - 'a') < 26 || (uint8_t)(c - '0') < 10 || c == '_' || c >= 0x80;
+}
+
+static bool is_space(uint8_t c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static char lower(uint8_t c)
+{
+    return (char)(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+}
+
+void scan_begin(struct scan *scan, void (*found)(void *context, const char *name), void *context)
+{
+    *scan = (struct scan){.found = found, .context = context};
+}
+
+/* --- matchers ----------------------------------------------------------------------------------------------
+ */
+
+static void name_begin(struct scan_matcher *matcher, bool config)
+{
+    matcher->state = NAME;
+    matcher->config = config;
+    matcher->dotted = false;
+    matcher->length = 0;
+}
+
+static void name_append(struct scan_matcher *matcher, const char *text, size_t length)
+{
+    if (matcher->length + length >= sizeof matcher->name) {
+        matcher->length = sizeof matcher->name; /* too long for a setting: dropped at its end */
+        return;
+    }
+    memcpy(matcher->name + matcher->length, text, length);
+    matcher->length = (uint8_t)(matcher->length + length);
+}
+
+static void name_end(struct scan *scan, struct scan_matcher *matcher, enum token next)
+{
+    if (matcher->config && (matcher->state == NAME_DOT || next == OTHER || next == OPEN)) {
+        scan->flags |= SCAN_COMPUTED; /* set_config('a.' || ... */
+    } else if (matcher->state == NAME && matcher->dotted && matcher->length < sizeof matcher->name) {
+        matcher->name[matcher->length] = '\0';
+        scan->found(scan->context, matcher->name);
+    }
+    matcher->state = IDLE;
+}
+
+static bool word_is(const struct scan *scan, const char *text)
+{
+    size_t length = strlen(text);
+    return scan->word_length == length && memcmp(scan->word, text, length) == 0;
+}
+
+/* A word, whatever was before it. */
+static void match_word(struct scan *scan, struct scan_matcher *matcher)
+{
+    if (word_is(scan, "set")) {
+        matcher->state = AFTER_SET;
+    } else if (word_is(scan, "set_config")) {
+        matcher->state = AFTER_CONFIG;
+    } else {
+        matcher->state = IDLE;
+    }
+}
+
+static bool in_literal(const struct scan *scan)
+{
+    return scan->lexer == STRING || scan->lexer == STRING_ESCAPE || scan->quoted;
+}
+
+static void match_config_argument(struct scan *scan, struct scan_matcher *matcher, enum token token)
+{
+    if (token == WORD && in_literal(scan)) {
+        name_begin(matcher, true);
+        name_append(matcher, scan->word, scan->word_length);
+    } else if (token == DOLLAR_SIGN) {
+        scan->flags |= SCAN_PARAMETER;
+        matcher->state = PARAMETER;
+    } else if (token != OPEN) {
+        scan->flags |= matcher->state == IN_CONFIG ? SCAN_COMPUTED : 0;
+        matcher->state = IDLE;
+    }
+}
+
+static void match(struct scan *scan, struct scan_matcher *matcher, enum token token)
+{
+    switch ((enum state)matcher->state) {
+    case IDLE:
+        break;
+    case AFTER_SET:
+        if (token != WORD) {
+            matcher->state = IDLE;
+        } else if (!word_is(scan, "session") && !word_is(scan, "local")) {
+            name_begin(matcher, false);
+            name_append(matcher, scan->word, scan->word_length);
+        }
+        return;
+    case AFTER_CONFIG:
+        if (token == OPEN) {
+            matcher->state = IN_CONFIG;
+            return;
+        }
+        break;
+    case IN_CONFIG:
+    case PARAMETER:
+        match_config_argument(scan, matcher, token);
+        return;
+    case NAME:
+        if (token == DOT) {
+            name_append(matcher, ".", 1);
+            matcher->dotted = true;
+            matcher->state = NAME_DOT;
+            return;
+        }
+        name_end(scan, matcher, token);
+        break;
+    case NAME_DOT:
+        if (token == WORD) {
+            name_append(matcher, scan->word, scan->word_length);
+            matcher->state = NAME;
+            return;
+        }
+        name_end(scan, matcher, token);
+        break;
+    }
+    if (token == WORD) {
+        match_word(scan, matcher);
+    } else {
+        matcher->state = IDLE;
+    }
+}
+
+static void emit(struct scan *scan, enum token token)
+{
+    if (scan->lexer != LINE_COMMENT && scan->lexer != BLOCK_COMMENT) {
+        match(scan, &scan->matchers[0], token);
+    }
+    match(scan, &scan->matchers[1], token);
+}
+
+static void flush_word(struct scan *scan)
+{
+    static const char advisory[] = "advisory_";
+    if (scan->word_length == 0) {
+        return;
+    }
+    if (scan->word[0] == 'p' && scan->word_length > sizeof advisory &&
+        memmem(scan->word, scan->word_length, advisory, sizeof advisory - 1) != NULL) {
+        scan->flags |= SCAN_ADVISORY;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(hints); i++) {
+        if (scan->word[0] == hints[i].word[0] && word_is(scan, hints[i].word)) {
+            scan->flags |= hints[i].flag;
+        }
+    }
+    emit(scan, WORD);
+    scan->word_length = 0;
+}
+
+/* --- lexer -------------------------------------------------------------------------------------------------
+ */
+
+static void emit_byte(struct scan *scan, uint8_t c)
+{
+    if (c == '.') {
+        emit(scan, DOT);
+    } else if (c == '(') {
+        emit(scan, OPEN);
+    } else if (c == ',') {
+        emit(scan, COMMA);
+    } else if (c == '$') {
+        emit(scan, DOLLAR_SIGN);
+    } else if (!is_space(c) && c != 0) {
+        emit(scan, OTHER);
+    }
+}
+
+/* A '-' or '/' was kept back until it was clear that no comment begins with it. */
+static void flush_previous(struct scan *scan)
+{
+    if (scan->previous == '-' || scan->previous == '/') {
+        emit(scan, OTHER);
+    }
+    scan->previous = 0;
+}
+
+static void begin_comment(struct scan *scan, enum lexer comment)
+{
+    scan->outer = scan->lexer;
+    scan->lexer = (uint8_t)comment;
+    scan->previous = 0;
+    scan->depth = 1;
+}
+
+static void lex_code(struct scan *scan, uint8_t c)
+{
+    if (c == '\'') {
+        /* a doubled quote goes on with the string that it seemed to end */
+        bool again = scan->previous == '\'';
+        bool prefix = word_is(scan, "e");
+        scan->escapes = again ? scan->escapes : prefix;
+        if (prefix) {
+            scan->word_length = 0;
+        }
+        flush_word(scan);
+        flush_previous(scan);
+        scan->lexer = STRING;
+        return;
+    }
+    flush_word(scan);
+    if (c == '-' && scan->previous == '-') {
+        begin_comment(scan, LINE_COMMENT);
+        return;
+    }
+    if (c == '*' && scan->previous == '/') {
+        begin_comment(scan, BLOCK_COMMENT);
+        return;
+    }
+    flush_previous(scan);
+    if (c == '"') {
+        scan->lexer = IDENTIFIER;
+    } else if (c == '-' || c == '/') {
+        scan->previous = c;
+    } else {
+        emit_byte(scan, c);
+        if (c == '$' && !scan->quoted) {
+            scan->lexer = DOLLAR;
+            scan->tag[0] = '$';
+            scan->tag_length = 1;
+        }
+    }
+}
+
+static void lex_string(struct scan *scan, uint8_t c)
+{
+    flush_word(scan);
+    if (c == '\'') {
+        scan->lexer = CODE;
+        scan->previous = c;
+    } else if (c == '\\' && scan->escapes) {
+        scan->lexer = STRING_ESCAPE;
+    } else {
+        emit_byte(scan, c);
+    }
+}
+
+static void lex_block_comment(struct scan *scan, uint8_t c)
+{
+    flush_word(scan);
+    if (c == '/' && scan->previous == '*') {
+        scan->previous = 0;
+        scan->depth--;
+        scan->lexer = scan->depth == 0 ? scan->outer : scan->lexer;
+    } else if (c == '*' && scan->previous == '/') {
+        scan->previous = 0;
+        if (scan->depth < UINT16_MAX) {
+            scan->depth++;
+        }
+    } else {
+        scan->previous = c;
+        emit_byte(scan, c);
+    }
+}
+
+/* After a '$' in code: a tag and another '$' begin a dollar quote. False: it was something else. */
+static bool lex_dollar(struct scan *scan, uint8_t c)
+{
+    bool digit = c >= '0' && c <= '9';
+    if ((c != '$' && !is_word_character(c)) || (digit && scan->tag_length == 1) ||
+        scan->tag_length == sizeof scan->tag) {
+        scan->lexer = CODE;
+        scan->tag_length = 0;
+        return false;
+    }
+    scan->tag[scan->tag_length++] = (char)c;
+    if (c == '$') {
+        scan->lexer = CODE;
+        scan->quoted = true;
+        scan->tag_match = 0;
+    }
+    return true;
+}
+
+/* True if this byte ends the dollar quote. */
+static bool ends_dollar_quote(struct scan *scan, uint8_t c)
+{
+    if (c != (uint8_t)scan->tag[scan->tag_match]) {
+        scan->tag_match = c == '$' ? 1 : 0;
+        return false;
+    }
+    scan->tag_match++;
+    if (scan->tag_match < scan->tag_length) {
+        return false;
+    }
+    flush_word(scan);
+    scan->quoted = false;
+    scan->tag_length = 0;
+    scan->lexer = CODE;
+    scan->previous = 0;
+    return true;
+}
+
+static void lex(struct scan *scan, uint8_t c)
+{
+    if (scan->quoted && ends_dollar_quote(scan, c)) {
+        return;
+    }
+    if (scan->lexer == DOLLAR && lex_dollar(scan, c)) {
+        return;
+    }
+    if (scan->lexer == STRING_ESCAPE) {
+        scan->lexer = STRING;
+        return;
+    }
+    if (is_word_character(c)) {
+        if (scan->lexer != BLOCK_COMMENT) {
+            flush_previous(scan);
+        } else {
+            scan->previous = 0;
+        }
+        if (scan->word_length < sizeof scan->word) {
+            scan->word[scan->word_length++] = lower(c);
+        }
+        return;
+    }
+    switch ((enum lexer)scan->lexer) {
+    case STRING:
+        lex_string(scan, c);
+        return;
+    case IDENTIFIER:
+        flush_word(scan);
+        if (c == '"') {
+            scan->lexer = CODE;
+        } else {
+            emit_byte(scan, c);
+        }
+        return;
+    case LINE_COMMENT:
+        flush_word(scan);
+        if (c == '\n') {
+            scan->lexer = scan->outer;
+        } else {
+            emit_byte(scan, c);
+        }
+        return;
+    case BLOCK_COMMENT:
+        lex_block_comment(scan, c);
+        return;
+    default:
+        lex_code(scan, c);
+        return;
+    }
+}
+
+void scan_text(struct scan *scan, struct slice text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        lex(scan, text.data[i]);
+    }
+}
+
+uint32_t scan_end(struct scan *scan)
+{
+    flush_word(scan);
+    flush_previous(scan);
+    emit(scan, COMMA); /* ends a name that is still open */
+    return scan->flags;
+}
+
+bool scan_is_custom_name(struct slice value, char name[SCAN_NAME_SIZE])
+{
+    bool dotted = false;
+    uint8_t previous = '.';
+    if (value.length < 3 || value.length >= SCAN_NAME_SIZE) {
+        return false;
+    }
+    for (size_t i = 0; i < value.length; i++) {
+        uint8_t c = value.data[i];
+        bool digit = (c >= '0' && c <= '9') || c == '$';
+        if (c == '.'          ? previous == '.'
+            : previous == '.' ? digit || !is_word_character(c)
+                              : !is_word_character(c) && c != '$') {
+            return false;
+        }
+        dotted = dotted || c == '.';
+        name[i] = lower(c);
+        previous = c;
+    }
+    name[value.length] = '\0';
+    return dotted && previous != '.';
+}
