@@ -24,6 +24,7 @@ sys.path.insert(0, HERE)
 sys.dont_write_bytecode = True
 
 import cluster  # noqa: E402
+import daemon  # noqa: E402
 import world  # noqa: E402
 
 DEFAULT_TIMEOUT = 180
@@ -75,7 +76,7 @@ def run_one(name, function, root, templates, output):
 class Job:
     def __init__(self, name, function, root, templates):
         self.name, self.started = name, time.monotonic()
-        self.limit = getattr(function, "timeout", DEFAULT_TIMEOUT) * world.daemon.SLOW
+        self.limit = getattr(function, "timeout", DEFAULT_TIMEOUT) * daemon.SLOW
         self.folder = os.path.join(root, name)
         self.output = os.path.join(root, name + ".out")
         self.timed_out = False

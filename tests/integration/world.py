@@ -12,12 +12,12 @@ import signal
 import subprocess
 import time
 
-import cluster
-import daemon
 import pg
+from cluster import NEW_BIN, OLD_BIN, TRUST, Cluster
+from daemon import BUILD, SLOW, Daemon
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-DRIVERS = os.path.join(daemon.BUILD, "tests")
+DRIVERS = os.path.join(BUILD, "tests")
 LEDGER_SQL = os.path.join(HERE, "..", "drivers", "ledger.sql")
 
 
@@ -30,15 +30,15 @@ class World:
 
     # --- clusters
 
-    def cluster(self, name, new=False, hba=cluster.TRUST, **settings):
-        binaries = cluster.NEW_BIN if new else cluster.OLD_BIN
-        made = cluster.Cluster(self.folder, name, new, self.templates.get(binaries), settings, hba)
+    def cluster(self, name, new=False, hba=TRUST, **settings):
+        binaries = NEW_BIN if new else OLD_BIN
+        made = Cluster(self.folder, name, new, self.templates.get(binaries), settings, hba)
         self.clusters.append(made)
         made.start()
         made.query("create role switchback superuser login password 'manager'", "postgres")
         return made
 
-    def pair(self, accounts=1000, ledger=False, databases=("app",), hba=cluster.TRUST, blue_new=False, green_new=True, **settings):
+    def pair(self, accounts=1000, ledger=False, databases=("app",), hba=TRUST, blue_new=False, green_new=True, **settings):
         """Blue has the roles and databases, green only the manager."""
         self.blue = self.cluster("blue", blue_new, hba, **settings)
         self.green = self.cluster("green", green_new, hba, **settings)
@@ -60,7 +60,7 @@ class World:
     # --- the daemon and clients
 
     def daemon(self, start=True, **settings):
-        made = daemon.Daemon(self.folder, self.blue, self.green, "switchback%d" % len(self.daemons), **settings)
+        made = Daemon(self.folder, self.blue, self.green, "switchback%d" % len(self.daemons), **settings)
         self.daemons.append(made)
         if start:
             made.start()
@@ -88,10 +88,10 @@ class World:
     def psql(self, to, arguments, database="app", user="app", check=False, **options):
         environment = dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(to.port), PGUSER=user, PGDATABASE=database,
                            PGCONNECT_TIMEOUT="20", **options.pop("environment", {}))
-        return self.run([os.path.join(cluster.OLD_BIN, "psql"), "-X"] + arguments, env=environment, check=check, **options)
+        return self.run([os.path.join(OLD_BIN, "psql"), "-X"] + arguments, env=environment, check=check, **options)
 
     def run(self, command, check=False, timeout=120, **options):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout * daemon.SLOW, **options)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout * SLOW, **options)
         if check:
             assert done.returncode == 0, "%r ended with %d: %s%s" % (command, done.returncode, done.stdout, done.stderr)
         return done
@@ -119,7 +119,7 @@ class World:
                     "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace"
                     " where relkind = 'r' and nspname = 'public' order by 1")]
                 return {name: sorted(connection.query("select t::text from %s t" % name)) for name in names}
-        end = time.monotonic() + settle * daemon.SLOW
+        end = time.monotonic() + settle * SLOW
         while True:
             blue, green = content(self.blue), content(self.green)
             if blue == green:
@@ -215,7 +215,7 @@ class Ledger:
         self.summary = None
 
     def wait(self, timeout=120):
-        out, err = self.process.communicate(timeout=timeout * daemon.SLOW)
+        out, err = self.process.communicate(timeout=timeout * SLOW)
         assert out, "the ledger said nothing: %s" % err
         self.summary = json.loads(out)
         return self.summary
