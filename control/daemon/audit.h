@@ -39,7 +39,7 @@ struct audit_verdict {
     bool intact;
     uint64_t rows;
     uint64_t broken_seq; /* the first row that doesn't fit; 0 if intact */
-    char reason[160];    /* "row 17 was changed", "rows 12 to 14 are missing" ... */
+    char reason[160];    /* "row 17 was changed", "row 12 is missing" ... */
     char last_hash[65];  /* of the last good row, in hex */
 };
 typedef void (*audit_verify_done)(void *context, const struct audit_verdict *verdict,

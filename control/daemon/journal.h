@@ -20,7 +20,7 @@ struct journal;
 enum { JOURNAL_WORD_SIZE = 32, JOURNAL_KEY_SIZE = 128 };
 
 struct journal_row {
-    uint64_t seq;                  /* grows by one with each row; given by the journal */
+    uint64_t seq;                  /* grows with each row; given by the journal */
     int64_t time_us;               /* wall clock, when it was appended */
     uint64_t flip;                 /* 0: none */
     char kind[JOURNAL_WORD_SIZE];  /* "intent", "result", "commit", "released" ... */

@@ -11,7 +11,7 @@
 
 #include "conf/base/error.h"
 
-#include <stdint.h>
+#include <stddef.h>
 #include <uv.h>
 
 struct sqlite3;
@@ -29,6 +29,7 @@ struct store_job {
     struct store *store;
     struct error error;
     bool failed;
+    bool alone; /* not inside a transaction with others */
     uv_work_t work;
 };
 
@@ -41,6 +42,10 @@ MUST_USE struct store *store_open(uv_loop_t *loop, const char *directory, struct
 
 /* Writes what is queued, answers every job, gives the lock back, then calls done and frees the store. */
 void store_close(struct store *store, void (*done)(void *context), void *context);
+
+/* Zeroed, with the job first in it; freed with free(). Running out of memory ends the daemon: what the
+ * journal can't say must not be acted on. */
+void *store_job_new(size_t size);
 
 void store_write(struct store *store, struct store_job *job);
 void store_read(struct store *store, struct store_job *job); /* sees what was durable when it runs */

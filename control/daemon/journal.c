@@ -1,0 +1,384 @@
+#include "control/daemon/journal.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "control/daemon/store_file.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+/* What a key's flip came to. The map keeps the order in which they were added: the oldest goes first. */
+struct result {
+    char key[JOURNAL_KEY_SIZE];
+    uint64_t flip;
+    json_t *result; /* NULL: still running */
+    UT_hash_handle hh;
+};
+
+struct journal {
+    struct store *store;
+    uint64_t last_seq, last_flip;
+    struct result *results;
+};
+
+static void copy_word(char *to, size_t size, const char *from)
+{
+    ENSURE(strlen(from) < size);
+    memcpy(to, from, strlen(from) + 1);
+}
+
+static void bind_text(sqlite3_stmt *statement, int column, const char *text)
+{
+    sqlite3_bind_text(statement, column, text, -1, SQLITE_STATIC);
+}
+
+/* Runs a statement that returns no rows, and frees it. */
+static bool finish(sqlite3 *database, sqlite3_stmt *statement, struct error *error)
+{
+    bool ok = sqlite3_step(statement) == SQLITE_DONE;
+    if (!ok) {
+        store_failed(database, "the journal can't be written", error);
+    }
+    sqlite3_finalize(statement);
+    return ok;
+}
+
+/* --- rows --- */
+
+struct append {
+    struct store_job job;
+    struct journal_row row;
+    char *data;
+    journal_done done;
+    void *context;
+};
+
+static bool append_run(struct store_job *job, struct sqlite3 *database, struct error *error)
+{
+    const struct append *append = CONTAINER_OF(job, struct append, job);
+    sqlite3_stmt *statement = NULL;
+    if (sqlite3_prepare_v2(database, "insert into journal values (?, ?, ?, ?, ?, ?)", -1, &statement, NULL) !=
+        SQLITE_OK) {
+        return store_failed(database, "the journal can't be written", error);
+    }
+    sqlite3_bind_int64(statement, 1, (sqlite3_int64)append->row.seq);
+    sqlite3_bind_int64(statement, 2, append->row.time_us);
+    sqlite3_bind_int64(statement, 3, (sqlite3_int64)append->row.flip);
+    bind_text(statement, 4, append->row.kind);
+    bind_text(statement, 5, append->row.phase);
+    bind_text(statement, 6, append->data);
+    return finish(database, statement, error);
+}
+
+static void append_done(struct store_job *job, const struct error *error)
+{
+    struct append *append = CONTAINER_OF(job, struct append, job);
+    if (append->done != NULL) {
+        append->done(append->context, error);
+    }
+    free(append->data);
+    free(append);
+}
+
+uint64_t journal_append(struct journal *journal, uint64_t flip, const char *kind, const char *phase,
+                        const char *data, journal_done done, void *context)
+{
+    struct append *append = store_job_new(sizeof(*append));
+    append->job.run = append_run;
+    append->job.done = append_done;
+    append->done = done;
+    append->context = context;
+    append->data = strdup(data);
+    ENSURE(append->data != NULL);
+    append->row.seq = ++journal->last_seq;
+    append->row.time_us = clock_wall_us();
+    append->row.flip = flip;
+    copy_word(append->row.kind, sizeof(append->row.kind), kind);
+    copy_word(append->row.phase, sizeof(append->row.phase), phase);
+    if (flip > journal->last_flip) {
+        journal->last_flip = flip;
+    }
+    store_write(journal->store, &append->job);
+    return append->row.seq;
+}
+
+static bool read_word(sqlite3_stmt *statement, int column, char word[JOURNAL_WORD_SIZE])
+{
+    const char *text = (const char *)sqlite3_column_text(statement, column);
+    return text != NULL && snprintf(word, JOURNAL_WORD_SIZE, "%s", text) < JOURNAL_WORD_SIZE;
+}
+
+/* Visits the rows of a query over the journal's columns in their order. */
+static bool each_row(sqlite3 *database, const char *sql, sqlite3_int64 parameter,
+                     bool (*visit)(void *context, const struct journal_row *row), void *context,
+                     struct error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    bool ok = sqlite3_prepare_v2(database, sql, -1, &statement, NULL) == SQLITE_OK;
+    if (ok) {
+        sqlite3_bind_int64(statement, 1, parameter);
+    }
+    int step = SQLITE_DONE;
+    while (ok && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct journal_row row = {
+            .seq = (uint64_t)sqlite3_column_int64(statement, 0),
+            .time_us = sqlite3_column_int64(statement, 1),
+            .flip = (uint64_t)sqlite3_column_int64(statement, 2),
+            .data = (const char *)sqlite3_column_text(statement, 5),
+        };
+        if (row.data == NULL || !read_word(statement, 3, row.kind) || !read_word(statement, 4, row.phase)) {
+            sqlite3_finalize(statement);
+            return error_set(error, ERROR_SYSTEM, "row %" PRIu64 " of the journal can't be read", row.seq);
+        }
+        if (!visit(context, &row)) {
+            step = SQLITE_DONE;
+            break;
+        }
+    }
+    ok = ok && step == SQLITE_DONE;
+    if (!ok) {
+        store_failed(database, "the journal can't be read", error);
+    }
+    sqlite3_finalize(statement);
+    return ok;
+}
+
+bool journal_each(struct journal *journal, bool (*visit)(void *context, const struct journal_row *row),
+                  void *context, struct error *error)
+{
+    return each_row(store_startup_connection(journal->store),
+                    "select seq, time, flip, kind, phase, data from journal where seq >= ? order by seq", 0,
+                    visit, context, error);
+}
+
+uint64_t journal_last_flip(const struct journal *journal)
+{
+    return journal->last_flip;
+}
+
+void journal_reserve(struct journal *journal, journal_done done, void *context)
+{
+    store_reserve(journal->store, done, context);
+}
+
+void journal_idle(struct journal *journal)
+{
+    store_idle(journal->store);
+}
+
+/* --- results by key --- */
+
+static struct result *remember(struct journal *journal, const char *key, uint64_t flip)
+{
+    struct result *result = NULL;
+    HASH_FIND_STR(journal->results, key, result);
+    if (result == NULL) {
+        result = calloc(1, sizeof(*result));
+        ENSURE(result != NULL);
+        copy_word(result->key, sizeof(result->key), key);
+        HASH_ADD_STR(journal->results, key, result);
+    }
+    result->flip = flip;
+    json_decref(result->result);
+    result->result = NULL;
+    return result;
+}
+
+static void forget_oldest(struct journal *journal)
+{
+    while (HASH_COUNT(journal->results) > JOURNAL_RESULTS) {
+        struct result *oldest = journal->results;
+        HASH_DEL(journal->results, oldest);
+        json_decref(oldest->result);
+        free(oldest);
+    }
+}
+
+struct put {
+    struct store_job job;
+    char key[JOURNAL_KEY_SIZE];
+    uint64_t flip;
+    int64_t time_us;
+    char *text; /* NULL: running */
+    journal_done done;
+    void *context;
+};
+
+static bool put_run(struct store_job *job, struct sqlite3 *database, struct error *error)
+{
+    const struct put *put = CONTAINER_OF(job, struct put, job);
+    sqlite3_stmt *statement = NULL;
+    if (sqlite3_prepare_v2(database, "insert or replace into result values (?, ?, ?, ?)", -1, &statement,
+                           NULL) != SQLITE_OK) {
+        return store_failed(database, "the journal can't be written", error);
+    }
+    bind_text(statement, 1, put->key);
+    sqlite3_bind_int64(statement, 2, (sqlite3_int64)put->flip);
+    sqlite3_bind_int64(statement, 3, put->time_us);
+    if (put->text != NULL) {
+        bind_text(statement, 4, put->text);
+    }
+    return finish(database, statement, error);
+}
+
+static void put_done(struct store_job *job, const struct error *error)
+{
+    struct put *put = CONTAINER_OF(job, struct put, job);
+    if (put->done != NULL) {
+        put->done(put->context, error);
+    }
+    free(put->text);
+    free(put);
+}
+
+void journal_put_result(struct journal *journal, const char *key, uint64_t flip, const json_t *result,
+                        journal_done done, void *context)
+{
+    struct put *put = store_job_new(sizeof(*put));
+    put->job.run = put_run;
+    put->job.done = put_done;
+    put->done = done;
+    put->context = context;
+    put->flip = flip;
+    put->time_us = clock_wall_us();
+    copy_word(put->key, sizeof(put->key), key);
+    struct result *kept = remember(journal, key, flip);
+    if (result != NULL) {
+        put->text = json_dumps(result, JSON_COMPACT);
+        kept->result = json_deep_copy(result);
+        ENSURE(put->text != NULL && kept->result != NULL);
+    }
+    forget_oldest(journal);
+    store_write(journal->store, &put->job);
+}
+
+bool journal_find_result(const struct journal *journal, const char *key, uint64_t *flip,
+                         const json_t **result)
+{
+    const struct result *found = NULL;
+    HASH_FIND_STR(journal->results, key, found);
+    if (found == NULL) {
+        return false;
+    }
+    *flip = found->flip;
+    *result = found->result;
+    return true;
+}
+
+static bool load_results(struct journal *journal, struct error *error)
+{
+    sqlite3 *database = store_startup_connection(journal->store);
+    sqlite3_stmt *statement = NULL;
+    int step = SQLITE_ERROR;
+    if (sqlite3_prepare_v2(database,
+                           "select key, flip, result from "
+                           "(select * from result order by time desc limit ?) order by time",
+                           -1, &statement, NULL) == SQLITE_OK) {
+        sqlite3_bind_int(statement, 1, JOURNAL_RESULTS);
+        while ((step = sqlite3_step(statement)) == SQLITE_ROW) {
+            const char *key = (const char *)sqlite3_column_text(statement, 0);
+            const char *text = (const char *)sqlite3_column_text(statement, 2);
+            if (key == NULL || strlen(key) >= JOURNAL_KEY_SIZE) {
+                continue;
+            }
+            struct result *result = remember(journal, key, (uint64_t)sqlite3_column_int64(statement, 1));
+            result->result = text == NULL ? NULL : json_loads(text, JSON_DECODE_ANY, NULL);
+        }
+    }
+    if (step != SQLITE_DONE) {
+        store_failed(database, "the journal can't be read", error);
+    }
+    sqlite3_finalize(statement);
+    return step == SQLITE_DONE;
+}
+
+/* --- report --- */
+
+struct report {
+    struct store_job job;
+    uint64_t first_flip;
+    json_t *rows;
+    journal_report_done done;
+    void *context;
+};
+
+static bool report_row(void *context, const struct journal_row *row)
+{
+    struct report *report = context;
+    char time[CLOCK_TEXT_SIZE];
+    json_t *data = row->data[0] == '\0' ? json_object() : json_loads(row->data, 0, NULL);
+    json_t *item = json_pack("{s:I, s:s, s:I, s:s, s:s, s:o}", "seq", (json_int_t)row->seq, "time",
+                             clock_format(row->time_us, time), "flip", (json_int_t)row->flip, "kind",
+                             row->kind, "phase", row->phase, "data", data == NULL ? json_null() : data);
+    return json_array_append_new(report->rows, item) == 0;
+}
+
+static bool report_run(struct store_job *job, struct sqlite3 *database, struct error *error)
+{
+    struct report *report = CONTAINER_OF(job, struct report, job);
+    report->rows = json_array();
+    return each_row(database,
+                    "select seq, time, flip, kind, phase, data from journal where flip >= ? and flip > 0 "
+                    "order by seq",
+                    (sqlite3_int64)report->first_flip, report_row, report, error);
+}
+
+static void report_done(struct store_job *job, const struct error *error)
+{
+    struct report *report = CONTAINER_OF(job, struct report, job);
+    report->done(report->context, report->rows, error);
+    json_decref(report->rows);
+    free(report);
+}
+
+void journal_report(struct journal *journal, size_t flips, journal_report_done done, void *context)
+{
+    struct report *report = store_job_new(sizeof(*report));
+    report->job.run = report_run;
+    report->job.done = report_done;
+    report->done = done;
+    report->context = context;
+    report->first_flip = journal->last_flip >= flips ? journal->last_flip - flips + 1 : 0;
+    store_read(journal->store, &report->job);
+}
+
+/* --- life --- */
+
+struct journal *journal_new(struct store *store, struct error *error)
+{
+    struct journal *journal = calloc(1, sizeof(*journal));
+    if (journal == NULL) {
+        error_set(error, ERROR_MEMORY, "out of memory");
+        return NULL;
+    }
+    journal->store = store;
+    sqlite3 *database = store_startup_connection(store);
+    sqlite3_int64 last_seq, last_flip;
+    if (!store_read_number(database, "select max(seq) from journal", &last_seq, error) ||
+        !store_read_number(database, "select max(flip) from journal", &last_flip, error) ||
+        !load_results(journal, error)) {
+        journal_free(journal);
+        return NULL;
+    }
+    journal->last_seq = (uint64_t)last_seq;
+    journal->last_flip = (uint64_t)last_flip;
+    return journal;
+}
+
+void journal_free(struct journal *journal)
+{
+    if (journal == NULL) {
+        return;
+    }
+    struct result *result, *next;
+    HASH_ITER(hh, journal->results, result, next)
+    {
+        HASH_DEL(journal->results, result);
+        json_decref(result->result);
+        free(result);
+    }
+    free(journal);
+}
