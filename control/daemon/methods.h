@@ -1,0 +1,37 @@
+/*
+ * The methods of the control socket that aren't the controller's: version, events, subscribe, audit, reload.
+ * Parameters and results are those of control/cli/contract.md. Used by serve.c.
+ */
+#ifndef SWITCHBACK_CONTROL_DAEMON_METHODS_H
+#define SWITCHBACK_CONTROL_DAEMON_METHODS_H
+
+#include "conf/base/error.h"
+#include "conf/settings/settings.h"
+#include "control/daemon/audit.h"
+#include "control/daemon/events.h"
+#include "control/daemon/rpc.h"
+
+#include <stdint.h>
+
+/* What a reload came to: it was applied if nothing needs a restart. Both lists are owned by the caller. */
+struct reload_result {
+    bool applied;
+    struct settings_list changed, restart;
+};
+
+struct methods {
+    struct events *events;
+    struct audit *audit;
+    int64_t started_us; /* wall clock */
+    MUST_USE bool (*reload)(void *context, struct reload_result *result, struct error *error);
+    void *context;
+};
+
+/* methods must outlive the server. */
+void methods_register(struct rpc *rpc, struct methods *methods);
+
+/* The audit row of a call that may change something, or was denied: for rpc_config.called. */
+void methods_audit_call(struct audit *audit, const struct rpc_peer *peer, const char *method,
+                        const json_t *params, bool allowed);
+
+#endif
