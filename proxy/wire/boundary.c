@@ -292,6 +292,9 @@ static void skip_to_sync(struct boundary *b, int64_t now_us)
     b->parses_answered += skipped.parses;
     skipped.pending = 0;
     skipped.parses = 0;
+    if (skipped.statements > b->executed) {
+        skipped.statements = b->executed + 1; /* the others were never run */
+    }
     while (skipped.end != BOUNDARY_END_SYNC && skipped.end != BOUNDARY_END_NONE) {
         pop(b);
         if (b->count == 0) {
@@ -353,6 +356,7 @@ static void server_ready(struct boundary *b, int64_t now_us, struct boundary_ste
     step->failed = b->failed;
     b->failed = false;
     b->skipping = false;
+    b->executed = 0;
     b->ready_us = now_us;
     drop_settled(b);
 }
@@ -365,6 +369,7 @@ static void server_answered(struct boundary *b, uint8_t type, struct boundary_st
         split_front(b);
         first = front(b);
         first->pending--;
+        b->executed += type == 'C' || type == 'I' || type == 's' ? 1 : 0;
     }
     if (type == '1' && first != NULL && first->parses > 0) {
         first->parses--;
@@ -396,8 +401,9 @@ static void server_ours(struct boundary *b, const struct frame_piece *piece, int
         server_error(b, now_us, step);
     } else if (piece->type == 'Z') {
         step->kind = BOUNDARY_READY;
-        b->status = (char)step->body.data[0];
+        b->status = step->body.length > 0 ? (char)step->body.data[0] : b->status;
         b->ready_us = now_us;
+        b->doubtful = 0;
         b->ours = false;
     }
 }

@@ -42,6 +42,7 @@ struct boundary {
     bool failed;        /* the segment being answered had an ErrorResponse */
     bool parse_counted; /* the Parse that passed last has a number: parses_sent - 1 */
     uint8_t verdict;    /* on the client's message at hand */
+    uint32_t executed;  /* Executes answered in the first segment */
     bool ours;          /* what is being answered was injected by boundary_inject() */
     bool ours_seen;     /* the first reply to it was seen */
     uint32_t doubtful;  /* Syncs that the server may have answered or ignored, as its COPY failed meanwhile */

@@ -1,0 +1,190 @@
+/* proxy/wire/scan: which names and hints come out of a text, however it is split. */
+#include "proxy/wire/scan.h"
+
+#include "guard.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static const struct {
+    const char *sql;
+    const char *names; /* found, separated by blanks; each once */
+    uint32_t flags;    /* at least these */
+} cases[] = {
+    {"select 1", "", 0},
+    {"set app.tenant = 'x'", "app.tenant", 0},
+    {"SET App.Tenant TO 5", "app.tenant", 0},
+    {"set session app.a = 1", "app.a", 0},
+    {"SET LOCAL app.a TO DEFAULT", "app.a", 0},
+    {"set app.a.b = 1", "app.a.b", 0},
+    {"set \"my\".\"x\" = 1", "my.x", 0},
+    {"set \"my.x\" = 1", "my.x", 0},
+    {"set app . a = 1", "app.a", 0},
+    {"set app.a=1;set app.b=2", "app.a app.b", 0},
+    {"set search_path = a.b", "", 0},
+    {"begin; set app.a = 1; commit", "app.a", 0},
+    {"set/**/app.a = 1", "app.a", 0},
+    {"set /* one /* two */ three */ app.a = 1", "app.a", 0},
+    {"set -- why\n app.a = 1", "app.a", 0},
+    {"set/*'*/app.a = 1", "app.a", 0},
+    {"select '--', set_config('app.a', '1', false)", "app.a", SCAN_SETTING},
+    {"select '/*', set_config('app.a', '1', false)", "app.a", SCAN_SETTING},
+    {"select \"--\", set_config('app.a', '1', false)", "app.a", SCAN_SETTING},
+    {"select pg_catalog.set_config ( 'App.A' , $1, true)", "app.a", SCAN_SETTING},
+    {"select set_config(E'app.a', '1', false)", "app.a", SCAN_SETTING},
+    {"select E'it\\'s --', set_config('app.a', '1', false)", "app.a", SCAN_SETTING},
+    {"select 'it''s --', set_config('app.a', '1', false)", "app.a", SCAN_SETTING},
+    {"select set_config($$app.a$$, '1', false)", "app.a", SCAN_SETTING},
+    {"select set_config($1, $2, false)", "", SCAN_SETTING | SCAN_PARAMETER},
+    {"select set_config($1::text, $2, false)", "", SCAN_SETTING | SCAN_PARAMETER},
+    {"select set_config('app.' || $1, $2, false)", "", SCAN_SETTING | SCAN_COMPUTED},
+    {"select set_config('app.a' || x, $2, false)", "", SCAN_SETTING | SCAN_COMPUTED},
+    {"select set_config(name, value, false) from t", "", SCAN_SETTING | SCAN_COMPUTED},
+    {"select set_config(lower($1), $2, false)", "", SCAN_SETTING | SCAN_COMPUTED},
+    {"select set_config('search_path', '', false)", "", SCAN_SETTING},
+    {"do $$ begin perform set_config('app.a', '1', false); set app.b = 2; end $$", "app.a app.b",
+     SCAN_SETTING},
+    {"do $x$ -- don't\n begin set app.b = '$$'; end $x$; set app.c = 1", "app.b app.c", 0},
+    {"do $$ begin execute 'set app.a = 1'; end $$", "app.a", 0},
+    {"do 'begin execute ''set app.a = 1''; end'", "app.a", 0},
+    {"do 'begin perform set_config(''app.a'', ''1'', false); end'", "app.a", SCAN_SETTING},
+    {"prepare p as select set_config('app.a', $1, false)", "app.a", SCAN_PREPARE | SCAN_SETTING},
+    {"select pg_advisory_lock(1)", "", SCAN_ADVISORY},
+    {"select pg_try_advisory_lock_shared(1, 2)", "", SCAN_ADVISORY},
+    {"create temp table t(a int)", "", SCAN_TEMPORARY},
+    {"CREATE TEMPORARY VIEW v AS SELECT 1", "", SCAN_TEMPORARY},
+    {"select 1 into pg_temp.x", "", SCAN_TEMPORARY},
+    {"declare c cursor with hold for select 1", "", SCAN_HOLD},
+    {"listen x", "", SCAN_LISTEN},
+    {"unlisten *", "", SCAN_LISTEN},
+    {"deallocate all", "", SCAN_DEALLOCATE},
+    {"discard all", "", SCAN_DISCARD},
+    {"set role none", "", SCAN_AUTHORIZATION},
+    {"set session authorization x", "", SCAN_AUTHORIZATION},
+    {"update t set a = 1, b = c.d", "", 0},
+};
+
+struct names {
+    char text[512];
+};
+
+/* Two matchers may find the same name: a list of each once. */
+static void found(void *context, const char *name)
+{
+    struct names *names = context;
+    char *rest = NULL;
+    char copy[512];
+    memcpy(copy, names->text, sizeof copy);
+    for (char *word = strtok_r(copy, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+        if (strcmp(word, name) == 0) {
+            return;
+        }
+    }
+    size_t length = strlen(names->text);
+    snprintf(names->text + length, sizeof names->text - length, "%s%s", length > 0 ? " " : "", name);
+}
+
+static void split_at_any_byte(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        size_t length = strlen(cases[i].sql);
+        for (size_t split = 0; split <= length; split++) {
+            struct names names = {.text = ""};
+            struct scan scan;
+            scan_begin(&scan, found, &names);
+            scan_text(&scan, slice_of(cases[i].sql, split));
+            scan_text(&scan, slice_of(cases[i].sql + split, length - split));
+            uint32_t flags = scan_end(&scan);
+            if (strcmp(names.text, cases[i].names) != 0 || (flags & cases[i].flags) != cases[i].flags) {
+                fail_msg("%s (split at %zu): found \"%s\", flags %x", cases[i].sql, split, names.text, flags);
+            }
+        }
+    }
+}
+
+static void ordinary_text_hints_at_nothing(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "update pgbench_accounts set abalance = abalance + 1 where aid = 7",
+        "insert into orders (id, note) values ($1, $2) returning id",
+        "select a.b, '$1' from x a where c ->> 'k' = 'v' and d / 2 - 1 > 0",
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        struct names names = {.text = ""};
+        struct scan scan;
+        scan_begin(&scan, found, &names);
+        scan_text(&scan, slice_text(texts[i]));
+        assert_int_equal(scan_end(&scan), 0);
+        assert_string_equal(names.text, "");
+    }
+}
+
+static void names_in_parameters(void **state)
+{
+    (void)state;
+    char name[SCAN_NAME_SIZE];
+    assert_true(scan_is_custom_name(slice_text("App.Tenant"), name));
+    assert_string_equal(name, "app.tenant");
+    assert_true(scan_is_custom_name(slice_text("a.b.c"), name));
+    assert_false(scan_is_custom_name(slice_text("timezone"), name));
+    assert_false(scan_is_custom_name(slice_text("a b.c"), name));
+    assert_false(scan_is_custom_name(slice_text(".ab"), name));
+    assert_false(scan_is_custom_name(slice_text("ab."), name));
+    assert_false(scan_is_custom_name(slice_text("a..b"), name));
+    assert_false(scan_is_custom_name(slice_text("1.5"), name));
+    assert_false(scan_is_custom_name(slice_text("anna@x.y"), name));
+    assert_false(scan_is_custom_name(slice_text(""), name));
+}
+
+static void long_names_are_dropped(void **state)
+{
+    (void)state;
+    struct names names = {.text = ""};
+    struct scan scan;
+    scan_begin(&scan, found, &names);
+    scan_text(&scan, slice_text("set a"));
+    for (int i = 0; i < 5000; i++) {
+        scan_text(
+            &scan,
+            slice_text(".aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+    }
+    scan_text(&scan, slice_text(" = 1; set a.b = 1"));
+    (void)scan_end(&scan);
+    assert_string_equal(names.text, "a.b");
+}
+
+static void random_bytes_are_survived(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"set ", "set_config(", "'",  "\"",  "$$",    "$x$", "--",
+                                        "/*",   "*/",          "\n", "a.b", "E'\\'", "$1",  ".",
+                                        "(",    ",",           "=",  " ",   "local", "\xff"};
+    uint64_t seed = 5;
+    for (int round = 0; round < 20000; round++) {
+        struct names names = {.text = ""};
+        struct scan scan;
+        scan_begin(&scan, found, &names);
+        for (uint64_t i = random_next(&seed) % 30; i > 0; i--) {
+            scan_text(&scan, slice_text(words[random_next(&seed) % ARRAY_LENGTH(words)]));
+        }
+        (void)scan_end(&scan);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(split_at_any_byte),         cmocka_unit_test(ordinary_text_hints_at_nothing),
+        cmocka_unit_test(names_in_parameters),       cmocka_unit_test(long_names_are_dropped),
+        cmocka_unit_test(random_bytes_are_survived),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
