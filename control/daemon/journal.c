@@ -8,20 +8,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
-/* What a key's flip came to. The map keeps the order in which they were added: the oldest goes first. */
+/* What a key's flip came to. */
 struct result {
     char key[JOURNAL_KEY_SIZE];
     uint64_t flip;
     json_t *result; /* NULL: still running */
-    UT_hash_handle hh;
+    struct result *next;
 };
 
 struct journal {
     struct store *store;
     uint64_t last_seq, last_flip;
-    struct result *results;
+    struct result *results; /* oldest first; few enough to be looked through */
+    size_t result_count;
 };
 
 static void copy_word(char *to, size_t size, const char *from)
@@ -171,30 +171,45 @@ void journal_idle(struct journal *journal)
 
 /* --- results by key --- */
 
-static struct result *remember(struct journal *journal, const char *key, uint64_t flip)
+static struct result *find_result(const struct journal *journal, const char *key)
 {
-    struct result *result = NULL;
-    HASH_FIND_STR(journal->results, key, result);
-    if (result == NULL) {
-        result = calloc(1, sizeof(*result));
-        ENSURE(result != NULL);
-        copy_word(result->key, sizeof(result->key), key);
-        HASH_ADD_STR(journal->results, key, result);
+    struct result *result = journal->results;
+    while (result != NULL && strcmp(result->key, key) != 0) {
+        result = result->next;
     }
-    result->flip = flip;
-    json_decref(result->result);
-    result->result = NULL;
     return result;
 }
 
 static void forget_oldest(struct journal *journal)
 {
-    while (HASH_COUNT(journal->results) > JOURNAL_RESULTS) {
-        struct result *oldest = journal->results;
-        HASH_DEL(journal->results, oldest);
-        json_decref(oldest->result);
-        free(oldest);
+    struct result *oldest = journal->results;
+    journal->results = oldest->next;
+    journal->result_count--;
+    json_decref(oldest->result);
+    free(oldest);
+}
+
+static struct result *remember(struct journal *journal, const char *key, uint64_t flip)
+{
+    struct result *result = find_result(journal, key);
+    if (result == NULL) {
+        result = calloc(1, sizeof(*result));
+        ENSURE(result != NULL);
+        copy_word(result->key, sizeof(result->key), key);
+        struct result **link = &journal->results;
+        while (*link != NULL) {
+            link = &(*link)->next;
+        }
+        *link = result;
+        journal->result_count++;
     }
+    if (journal->result_count > JOURNAL_RESULTS) {
+        forget_oldest(journal);
+    }
+    result->flip = flip;
+    json_decref(result->result);
+    result->result = NULL;
+    return result;
 }
 
 struct put {
@@ -251,15 +266,13 @@ void journal_put_result(struct journal *journal, const char *key, uint64_t flip,
         kept->result = json_deep_copy(result);
         ENSURE(put->text != NULL && kept->result != NULL);
     }
-    forget_oldest(journal);
     store_write(journal->store, &put->job);
 }
 
 bool journal_find_result(const struct journal *journal, const char *key, uint64_t *flip,
                          const json_t **result)
 {
-    const struct result *found = NULL;
-    HASH_FIND_STR(journal->results, key, found);
+    const struct result *found = find_result(journal, key);
     if (found == NULL) {
         return false;
     }
@@ -373,12 +386,8 @@ void journal_free(struct journal *journal)
     if (journal == NULL) {
         return;
     }
-    struct result *result, *next;
-    HASH_ITER(hh, journal->results, result, next)
-    {
-        HASH_DEL(journal->results, result);
-        json_decref(result->result);
-        free(result);
+    while (journal->results != NULL) {
+        forget_oldest(journal);
     }
     free(journal);
 }

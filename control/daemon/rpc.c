@@ -63,7 +63,7 @@ struct rpc_stream {
     struct rpc_connection *connection;
     void (*ended)(void *context);
     void *context;
-    struct rpc_stream *prev, *next;
+    struct rpc_stream *next;
 };
 
 /* --- documents --- */
@@ -219,13 +219,18 @@ struct rpc_stream *rpc_reply_stream(struct rpc_call *call, json_t *result, void 
     stream->connection = connection;
     stream->ended = ended;
     stream->context = context;
-    DL_APPEND(connection->streams, stream);
+    stream->next = connection->streams;
+    connection->streams = stream;
     return stream;
 }
 
 void rpc_stream_end(struct rpc_stream *stream)
 {
-    DL_DELETE(stream->connection->streams, stream);
+    struct rpc_stream **link = &stream->connection->streams;
+    while (*link != stream) {
+        link = &(*link)->next;
+    }
+    *link = stream->next;
     free(stream);
 }
 
@@ -422,8 +427,11 @@ void rpc_connection_lost(struct rpc_connection *connection)
             call->gone(call->gone_context);
         }
     }
-    while (connection->streams != NULL) {
-        break_stream(connection->streams);
+    struct rpc_stream *stream;
+    while ((stream = connection->streams) != NULL) {
+        connection->streams = stream->next;
+        stream->ended(stream->context);
+        free(stream);
     }
 }
 

@@ -93,9 +93,8 @@ static void on_written(uv_write_t *request, int status)
         return;
     }
     bool empty = connection_unsent(connection) == 0;
-    if (status != 0 || (empty && connection->farewell)) {
-        connection_close(connection);
-    } else if (empty && connection->ended && connection->call_count == 0) {
+    bool over = connection->farewell || (connection->ended && connection->call_count == 0);
+    if (status != 0 || (empty && over)) {
         connection_close(connection);
     } else if (!connection->farewell) {
         if (empty) {

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 /* A flip writes about 40 rows, each one to three pages of 4 KiB in the log. */
-#define RESERVE_BYTES           (1024 * 1024)
+#define RESERVE_BYTES           ((sqlite3_int64)1024 * 1024)
 #define RESERVE_SQL             "begin; insert into reserve values (zeroblob(1114112)); commit; delete from reserve"
 #define IDLE_CHECK_NS           (10 * (uint64_t)1000000000)
 #define IDLE_CHECKPOINT_PAGES   64
