@@ -112,14 +112,13 @@ class Cluster:
         self.name, self.binaries = name, NEW_BIN if new else OLD_BIN
         self.data = os.path.join(folder, name)
         self.log_path = os.path.join(folder, name + ".log")
-        self.socket_folder = folder
         self.port = port or free_port()
         self.process = None
         if template:
             subprocess.run(["cp", "-a", "--reflink=auto", template, self.data], check=True)
         else:
             make_template(self.binaries, self.data)
-        self.settings = dict(SETTINGS, port=self.port, unix_socket_directories=folder, **(settings or {}))
+        self.settings = dict(SETTINGS, port=self.port, unix_socket_directories="", **(settings or {}))
         with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
             for key, value in self.settings.items():
                 conf.write("%s = '%s'\n" % (key, value))
@@ -211,11 +210,8 @@ class Cluster:
         end = time.monotonic() + 10
         while any(_running(pid) for pid in pids) and time.monotonic() < end:
             time.sleep(0.005)
-        for path in (os.path.join(self.data, "postmaster.pid"),
-                     "%s/.s.PGSQL.%d" % (self.socket_folder, self.port),
-                     "%s/.s.PGSQL.%d.lock" % (self.socket_folder, self.port)):
-            if os.path.exists(path):
-                os.remove(path)
+        if os.path.exists(os.path.join(self.data, "postmaster.pid")):
+            os.remove(os.path.join(self.data, "postmaster.pid"))
 
     def pause(self):
         """The machine hangs: connections stay, nothing answers."""

@@ -45,14 +45,13 @@ def collect(patterns):
     return sorted(tests, key=lambda test: -getattr(test[1], "timeout", DEFAULT_TIMEOUT))
 
 
-def run_one(name, function, root, templates, output):
+def run_one(function, folder, templates, output):
     """In the child: runs one test; the exit status tells the parent."""
     os.dup2(output, 1)
     os.dup2(output, 2)
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what our children leave behind becomes ours to end
-    folder = os.path.join(root, name)
     os.mkdir(folder)
-    os.chmod(folder, 0o777)
+    os.chmod(folder, 0o755)
     here = world.World(folder, templates)
     failed = False
     try:
@@ -74,11 +73,14 @@ def run_one(name, function, root, templates, output):
 
 
 class Job:
+    count = 0
+
     def __init__(self, name, function, root, templates):
         self.name, self.started = name, time.monotonic()
         self.limit = getattr(function, "timeout", DEFAULT_TIMEOUT) * daemon.SLOW
-        self.folder = os.path.join(root, name)
-        self.output = os.path.join(root, name + ".out")
+        Job.count += 1
+        self.folder = os.path.join(root, "%03d.%s" % (Job.count, name[:30]))  # a socket's path has at most 107 bytes
+        self.output = self.folder + ".out"
         self.timed_out = False
         descriptor = os.open(self.output, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         sys.stdout.flush()
@@ -86,7 +88,7 @@ class Job:
         if self.pid == 0:
             status = 1
             try:
-                status = run_one(name, function, root, templates, descriptor)
+                status = run_one(function, self.folder, templates, descriptor)
             finally:
                 os._exit(status)
         os.close(descriptor)
