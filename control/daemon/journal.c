@@ -149,9 +149,13 @@ static bool each_row(sqlite3 *database, const char *sql, sqlite3_int64 parameter
 bool journal_each(struct journal *journal, bool (*visit)(void *context, const struct journal_row *row),
                   void *context, struct error *error)
 {
-    return each_row(store_startup_connection(journal->store),
-                    "select seq, time, flip, kind, phase, data from journal where seq >= ? order by seq", 0,
-                    visit, context, error);
+    sqlite3 *database = store_open_reader(journal->store, error);
+    bool ok = database != NULL &&
+              each_row(database,
+                       "select seq, time, flip, kind, phase, data from journal where seq >= ? order by seq",
+                       0, visit, context, error);
+    sqlite3_close(database);
+    return ok;
 }
 
 uint64_t journal_last_flip(const struct journal *journal)
@@ -281,9 +285,8 @@ bool journal_find_result(const struct journal *journal, const char *key, uint64_
     return true;
 }
 
-static bool load_results(struct journal *journal, struct error *error)
+static bool load_results(struct journal *journal, sqlite3 *database, struct error *error)
 {
-    sqlite3 *database = store_startup_connection(journal->store);
     sqlite3_stmt *statement = NULL;
     int step = SQLITE_ERROR;
     if (sqlite3_prepare_v2(database,
@@ -360,6 +363,20 @@ void journal_report(struct journal *journal, size_t flips, journal_report_done d
 
 /* --- life --- */
 
+static bool load(struct journal *journal, struct error *error)
+{
+    sqlite3_int64 last_seq = 0, last_flip = 0;
+    sqlite3 *database = store_open_reader(journal->store, error);
+    bool ok = database != NULL &&
+              store_read_number(database, "select max(seq) from journal", &last_seq, error) &&
+              store_read_number(database, "select max(flip) from journal", &last_flip, error) &&
+              load_results(journal, database, error);
+    journal->last_seq = (uint64_t)last_seq;
+    journal->last_flip = (uint64_t)last_flip;
+    sqlite3_close(database);
+    return ok;
+}
+
 struct journal *journal_new(struct store *store, struct error *error)
 {
     struct journal *journal = calloc(1, sizeof(*journal));
@@ -368,16 +385,10 @@ struct journal *journal_new(struct store *store, struct error *error)
         return NULL;
     }
     journal->store = store;
-    sqlite3 *database = store_startup_connection(store);
-    sqlite3_int64 last_seq, last_flip;
-    if (!store_read_number(database, "select max(seq) from journal", &last_seq, error) ||
-        !store_read_number(database, "select max(flip) from journal", &last_flip, error) ||
-        !load_results(journal, error)) {
+    if (!load(journal, error)) {
         journal_free(journal);
         return NULL;
     }
-    journal->last_seq = (uint64_t)last_seq;
-    journal->last_flip = (uint64_t)last_flip;
     return journal;
 }
 

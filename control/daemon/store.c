@@ -274,10 +274,9 @@ void store_close(struct store *store, void (*done)(void *context), void *context
     uv_async_send(&store->wake);
 }
 
-struct sqlite3 *store_startup_connection(struct store *store)
+struct sqlite3 *store_open_reader(struct store *store, struct error *error)
 {
-    ENSURE(!store->thread_runs);
-    return store->database;
+    return store_connect_read_only(store->path, error);
 }
 
 void *store_job_new(size_t size)

@@ -50,8 +50,9 @@ void *store_job_new(size_t size);
 void store_write(struct store *store, struct store_job *job);
 void store_read(struct store *store, struct store_job *job); /* sees what was durable when it runs */
 
-/* The connection for reading while the daemon starts, before the loop runs. */
-struct sqlite3 *store_startup_connection(struct store *store);
+/* A connection of the caller's own that only reads, closed with sqlite3_close(). Blocks: for the daemon's
+ * start. */
+MUST_USE struct sqlite3 *store_open_reader(struct store *store, struct error *error);
 
 /*
  * Makes room in the files for what a flip writes, so that neither a full disk nor a growing file stands
