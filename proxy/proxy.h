@@ -43,7 +43,8 @@ enum session_state {
     SESSION_ACTIVE,      /* a reply is outstanding */
     SESSION_TRANSACTION, /* idle in transaction (ReadyForQuery T or E) */
     SESSION_HELD,        /* at the boundary under a hold, with or without waiting bytes */
-    SESSION_CLOSING
+    SESSION_CLOSING,
+    SESSION_STATE_COUNT
 };
 
 struct proxy_session_info {
@@ -61,17 +62,24 @@ struct proxy_session_info {
     int64_t age_us, state_age_us;
 };
 
-/* Bucket b of a latency histogram counts latencies below latency_bucket_us(b), and not below the one before.
+/*
+ * Bucket b of a latency histogram counts latencies below proxy_latency_bucket_us(b), and not below the one
+ * before: eight buckets for each power of two (12% wide); the last one is open (INT64_MAX).
  */
 enum { PROXY_LATENCY_BUCKETS = 160 };
 int64_t proxy_latency_bucket_us(size_t bucket);
 
+/* Classes of SQLSTATE (its first two characters) are counted by an index; 0 is every class we don't know. */
+enum { PROXY_ERROR_CLASSES = 64 };
+size_t proxy_error_class_index(const char *sqlstate);
+const char *proxy_error_class(size_t index); /* "42"; "" for 0 and unused indexes */
+
 /* Cumulative counters of one side; a consumer subtracts an earlier copy. */
 struct proxy_side_stats {
-    uint64_t statements;           /* requests answered: Query, Execute up to Sync, FunctionCall */
-    uint64_t errors;               /* statements that ended in an ErrorResponse of any class */
-    uint64_t errors_by_class[256]; /* by proxy_error_class_index() of the SQLSTATE's first two characters */
-    uint64_t client_errors;        /* of them, those of classes 22, 23, 42 and 28: the application's own */
+    uint64_t statements; /* requests answered: Query, Execute up to Sync, FunctionCall */
+    uint64_t errors;     /* statements that ended in an ErrorResponse of any class */
+    uint64_t errors_by_class[PROXY_ERROR_CLASSES]; /* by proxy_error_class_index() */
+    uint64_t client_errors; /* of them, those of classes 22, 23, 42 and 28: the application's own */
     uint64_t latency_sum_us;
     uint64_t latency[PROXY_LATENCY_BUCKETS];
     uint64_t bytes_to_server, bytes_to_client;
@@ -98,7 +106,8 @@ enum proxy_event_kind {
     PROXY_EVENT_EXPIRED,    /* a worker's own deadline released (or refused) its clients: the hold is over */
     PROXY_EVENT_DISARMED,
     PROXY_EVENT_SESSIONS, /* answer to proxy_sessions */
-    PROXY_EVENT_STOPPED
+    PROXY_EVENT_STOPPED,
+    PROXY_EVENT_KIND_COUNT
 };
 
 struct proxy_counts {

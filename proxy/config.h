@@ -1,0 +1,34 @@
+/*
+ * What the workers need of the settings: an immutable copy, shared by counting references, so that a reload
+ * never pulls a string from under a running login. proxy.c makes it, workers read it.
+ */
+#ifndef SWITCHBACK_PROXY_CONFIG_H
+#define SWITCHBACK_PROXY_CONFIG_H
+
+#include "conf/settings/settings.h"
+
+#include <stdatomic.h>
+
+struct proxy_config {
+    atomic_uint references;
+    struct {
+        char *host; /* a name, an address, or the directory of a Unix socket */
+        uint16_t port;
+    } sides[SIDE_COUNT];
+    char **databases;
+    size_t database_count;
+    uint64_t max_clients;
+    int64_t login_timeout_us;
+    int64_t max_hold_us;
+    enum unmanaged_policy unmanaged;
+    enum auth_method auth_method;
+};
+
+/* NULL: out of memory. */
+MUST_USE struct proxy_config *config_new(const struct settings *settings);
+struct proxy_config *config_ref(struct proxy_config *config);
+void config_unref(struct proxy_config *config);
+
+bool config_is_managed(const struct proxy_config *config, const char *database);
+
+#endif

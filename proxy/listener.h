@@ -1,0 +1,63 @@
+/*
+ * Where clients come in. Each worker listens on its own TCP sockets (SO_REUSEPORT: the kernel spreads the
+ * connections) and on a duplicate of the one Unix socket. proxy.c makes the sockets before the workers run,
+ * so that a port in use is an error of the start.
+ */
+#ifndef SWITCHBACK_PROXY_LISTENER_H
+#define SWITCHBACK_PROXY_LISTENER_H
+
+#include "conf/base/error.h"
+
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/un.h>
+#include <uv.h>
+
+struct worker;
+
+enum { LISTENER_ADDRESSES_MAX = 8 };
+
+struct listener_address {
+    struct sockaddr_storage address;
+    socklen_t length;
+};
+
+/* The addresses of a host ("*" is every one). Blocks; only at start. Returns how many, 0: *error. */
+MUST_USE size_t listener_resolve(const char *host, uint16_t port,
+                                 struct listener_address addresses[LISTENER_ADDRESSES_MAX],
+                                 struct error *error);
+
+/*
+ * Binds without SO_REUSEPORT and lets go: fails if anyone else has the port, another daemon with
+ * SO_REUSEPORT included.
+ */
+MUST_USE bool listener_probe(const struct listener_address *address, struct error *error);
+
+/* A bound socket of one worker; -1: *error. */
+MUST_USE int listener_tcp_socket(const struct listener_address *address, struct error *error);
+
+/* The bound Unix socket DIR/.s.PGSQL.PORT, whose path is stored; a dead one is replaced. -1: *error. */
+MUST_USE int listener_unix_socket(const char *directory, uint16_t port,
+                                  char path[sizeof(((struct sockaddr_un *)0)->sun_path)],
+                                  struct error *error);
+
+struct listener {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    struct worker *worker;
+    bool is_unix;
+    bool open;
+};
+
+/* Listens on the worker's loop; takes the socket, also when it fails. */
+MUST_USE bool listener_open(struct listener *listener, struct worker *worker, int socket, bool is_unix,
+                            int backlog, struct error *error);
+
+/* Stops accepting; closed() follows from the loop. */
+void listener_close(struct listener *listener, uv_close_cb closed);
+
+#endif

@@ -1,0 +1,266 @@
+#include "proxy/login_server.h"
+
+#include "conf/base/log.h"
+#include "proxy/config.h"
+#include "proxy/session.h"
+#include "proxy/wire/build.h"
+#include "proxy/wire/decode.h"
+#include "proxy/wire/startup.h"
+#include "proxy/worker.h"
+
+#include <netdb.h>
+#include <stdio.h>
+
+void link_failure_set(struct link_failure *failure, const char *sqlstate, const char *format, ...)
+{
+    *failure = (struct link_failure){.verbatim = {.data = NULL}};
+    (void)snprintf(failure->sqlstate, sizeof(failure->sqlstate), "%s", sqlstate);
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(failure->message, sizeof(failure->message), format, arguments);
+    va_end(arguments);
+}
+
+static bool send_to_server(struct server_link *link, const struct build *build)
+{
+    if (build_fits(build) && stream_write(&link->stream, build->data, build->length)) {
+        return true;
+    }
+    link_failure_set(&link->login->failure, "08006", "the connection to the server broke during login");
+    return false;
+}
+
+bool login_server_begin(struct server_link *link)
+{
+    const struct session_startup *startup = &link->session->startup;
+    uint8_t packet[STARTUP_PACKET_MAX];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_startup_begin(&build);
+    struct slice rest = slice_of(startup->parameters, startup->length);
+    struct slice name, value;
+    while (startup_next(&rest, &name, &value)) {
+        build_startup_parameter(&build, name, value);
+    }
+    build_startup_end(&build);
+    return send_to_server(link, &build);
+}
+
+/* The line that would let the proxy in without a secret, from where it comes. */
+static void set_hba_hint(struct server_link *link)
+{
+    struct sockaddr_storage address;
+    int length = (int)sizeof(address);
+    char host[NI_MAXHOST] = "?";
+    const struct session_startup *startup = &link->session->startup;
+    struct link_failure *failure = &link->login->failure;
+    if (link->stream.uv.handle.type != UV_TCP) {
+        (void)snprintf(failure->hint, sizeof(failure->hint),
+                       "Add to pg_hba.conf of side %s: local \"%.64s\" \"%.64s\" trust",
+                       side_name(link->side), startup->database, startup->user);
+        return;
+    }
+    if (uv_tcp_getsockname(&link->stream.uv.tcp, (struct sockaddr *)&address, &length) == 0) {
+        (void)getnameinfo((struct sockaddr *)&address, (socklen_t)length, host, sizeof(host), NULL, 0,
+                          NI_NUMERICHOST);
+    }
+    (void)snprintf(failure->hint, sizeof(failure->hint),
+                   "Add to pg_hba.conf of side %s: host \"%.64s\" \"%.64s\" %.64s/%d trust",
+                   side_name(link->side), startup->database, startup->user, host,
+                   address.ss_family == AF_INET6 ? 128 : 32);
+}
+
+static bool fail_without_secret(struct server_link *link)
+{
+    link_failure_set(&link->login->failure, "28000",
+                     "the server asks for a password that the proxy does not have for user \"%.64s\"",
+                     link->session->startup.user);
+    set_hba_hint(link);
+    return false;
+}
+
+static bool fail_protocol(struct server_link *link, const char *what)
+{
+    link_failure_set(&link->login->failure, "08P01", "the server broke the protocol during login: %s", what);
+    return false;
+}
+
+static bool sasl_begin(struct server_link *link, struct slice offers)
+{
+    struct server_login *login = link->login;
+    char nonce[SCRAM_NONCE_SIZE], message[SCRAM_MESSAGE_SIZE];
+    if (link->session->keys == NULL || !decode_sasl_offers(offers, SCRAM_MECHANISM)) {
+        return fail_without_secret(link);
+    }
+    if (login->scram_begun) {
+        return fail_protocol(link, "SASL twice");
+    }
+    if (!scram_nonce(nonce)) {
+        link_failure_set(&login->failure, "58000", "no randomness for a login");
+        return false;
+    }
+    login->scram_begun = true;
+    scram_client_first(&login->scram, nonce, message);
+    uint8_t packet[SCRAM_MESSAGE_SIZE + 64];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_sasl_initial(&build, SCRAM_MECHANISM, slice_text(message));
+    return send_to_server(link, &build);
+}
+
+static bool sasl_continue(struct server_link *link, struct slice data)
+{
+    char message[SCRAM_MESSAGE_SIZE];
+    if (!link->login->scram_begun ||
+        scram_client_final(&link->login->scram, data, link->session->keys->client_key, message) != SCRAM_OK) {
+        return fail_protocol(link, "SCRAM server-first-message");
+    }
+    uint8_t packet[SCRAM_MESSAGE_SIZE + 64];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_sasl_response(&build, slice_text(message));
+    return send_to_server(link, &build);
+}
+
+static bool sasl_final(struct server_link *link, struct slice data)
+{
+    if (!link->login->scram_begun ||
+        scram_client_verify(&link->login->scram, data, link->session->keys->server_key) != SCRAM_OK) {
+        return fail_protocol(link, "SCRAM server-final-message");
+    }
+    link->login->scram_verified = true;
+    return true;
+}
+
+static bool on_authentication(struct server_link *link, struct slice body)
+{
+    uint32_t kind = 0;
+    struct slice data;
+    if (link->login->authenticated || !decode_authentication(body, &kind, &data)) {
+        return fail_protocol(link, "Authentication message");
+    }
+    switch (kind) {
+    case AUTHENTICATION_OK:
+        /* who skips the last step of SCRAM has not shown that it knows the verifier */
+        if (link->login->scram_begun && !link->login->scram_verified) {
+            return fail_protocol(link, "authentication ended before SCRAM did");
+        }
+        link->login->authenticated = true;
+        return true;
+    case AUTHENTICATION_SASL:
+        return sasl_begin(link, data);
+    case AUTHENTICATION_SASL_CONTINUE:
+        return sasl_continue(link, data);
+    case AUTHENTICATION_SASL_FINAL:
+        return sasl_final(link, data);
+    default:
+        return fail_without_secret(link);
+    }
+}
+
+static bool on_error(struct server_link *link, const struct frame_piece *piece)
+{
+    struct server_login *login = link->login;
+    struct slice body = slice_of(strbuf_text(&login->body), login->body.length);
+    struct decode_error error;
+    decode_error(body, &error);
+    char message[200];
+    link_failure_set(&login->failure, "08006", "%s", slice_copy(error.message, message, sizeof(message)));
+    if (error.sqlstate.length == 5) {
+        slice_copy(error.sqlstate, login->failure.sqlstate, sizeof(login->failure.sqlstate));
+    }
+    /* as a message of its own, to be passed on */
+    strbuf_clear(&login->greeting);
+    uint8_t header[FRAME_HEADER_SIZE];
+    frame_header(header, piece->type, piece->length);
+    strbuf_append(&login->greeting, header, sizeof(header));
+    strbuf_append(&login->greeting, body.data, body.length);
+    if (!login->greeting.failed) {
+        login->failure.verbatim = slice_of(strbuf_text(&login->greeting), login->greeting.length);
+    }
+    return false;
+}
+
+static bool add_to_greeting(struct server_link *link, const struct frame_piece *piece, struct slice body)
+{
+    uint8_t header[FRAME_HEADER_SIZE];
+    frame_header(header, piece->type, piece->length);
+    strbuf_append(&link->login->greeting, header, sizeof(header));
+    strbuf_append(&link->login->greeting, body.data, body.length);
+    return !link->login->greeting.failed || fail_protocol(link, "its greeting is too long");
+}
+
+static bool on_backend_key(struct server_link *link, struct slice body)
+{
+    struct slice key;
+    if (!decode_backend_key(body, &link->pid, &key) || key.length != sizeof(link->cancel_key)) {
+        return fail_protocol(link, "BackendKeyData");
+    }
+    memcpy(link->cancel_key, key.data, sizeof(link->cancel_key));
+    return true;
+}
+
+/* A whole message. False: failed. */
+static bool on_message(struct server_link *link, const struct frame_piece *piece, bool *ready)
+{
+    struct slice body = slice_of(strbuf_text(&link->login->body), link->login->body.length);
+    char status = 0;
+    switch (piece->type) {
+    case 'R':
+        return on_authentication(link, body);
+    case 'E':
+        return on_error(link, piece);
+    case 'N':
+        return add_to_greeting(link, piece, body);
+    case 'v': /* can't be: we ask for 3.0 without options; harmless */
+        return true;
+    default:
+        break;
+    }
+    if (!link->login->authenticated) {
+        return fail_protocol(link, "a message before authentication");
+    }
+    switch (piece->type) {
+    case 'S':
+        return add_to_greeting(link, piece, body);
+    case 'K':
+        return on_backend_key(link, body);
+    case 'Z':
+        *ready = decode_ready(body, &status) && status == 'I';
+        return *ready || fail_protocol(link, "ReadyForQuery");
+    default:
+        return fail_protocol(link, "an unexpected message");
+    }
+}
+
+enum login_answer login_server_received(struct server_link *link, char **bytes, size_t *length)
+{
+    struct server_login *login = link->login;
+    struct slice rest = slice_of(*bytes, *length);
+    struct frame_piece piece;
+    enum wire_answer answer;
+    while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
+        if (piece.first) {
+            strbuf_clear(&login->body);
+        }
+        strbuf_append(&login->body, piece.bytes.data, piece.bytes.length);
+        if (login->body.failed) {
+            (void)fail_protocol(link, "a message is too long");
+            return LOGIN_FAILED;
+        }
+        bool ready = false;
+        if (piece.last && !on_message(link, &piece, &ready)) {
+            return LOGIN_FAILED;
+        }
+        if (ready) {
+            *bytes += (const char *)rest.data - *bytes;
+            *length = rest.length;
+            return LOGIN_READY;
+        }
+    }
+    if (answer == WIRE_BAD) {
+        (void)fail_protocol(link, "framing");
+        return LOGIN_FAILED;
+    }
+    return LOGIN_MORE;
+}

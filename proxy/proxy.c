@@ -1,0 +1,400 @@
+#include "proxy/proxy.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "proxy/answer.h"
+#include "proxy/collect.h"
+#include "proxy/config.h"
+#include "proxy/login_client.h"
+#include "proxy/worker.h"
+
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct proxy {
+    uv_loop_t *loop;
+    struct proxy_callbacks callbacks;
+    struct worker_shared shared;
+    struct proxy_config *config;
+    struct collect collect;
+    char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    bool mailbox_open;
+    unsigned running; /* workers whose thread runs */
+};
+
+/* --- commands to the workers --- */
+
+struct command {
+    struct letter letter;
+    void (*run)(struct worker *worker, const struct command *command);
+    uint64_t id;
+    int64_t time_us;
+    enum proxy_expire expire;
+    struct proxy_route route;
+    struct proxy_config *config;
+    struct proxy_verifier verifier;
+};
+
+static void deliver_command(struct letter *letter, void *receiver)
+{
+    struct command *command = CONTAINER_OF(letter, struct command, letter);
+    command->run(receiver, command);
+    explicit_bzero(command, sizeof(*command));
+    free(command);
+}
+
+static void post_command(struct worker *worker, const struct command *command)
+{
+    struct command *copy = malloc(sizeof(*copy));
+    ENSURE(copy != NULL);
+    *copy = *command;
+    copy->letter.deliver = deliver_command;
+    mailbox_post(&worker->mailbox, &copy->letter);
+}
+
+static void post_to_all(struct proxy *proxy, const struct command *command)
+{
+    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
+        post_command(&proxy->shared.workers[i], command);
+    }
+}
+
+/* --- answers --- */
+
+static void run_expire_now(struct worker *worker, const struct command *command)
+{
+    hold_expire_now(worker, command->id);
+}
+
+void proxy_deliver_answer(struct letter *letter, void *receiver)
+{
+    struct proxy *proxy = receiver;
+    struct answer *answer = CONTAINER_OF(letter, struct answer, letter);
+    if (answer->kind == PROXY_EVENT_STOPPED) {
+        worker_join(&proxy->shared.workers[answer->worker]);
+        proxy->running--;
+    }
+    if (collect_expiry_begins(&proxy->collect, answer)) {
+        const struct command command = {.run = run_expire_now, .id = answer->hold};
+        post_to_all(proxy, &command);
+    }
+    collect_answer(&proxy->collect, answer);
+    free(answer);
+}
+
+void proxy_deliver_verifier_request(struct letter *letter, void *receiver)
+{
+    struct proxy *proxy = receiver;
+    struct verifier_request *request = CONTAINER_OF(letter, struct verifier_request, letter);
+    proxy->callbacks.verifier(proxy->callbacks.context, request->request, request->side, request->role);
+    free(request);
+}
+
+static void run_verifier(struct worker *worker, const struct command *command)
+{
+    login_client_verifier(worker, command->id, &command->verifier);
+}
+
+void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct proxy_verifier *verifier)
+{
+    unsigned worker = session_ticket_worker((uint32_t)request);
+    if (worker < proxy->shared.worker_count) {
+        const struct command command = {.run = run_verifier, .id = request, .verifier = *verifier};
+        post_command(&proxy->shared.workers[worker], &command);
+    }
+}
+
+/* --- start --- */
+
+static bool listen_tcp(struct proxy *proxy, const struct settings *settings, struct error *error)
+{
+    struct listener_address addresses[LISTENER_ADDRESSES_MAX];
+    size_t count = listener_resolve(settings->listen_host, (uint16_t)settings->listen_port, addresses, error);
+    for (size_t i = 0; i < count; i++) {
+        if (!listener_probe(&addresses[i], error)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
+        struct worker *worker = &proxy->shared.workers[i];
+        for (size_t a = 0; a < count; a++) {
+            int made = listener_tcp_socket(&addresses[a], error);
+            if (made < 0 || !listener_open(&worker->listeners[worker->listener_count++], worker, made, false,
+                                           (int)settings->listen_backlog, error)) {
+                return false;
+            }
+        }
+    }
+    return count > 0;
+}
+
+static bool listen_unix(struct proxy *proxy, const struct settings *settings, struct error *error)
+{
+    /* without a TCP port the socket's name still needs a number */
+    enum { DEFAULT_PORT = 6432 };
+    uint16_t port = settings->listen_port != 0 ? (uint16_t)settings->listen_port : DEFAULT_PORT;
+    int made = listener_unix_socket(settings->listen_unix_dir, port, proxy->unix_path, error);
+    if (made < 0) {
+        return false;
+    }
+    bool opened = true;
+    for (unsigned i = 0; opened && i < proxy->shared.worker_count; i++) {
+        struct worker *worker = &proxy->shared.workers[i];
+        int copy = dup(made);
+        opened = copy >= 0 && listener_open(&worker->listeners[worker->listener_count++], worker, copy, true,
+                                            (int)settings->listen_backlog, error);
+        if (copy < 0) {
+            error_set(error, ERROR_SYSTEM, "no descriptor for a listener");
+        }
+    }
+    (void)close(made);
+    return opened;
+}
+
+static bool make_workers(struct proxy *proxy, unsigned count, struct proxy_route route, struct error *error)
+{
+    proxy->shared.workers = calloc(count, sizeof(struct worker));
+    if (proxy->shared.workers == NULL) {
+        return error_set(error, ERROR_MEMORY, "out of memory for %u workers", count);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (!worker_init(&proxy->shared.workers[i], &proxy->shared, i, proxy->config, route, error)) {
+            return false;
+        }
+        proxy->shared.worker_count = i + 1;
+    }
+    return true;
+}
+
+static bool start(struct proxy *proxy, const struct settings *settings, struct proxy_route route,
+                  struct error *error)
+{
+    unsigned count =
+        settings->workers > 0 ? (unsigned)settings->workers : (unsigned)uv_available_parallelism();
+    count = count > WORKERS_MAX ? WORKERS_MAX : count;
+    proxy->config = config_new(settings);
+    if (proxy->config == NULL ||
+        !collect_init(&proxy->collect, count, proxy->callbacks.event, proxy->callbacks.context) ||
+        RAND_bytes(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret)) != 1) {
+        return error_set(error, ERROR_MEMORY, "out of memory or randomness for the proxy");
+    }
+    int failure = mailbox_init(&proxy->shared.main, proxy->loop, proxy);
+    if (failure != 0) {
+        return error_set(error, ERROR_SYSTEM, "can't make a mailbox: %s", uv_strerror(failure));
+    }
+    proxy->mailbox_open = true;
+    if (!make_workers(proxy, count, route, error) ||
+        (settings->listen_port != 0 && !listen_tcp(proxy, settings, error)) ||
+        (settings->listen_unix_dir[0] != '\0' && !listen_unix(proxy, settings, error))) {
+        return false;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (!worker_run(&proxy->shared.workers[i], error)) {
+            return false;
+        }
+        proxy->running++;
+    }
+    return true;
+}
+
+static void run_stop(struct worker *worker, const struct command *command)
+{
+    worker_stop(worker, command->time_us);
+}
+
+/* Undoes a start that went wrong; those workers that run already have no sessions worth waiting for. */
+static void give_up(struct proxy *proxy)
+{
+    const struct command command = {.run = run_stop, .time_us = 0};
+    for (unsigned i = 0; i < proxy->running; i++) {
+        post_command(&proxy->shared.workers[i], &command);
+    }
+    for (unsigned i = 0; i < proxy->running; i++) {
+        worker_join(&proxy->shared.workers[i]);
+    }
+    proxy->running = 0;
+    proxy_free(proxy);
+}
+
+struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, struct proxy_route route,
+                          const struct proxy_callbacks *callbacks, struct error *error)
+{
+    struct proxy *proxy = calloc(1, sizeof(*proxy));
+    if (proxy == NULL) {
+        error_set(error, ERROR_MEMORY, "out of memory for the proxy");
+        return NULL;
+    }
+    proxy->loop = loop;
+    proxy->callbacks = *callbacks;
+    if (!start(proxy, settings, route, error)) {
+        give_up(proxy);
+        return NULL;
+    }
+    LOG_INFO("proxy_started", LOG_STR("host", settings->listen_host), LOG_I64("port", settings->listen_port),
+             LOG_STR("unix", proxy->unix_path), LOG_U64("workers", proxy->shared.worker_count),
+             LOG_STR("side", side_name(route.side)), LOG_U64("epoch", route.epoch));
+    return proxy;
+}
+
+/* --- the end --- */
+
+void proxy_stop(struct proxy *proxy, int64_t grace_us)
+{
+    const struct command command = {.run = run_stop, .time_us = clock_mono_us() + grace_us};
+    collect_expect(&proxy->collect, PROXY_EVENT_STOPPED, 0);
+    post_to_all(proxy, &command);
+}
+
+static void on_main_closed(void *receiver)
+{
+    struct proxy *proxy = receiver;
+    mailbox_deinit(&proxy->shared.main);
+    free(proxy);
+}
+
+void proxy_free(struct proxy *proxy)
+{
+    ENSURE(proxy->running == 0);
+    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
+        worker_deinit(&proxy->shared.workers[i]);
+    }
+    free(proxy->shared.workers);
+    config_unref(proxy->config);
+    collect_deinit(&proxy->collect);
+    if (proxy->unix_path[0] != '\0') {
+        (void)unlink(proxy->unix_path);
+    }
+    explicit_bzero(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret));
+    if (proxy->mailbox_open) {
+        mailbox_close(&proxy->shared.main, on_main_closed); /* frees the rest */
+    } else {
+        free(proxy);
+    }
+}
+
+/* --- settings and route --- */
+
+static void run_reload(struct worker *worker, const struct command *command)
+{
+    config_unref(worker->config);
+    worker->config = command->config;
+}
+
+void proxy_reload(struct proxy *proxy, const struct settings *settings)
+{
+    struct proxy_config *config = config_new(settings);
+    if (config == NULL) {
+        LOG_ERROR("reload_failed", LOG_STR("error", "out of memory"));
+        return;
+    }
+    config_unref(proxy->config);
+    proxy->config = config;
+    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
+        const struct command command = {.run = run_reload, .config = config_ref(config)};
+        post_command(&proxy->shared.workers[i], &command);
+    }
+}
+
+static void run_set_route(struct worker *worker, const struct command *command)
+{
+    hold_set_route(worker, command->route);
+}
+
+void proxy_set_route(struct proxy *proxy, struct proxy_route route)
+{
+    const struct command command = {.run = run_set_route, .route = route};
+    post_to_all(proxy, &command);
+}
+
+/* --- holds --- */
+
+static void run_hold(struct worker *worker, const struct command *command)
+{
+    hold_begin(worker, command->id, command->time_us, command->expire);
+}
+
+void proxy_hold(struct proxy *proxy, uint64_t hold, int64_t deadline_us, enum proxy_expire expire)
+{
+    const struct command command = {.run = run_hold, .id = hold, .time_us = deadline_us, .expire = expire};
+    collect_hold(&proxy->collect, hold);
+    post_to_all(proxy, &command);
+}
+
+static void run_expire(struct worker *worker, const struct command *command)
+{
+    hold_set_expire(worker, command->id, command->time_us, command->expire);
+}
+
+void proxy_expire(struct proxy *proxy, uint64_t hold, int64_t deadline_us, enum proxy_expire expire)
+{
+    const struct command command = {.run = run_expire, .id = hold, .time_us = deadline_us, .expire = expire};
+    collect_expect(&proxy->collect, PROXY_EVENT_EXPIRE_SET, hold);
+    post_to_all(proxy, &command);
+}
+
+static void run_cancel(struct worker *worker, const struct command *command)
+{
+    hold_cancel_undrained(worker, command->id);
+}
+
+void proxy_cancel_undrained(struct proxy *proxy, uint64_t hold)
+{
+    const struct command command = {.run = run_cancel, .id = hold};
+    post_to_all(proxy, &command);
+}
+
+static void run_terminate(struct worker *worker, const struct command *command)
+{
+    hold_terminate_undrained(worker, command->id);
+}
+
+void proxy_terminate_undrained(struct proxy *proxy, uint64_t hold)
+{
+    const struct command command = {.run = run_terminate, .id = hold};
+    post_to_all(proxy, &command);
+}
+
+static void run_release(struct worker *worker, const struct command *command)
+{
+    hold_release(worker, command->id);
+}
+
+void proxy_release(struct proxy *proxy, uint64_t hold)
+{
+    const struct command command = {.run = run_release, .id = hold};
+    collect_expect(&proxy->collect, PROXY_EVENT_RELEASED, hold);
+    post_to_all(proxy, &command);
+}
+
+/* --- snapshots --- */
+
+static void run_sessions(struct worker *worker, const struct command *command)
+{
+    struct answer *answer = answer_new(worker, PROXY_EVENT_SESSIONS, command->id, worker->session_count,
+                                       sizeof(struct proxy_session_info));
+    struct proxy_session_info *infos = (struct proxy_session_info *)(void *)answer->data;
+    int64_t now_us = clock_mono_us();
+    size_t i = 0;
+    for (struct session *session = worker->sessions; session != NULL; session = session->next) {
+        session_describe(session, now_us, &infos[i++]);
+    }
+    answer_post(worker, answer);
+}
+
+void proxy_sessions(struct proxy *proxy, uint64_t request)
+{
+    const struct command command = {.run = run_sessions, .id = request};
+    collect_expect(&proxy->collect, PROXY_EVENT_SESSIONS, request);
+    post_to_all(proxy, &command);
+}
+
+void proxy_stats(const struct proxy *proxy, struct proxy_stats *stats)
+{
+    *stats = (struct proxy_stats){.sessions = 0};
+    int64_t now_us = clock_mono_us();
+    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
+        statistics_sum(&proxy->shared.workers[i].statistics, stats, now_us);
+    }
+}

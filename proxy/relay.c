@@ -1,0 +1,275 @@
+#include "proxy/relay.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/log.h"
+#include "proxy/route_hold.h"
+#include "proxy/session.h"
+#include "proxy/wire/build.h"
+#include "proxy/worker.h"
+
+#include <stdlib.h>
+
+enum { CANCELLED_SIZE = 256 };
+
+/* --- client to server --- */
+
+static void forward(struct session *session, const char *from, const char *to)
+{
+    size_t length = (size_t)(to - from);
+    if (length > 0 && session->link != NULL) {
+        struct server_link *link = session->link;
+        counter_add(&session->worker->statistics.sides[link->side].bytes_to_server, length);
+        link_write(link, from, length);
+    }
+}
+
+/* Keeps a range that begins with a message, as if it had not been read. */
+static void keep(struct session *session, const char *from, const char *to)
+{
+    frame_init(&session->cursor, FRAME_FROM_CLIENT);
+    (void)session_keep(session, from, (size_t)(to - from));
+}
+
+static void refuse(struct session *session, enum hold_verdict verdict)
+{
+    if (verdict == HOLD_REFUSE) {
+        session_end(session, "57P03", "no side is active now", NULL);
+    } else {
+        session_end(session, "57P01", "the session's server is no longer the active one", NULL);
+    }
+}
+
+/* The client says goodbye: the server does the rest, unless it has nothing left to say. */
+static void on_terminate(struct session *session)
+{
+    session->terminated = true;
+    if (boundary_owes(&session->boundary)) {
+        return;
+    }
+    if (session->client.unsent == 0) {
+        session_drop(session);
+    } else {
+        session_finish(session);
+    }
+}
+
+static void send_ready(struct session *session)
+{
+    uint8_t packet[FRAME_HEADER_SIZE + 1];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_ready(&build, 'I');
+    session->discard = RELAY_DISCARD_NOTHING;
+    if (!stream_write(&session->client, packet, build.length)) {
+        session_drop(session);
+    }
+}
+
+/* A piece of what a cancel in the hold made void. True: it is forgotten. */
+static bool discard(struct session *session, const struct frame_piece *piece)
+{
+    if (session->discard == RELAY_DISCARD_NOTHING || piece->type == 'X') {
+        return false;
+    }
+    if (piece->last && (session->discard == RELAY_DISCARD_MESSAGE || piece->type == 'S')) {
+        send_ready(session);
+    }
+    return true;
+}
+
+/*
+ * Passes on a range of the client's bytes; `from` is where it begins, at or (the beginning of a header, held
+ * back last time) before `bytes`.
+ */
+static void pass_to_server(struct session *session, const char *from, const char *bytes, size_t length)
+{
+    const char *end = bytes + length;
+    struct slice rest = slice_of(bytes, length);
+    struct frame_piece piece;
+    enum wire_answer answer;
+    int64_t now_us = clock_mono_us();
+    while ((answer = frame_next(&session->cursor, &rest, &piece)) == WIRE_OK) {
+        const char *next = (const char *)rest.data;
+        const char *start = next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0);
+        if (discard(session, &piece)) {
+            from = next;
+            continue;
+        }
+        if (piece.first) {
+            enum hold_verdict verdict = hold_check(session, piece.type);
+            if (verdict == HOLD_KEEP) {
+                forward(session, from, start);
+                hold_note_waiting(session);
+                keep(session, start, end);
+                return;
+            }
+            if (verdict != HOLD_PASS) {
+                forward(session, from, start);
+                refuse(session, verdict);
+                return;
+            }
+        }
+        switch (boundary_client(&session->boundary, &piece, now_us)) {
+        case BOUNDARY_FORWARD:
+            break;
+        case BOUNDARY_DISCARD:
+            forward(session, from, start);
+            from = next;
+            break;
+        case BOUNDARY_WAIT:
+            forward(session, from, start);
+            keep(session, start, end);
+            return;
+        }
+        if (piece.type == 'X') {
+            forward(session, from, next);
+            on_terminate(session);
+            return;
+        }
+    }
+    if (answer == WIRE_BAD) {
+        forward(session, from, (const char *)rest.data - FRAME_HEADER_SIZE);
+        session_end(session, "08P01", "invalid frontend message", NULL);
+        return;
+    }
+    /* the beginning of a header waits for the rest: it stays in the cursor */
+    forward(session, from, end - session->cursor.header_have);
+}
+
+void relay_from_client(struct session *session, char *bytes, size_t length)
+{
+    size_t held_back = session->cursor.header_have;
+    if (session->kept != NULL) {
+        (void)session_keep(session, bytes, length);
+        return;
+    }
+    char *from = bytes - held_back;
+    memcpy(from, session->cursor.header, held_back);
+    pass_to_server(session, from, bytes, length);
+    session_update(session);
+}
+
+void relay_resume(struct session *session)
+{
+    if (session->kept != NULL && !session->closing && !session->finishing) {
+        char *bytes = session->kept;
+        size_t length = session->kept_length;
+        session->kept = NULL;
+        session->kept_length = 0;
+        pass_to_server(session, bytes, bytes, length);
+        if (session->kept == NULL) {
+            hold_note_forwarded(session);
+        }
+        free(bytes);
+    }
+    session_update(session);
+}
+
+bool relay_cancel_kept(struct session *session)
+{
+    if (session->kept == NULL || session->kept_since_us == 0 || !session_at_boundary(session)) {
+        return false;
+    }
+    switch (session->kept[0]) {
+    case 'Q':
+    case 'F':
+        session->discard = RELAY_DISCARD_MESSAGE;
+        break;
+    case 'P':
+    case 'B':
+    case 'D':
+    case 'E':
+        session->discard = RELAY_DISCARD_TO_SYNC;
+        break;
+    default:
+        return false;
+    }
+    uint8_t packet[CANCELLED_SIZE];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_error(&build, "ERROR", "57014", "canceling statement due to user request", NULL);
+    if (!build_fits(&build) || !stream_write(&session->client, packet, build.length)) {
+        session_drop(session);
+        return true;
+    }
+    hold_note_given_up(session);
+    relay_resume(session);
+    return true;
+}
+
+/* --- server to client --- */
+
+static void pass_on(struct session *session, struct server_link *link, const char *from, const char *to)
+{
+    size_t length = (size_t)(to - from);
+    if (length > 0 && !session->closing) {
+        counter_add(&session->worker->statistics.sides[link->side].bytes_to_client, length);
+        if (!stream_write(&session->client, from, length)) {
+            session_drop(session);
+        }
+    }
+}
+
+static void count(struct session *session, const struct server_link *link, const struct boundary_step *step)
+{
+    struct side_counters *counters = &session->worker->statistics.sides[link->side];
+    if (step->kind == BOUNDARY_ERROR) {
+        memcpy(session->sqlstate, step->sqlstate, sizeof(session->sqlstate));
+        session->fatal = session->fatal || step->fatal;
+    } else if (step->kind == BOUNDARY_READY && step->statements > 0) {
+        statistics_statements(counters, step->statements, step->latency_us);
+        if (step->failed) {
+            statistics_error(counters, session->sqlstate);
+        }
+    }
+}
+
+static void on_received(struct server_link *link, char *bytes, size_t length)
+{
+    struct session *session = link->session;
+    const char *end = bytes + length;
+    size_t held_back = link->cursor.header_have;
+    char *from = bytes - held_back;
+    memcpy(from, link->cursor.header, held_back);
+    struct slice rest = slice_of(bytes, length);
+    struct frame_piece piece;
+    struct boundary_step step;
+    enum wire_answer answer;
+    int64_t now_us = clock_mono_us();
+    while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
+        boundary_server(&session->boundary, &piece, now_us, &step);
+        if (step.kind != BOUNDARY_NOTHING) {
+            count(session, link, &step);
+        }
+    }
+    if (answer == WIRE_BAD) {
+        LOG_WARN("server_protocol", LOG_U64("session", session->id), LOG_STR("side", side_name(link->side)));
+        pass_on(session, link, from, (const char *)rest.data - FRAME_HEADER_SIZE);
+        session_end(session, "08P01", "the server broke the protocol", NULL);
+        return;
+    }
+    pass_on(session, link, from, end - link->cursor.header_have);
+    if (session->kept != NULL) {
+        relay_resume(session);
+    } else if (!session->closing) {
+        session_update(session);
+    }
+}
+
+static void on_sent(struct server_link *link)
+{
+    session_update_reading(link->session);
+}
+
+static void on_ended(struct server_link *link, int status)
+{
+    struct session *session = link->session;
+    (void)status;
+    if (session->fatal || session->terminated) {
+        session_finish(session); /* the server has said why, or was told to end */
+    } else {
+        session_end(session, "08006", "the server closed the connection unexpectedly", NULL);
+    }
+}
+
+const struct link_events relay_link_events = {.received = on_received, .sent = on_sent, .ended = on_ended};

@@ -1,0 +1,312 @@
+#include "proxy/server_link.h"
+
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "proxy/cancel.h"
+#include "proxy/login_server.h"
+#include "proxy/session.h"
+#include "proxy/wire/build.h"
+#include "proxy/worker.h"
+
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/un.h>
+
+/* A login's messages are short; a server that sends more is not one. */
+enum { LOGIN_MESSAGE_MAX = 64 * 1024, GREETING_MAX = 64 * 1024 };
+
+static void connect_next(struct server_link *link);
+
+static void login_free(struct server_link *link)
+{
+    struct server_login *login = link->login;
+    if (login != NULL) {
+        uv_freeaddrinfo(login->addresses);
+        strbuf_deinit(&login->body);
+        strbuf_deinit(&login->greeting);
+        explicit_bzero(login, sizeof(*login));
+        free(login);
+        link->login = NULL;
+    }
+}
+
+static void maybe_free(struct server_link *link)
+{
+    if (link->close_wanted && link->handles == 0 && link->cancels == 0) {
+        login_free(link);
+        free(link);
+    }
+}
+
+static void fail(struct server_link *link)
+{
+    const struct link_events *events = link->events;
+    link->phase = LINK_CLOSING;
+    if (events != NULL && !link->close_wanted) {
+        events->failed(link, &link->login->failure);
+    }
+    link_close(link, false);
+}
+
+static void fail_unreachable(struct server_link *link, int status)
+{
+    link_failure_set(&link->login->failure, "57P03", "the database server can't be reached: %s",
+                     uv_strerror(status));
+    LOG_WARN("server_unreachable", LOG_STR("side", side_name(link->side)),
+             LOG_STR("error", uv_strerror(status)));
+    fail(link);
+}
+
+/* --- the stream's events --- */
+
+static void on_received(struct stream *stream, char *bytes, size_t length)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    if (link->phase == LINK_READY) {
+        if (link->events != NULL) {
+            link->events->received(link, bytes, length);
+        }
+        return;
+    }
+    if (link->phase != LINK_LOGIN) {
+        return;
+    }
+    switch (login_server_received(link, &bytes, &length)) {
+    case LOGIN_MORE:
+        break;
+    case LOGIN_FAILED:
+        fail(link);
+        break;
+    case LOGIN_READY: {
+        struct strbuf greeting = link->login->greeting;
+        strbuf_init(&link->login->greeting, 0);
+        login_free(link);
+        link->phase = LINK_READY;
+        frame_init(&link->cursor, FRAME_FROM_SERVER);
+        link->events->ready(link, slice_of(strbuf_text(&greeting), greeting.length));
+        strbuf_deinit(&greeting);
+        if (length > 0 && link->phase == LINK_READY && link->events != NULL) {
+            link->events->received(link, bytes, length);
+        }
+        break;
+    }
+    }
+}
+
+static void on_ended(struct stream *stream, int status)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    if (link->phase == LINK_READY) {
+        if (link->events != NULL) {
+            link->events->ended(link, status);
+        }
+    } else if (link->phase == LINK_LOGIN) {
+        link_failure_set(&link->login->failure, "08006", "the server closed the connection during login");
+        fail(link);
+    }
+}
+
+static void on_sent(struct stream *stream)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    if (link->phase == LINK_READY && link->events != NULL) {
+        link->events->sent(link);
+    }
+}
+
+static void on_closed(struct stream *stream)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    link->handles--;
+    if (!link->close_wanted) {
+        connect_next(link); /* an address that didn't answer: the next one */
+        return;
+    }
+    maybe_free(link);
+}
+
+static const struct stream_events stream_events = {
+    .received = on_received, .ended = on_ended, .sent = on_sent, .closed = on_closed};
+
+/* --- getting connected --- */
+
+static void on_connected(uv_connect_t *request, int status)
+{
+    struct server_link *link = request->data;
+    if (link->close_wanted) {
+        return;
+    }
+    if (status != 0) {
+        link->login->connect_error = status;
+        stream_close(&link->stream);
+        return;
+    }
+    stream_set_connected(&link->stream);
+    link->phase = LINK_LOGIN;
+    if (!login_server_begin(link)) {
+        fail(link);
+        return;
+    }
+    stream_read_start(&link->stream);
+}
+
+/* Opens the handle and begins to connect; a connect that fails at once goes on in on_closed(). */
+static void connect_to(struct server_link *link, const struct sockaddr *address)
+{
+    bool is_unix = address->sa_family == AF_UNIX;
+    stream_init(&link->stream, &link->worker->loop, is_unix, link->worker->buffer, &stream_events);
+    link->handles++;
+    link->phase = LINK_CONNECTING;
+    link->login->connect.data = link;
+    if (is_unix) {
+        uv_pipe_connect(&link->login->connect, &link->stream.uv.pipe,
+                        ((const struct sockaddr_un *)(const void *)address)->sun_path, on_connected);
+        return;
+    }
+    int failure = uv_tcp_connect(&link->login->connect, &link->stream.uv.tcp, address, on_connected);
+    if (failure != 0) {
+        link->login->connect_error = failure;
+        stream_close(&link->stream);
+    }
+}
+
+static void connect_next(struct server_link *link)
+{
+    struct addrinfo *next = link->login->next;
+    if (next == NULL) {
+        fail_unreachable(link, link->login->connect_error);
+        return;
+    }
+    link->login->next = next->ai_next;
+    connect_to(link, next->ai_addr);
+}
+
+static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
+{
+    struct server_link *link = request->data;
+    link->handles--;
+    link->login->addresses = found;
+    if (link->close_wanted) {
+        maybe_free(link);
+    } else if (status != 0) {
+        fail_unreachable(link, status);
+    } else {
+        link->login->next = found;
+        link->login->connect_error = UV_EADDRNOTAVAIL;
+        connect_next(link);
+    }
+}
+
+static int begin(struct server_link *link)
+{
+    const struct proxy_config *config = link->worker->config;
+    const char *host = config->sides[link->side].host;
+    unsigned port = config->sides[link->side].port;
+    struct sockaddr_storage address = {0};
+    if (host[0] == '/') {
+        struct sockaddr_un *local = (struct sockaddr_un *)(void *)&address;
+        local->sun_family = AF_UNIX;
+        int length = snprintf(local->sun_path, sizeof(local->sun_path), "%s/.s.PGSQL.%u", host, port);
+        if (length < 0 || (size_t)length >= sizeof(local->sun_path)) {
+            return UV_ENAMETOOLONG;
+        }
+    } else if (uv_ip4_addr(host, (int)port, (struct sockaddr_in *)(void *)&address) != 0 &&
+               uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)(void *)&address) != 0) {
+        char service[8];
+        (void)snprintf(service, sizeof(service), "%u", port);
+        const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+        link->login->lookup.data = link;
+        int failure =
+            uv_getaddrinfo(&link->worker->loop, &link->login->lookup, on_resolved, host, service, &hints);
+        link->handles += failure == 0;
+        return failure;
+    }
+    connect_to(link, (const struct sockaddr *)&address);
+    return 0;
+}
+
+struct server_link *link_open(struct session *session, enum side side, uint64_t epoch,
+                              const struct link_events *events)
+{
+    struct server_link *link = calloc(1, sizeof(*link));
+    struct server_login *login = calloc(1, sizeof(*login));
+    if (link == NULL || login == NULL) {
+        free(link);
+        free(login);
+        return NULL;
+    }
+    *link = (struct server_link){.worker = session->worker,
+                                 .session = session,
+                                 .events = events,
+                                 .side = side,
+                                 .epoch = epoch,
+                                 .phase = LINK_RESOLVING,
+                                 .login = login};
+    strbuf_init(&login->body, LOGIN_MESSAGE_MAX);
+    strbuf_init(&login->greeting, GREETING_MAX);
+    frame_init(&link->cursor, FRAME_FROM_SERVER);
+    int failure = begin(link);
+    if (failure != 0) {
+        LOG_ERROR("server_connect_failed", LOG_STR("side", side_name(side)),
+                  LOG_STR("error", uv_strerror(failure)));
+        link->close_wanted = true;
+        maybe_free(link);
+        return NULL;
+    }
+    return link;
+}
+
+/* --- the end --- */
+
+void link_close(struct server_link *link, bool polite)
+{
+    link->events = NULL;
+    link->session = NULL;
+    if (link->close_wanted) {
+        return;
+    }
+    if (polite && link->phase == LINK_READY && !link->broken && link->stream.unsent == 0) {
+        uint8_t message[FRAME_HEADER_SIZE];
+        struct build build;
+        build_init(&build, message, sizeof(message));
+        build_terminate(&build);
+        (void)stream_write(&link->stream, message, build.length);
+    }
+    link->close_wanted = true;
+    link->phase = LINK_CLOSING;
+    if (link->cancels > 0) {
+        /* the backend's pid must stay its own until the cancel has been delivered */
+        stream_read_stop(&link->stream);
+    } else {
+        stream_close(&link->stream);
+    }
+    maybe_free(link);
+}
+
+void link_cancel_and_close(struct server_link *link)
+{
+    if (link->phase == LINK_READY && link->pid != 0) {
+        cancel_link(link, NULL);
+    }
+    link_close(link, false);
+}
+
+void link_cancel_over(struct server_link *link)
+{
+    ENSURE(link->cancels > 0);
+    link->cancels--;
+    if (link->close_wanted && link->cancels == 0) {
+        stream_close(&link->stream);
+        maybe_free(link);
+    }
+}
+
+void link_write(struct server_link *link, const void *bytes, size_t length)
+{
+    if (!link->broken && !stream_write(&link->stream, bytes, length)) {
+        link->broken = true;
+        /* what the server said before it went is still to be read, and then ended() */
+        stream_read_start(&link->stream);
+    }
+}

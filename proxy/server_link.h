@@ -1,0 +1,76 @@
+/*
+ * A server link: the proxy's connection to a side on behalf of one session, from name lookup through login
+ * to close. It carries the side and the epoch it was opened for. The session uses it as its server, or holds
+ * it as the target of a move; both through the same events.
+ *
+ * A link outlives its session where it must: link_close() returns at once, and the memory goes with the last
+ * callback of the loop.
+ */
+#ifndef SWITCHBACK_PROXY_SERVER_LINK_H
+#define SWITCHBACK_PROXY_SERVER_LINK_H
+
+#include "conf/base/side.h"
+#include "proxy/stream.h"
+#include "proxy/wire/frame.h"
+
+struct server_link;
+struct server_login;
+struct session;
+struct worker;
+
+/* Why a link could not be had, as the client will be told. */
+struct link_failure {
+    char sqlstate[6];
+    char message[400];
+    char hint[300];
+    struct slice verbatim; /* the server's own ErrorResponse, whole: passed on as it is; or empty */
+};
+
+struct link_events {
+    /* Logged in. greeting: the ParameterStatus and Notice messages of the login. */
+    void (*ready)(struct server_link *link, struct slice greeting);
+    /* Before ready; the link closes itself. */
+    void (*failed)(struct server_link *link, const struct link_failure *failure);
+    /* After ready. */
+    void (*received)(struct server_link *link, char *bytes, size_t length);
+    void (*sent)(struct server_link *link);
+    void (*ended)(struct server_link *link, int status);
+};
+
+enum link_phase { LINK_RESOLVING, LINK_CONNECTING, LINK_LOGIN, LINK_READY, LINK_CLOSING };
+
+struct server_link {
+    struct stream stream;
+    struct worker *worker;
+    struct session *session; /* for whom; NULL once let go of */
+    const struct link_events *events;
+    enum side side;
+    enum link_phase phase;
+    uint64_t epoch;
+    uint32_t pid; /* of the backend, and its cancel key; 0: it sent none */
+    uint8_t cancel_key[4];
+    struct frame_cursor cursor; /* of what the server sends, after login */
+    struct server_login *login; /* until ready */
+    unsigned handles;           /* open ones and running lookups: freed when there are none */
+    unsigned cancels;           /* in flight: closed when they are over */
+    bool close_wanted;
+    bool broken; /* a write failed: nothing more is sent, what the server said is still read */
+};
+
+/* Opens and logs in; ready() or failed() follows from the loop. NULL: out of memory. */
+MUST_USE struct server_link *link_open(struct session *session, enum side side, uint64_t epoch,
+                                       const struct link_events *events);
+
+/* No more events. Says goodbye (Terminate) if `polite`: the server is between two messages. */
+void link_close(struct server_link *link, bool polite);
+
+/* As link_close(), but cancels what runs first, and closes when the cancel has been delivered. */
+void link_cancel_and_close(struct server_link *link);
+
+/* Sends to the server; a failure shows as ended(). */
+void link_write(struct server_link *link, const void *bytes, size_t length);
+
+/* For cancel.c: a cancel request for this link is over. */
+void link_cancel_over(struct server_link *link);
+
+#endif

@@ -1,0 +1,394 @@
+#include "proxy/session.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "proxy/key_pool.h"
+#include "proxy/login_client.h"
+#include "proxy/relay.h"
+#include "proxy/wire/build.h"
+#include "proxy/worker.h"
+
+#include <netdb.h>
+#include <openssl/rand.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+enum {
+    /* a client slower than this in taking the last bytes, or in closing after them, is cut off */
+    FLUSH_TIMEOUT_US = 30 * 1000000,
+    LINGER_TIMEOUT_US = 2 * 1000000,
+    /* sockets beyond max_clients that may be in startup: cancel requests, and refusals that say why */
+    CONNECTIONS_ABOVE_CLIENTS = 1024,
+    HIGH_WATER = 64 * 1024, /* more unsent bytes than this stop reading from where they come */
+    HELD_READ_SIZE = 4096,  /* while the gate is closed a client's bytes are kept: not many */
+    ERROR_SIZE = 2048
+};
+
+const char *proxy_session_state_name(enum session_state state)
+{
+    static const char *const names[SESSION_STATE_COUNT] = {
+        [SESSION_LOGIN] = "login",     [SESSION_CONNECTING] = "connecting",           [SESSION_IDLE] = "idle",
+        [SESSION_ACTIVE] = "active",   [SESSION_TRANSACTION] = "idle in transaction", [SESSION_HELD] = "held",
+        [SESSION_CLOSING] = "closing",
+    };
+    return state < SESSION_STATE_COUNT ? names[state] : "?";
+}
+
+/* --- the client's stream --- */
+
+static void on_received(struct stream *stream, char *bytes, size_t length)
+{
+    struct session *session = CONTAINER_OF(stream, struct session, client);
+    if (session->finishing || session->terminated) {
+        return;
+    }
+    if (session->login != NULL) {
+        login_client_received(session, bytes, length);
+    } else {
+        relay_from_client(session, bytes, length);
+    }
+}
+
+static void on_ended(struct stream *stream, int status)
+{
+    struct session *session = CONTAINER_OF(stream, struct session, client);
+    (void)status;
+    if (status == UV_EOF && stream->unsent > 0 && !(session->established && session_owes(session))) {
+        session_finish(session); /* it only stopped sending: it may still read */
+    } else {
+        session_drop(session);
+    }
+}
+
+static void on_sent(struct stream *stream)
+{
+    struct session *session = CONTAINER_OF(stream, struct session, client);
+    if (!session->finishing) {
+        session_update_reading(session);
+    } else if (stream->ended) {
+        session_drop(session);
+    } else {
+        stream_shutdown(stream);
+        session->deadline_us = clock_mono_us() + LINGER_TIMEOUT_US;
+    }
+}
+
+static void on_closed(struct stream *stream)
+{
+    struct session *session = CONTAINER_OF(stream, struct session, client);
+    struct worker *worker = session->worker;
+    ENSURE(session->link == NULL);
+    struct statistics *statistics = &worker->statistics;
+    counter_add(&statistics->sessions_by_state[session->state], (uint64_t)-1);
+    atomic_fetch_sub_explicit(&worker->shared->connections, 1, memory_order_relaxed);
+    if (session->counted) {
+        atomic_fetch_sub_explicit(&worker->shared->clients, 1, memory_order_relaxed);
+    }
+    DL_DELETE(worker->sessions, session);
+    worker->session_count--;
+    login_client_free(session);
+    keys_free(session->keys);
+    free(session->startup.parameters);
+    free(session->kept);
+    free(session);
+    worker_check_end(worker);
+}
+
+static const struct stream_events client_events = {
+    .received = on_received, .ended = on_ended, .sent = on_sent, .closed = on_closed};
+
+/* --- the beginning --- */
+
+/* A ticket no other session of the worker has, and a secret. */
+static bool make_keys(struct session *session)
+{
+    struct worker *worker = session->worker;
+    struct session *other = NULL;
+    uint32_t ticket = 0;
+    do {
+        uint32_t number = 0;
+        if (RAND_bytes((uint8_t *)&number, sizeof(number)) != 1 ||
+            RAND_bytes(session->cancel_secret, sizeof(session->cancel_secret)) != 1) {
+            return false;
+        }
+        ticket = (worker->index << SESSION_TICKET_BITS) | (number & ((1U << SESSION_TICKET_BITS) - 1));
+        HASH_FIND(by_ticket, worker->tickets, &ticket, sizeof(ticket), other);
+    } while (other != NULL || ticket == 0);
+    session->ticket = ticket;
+    HASH_ADD(by_ticket, worker->tickets, ticket, sizeof(session->ticket), session);
+    return true;
+}
+
+static void name_peer(struct session *session, bool is_unix)
+{
+    struct sockaddr_storage address;
+    int length = (int)sizeof(address);
+    char host[NI_MAXHOST], service[NI_MAXSERV];
+    if (is_unix) {
+        (void)snprintf(session->peer, sizeof(session->peer), "[local]");
+    } else if (uv_tcp_getpeername(&session->client.uv.tcp, (struct sockaddr *)&address, &length) == 0 &&
+               getnameinfo((struct sockaddr *)&address, (socklen_t)length, host, sizeof(host), service,
+                           sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+        bool v6 = address.ss_family == AF_INET6;
+        (void)snprintf(session->peer, sizeof(session->peer), "%s%.46s%s:%.5s", v6 ? "[" : "", host,
+                       v6 ? "]" : "", service);
+    }
+}
+
+void session_accept(struct worker *worker, uv_stream_t *listener, bool is_unix)
+{
+    struct session *session = calloc(1, sizeof(*session));
+    if (session == NULL) {
+        LOG_ERROR("session_failed", LOG_STR("error", "out of memory"));
+        return;
+    }
+    session->worker = worker;
+    session->id = worker->sessions_made++ * worker->shared->worker_count + worker->index + 1;
+    session->created_us = clock_mono_us();
+    session->state_since_us = session->created_us;
+    stream_init(&session->client, &worker->loop, is_unix, worker->buffer, &client_events);
+    DL_APPEND(worker->sessions, session);
+    worker->session_count++;
+    counter_add(&worker->statistics.sessions_by_state[SESSION_LOGIN], 1);
+    uint64_t before = atomic_fetch_add_explicit(&worker->shared->connections, 1, memory_order_relaxed);
+    bool ok = uv_accept(listener, &session->client.uv.stream) == 0 && !worker->stopping &&
+              before < worker->config->max_clients + CONNECTIONS_ABOVE_CLIENTS && make_keys(session) &&
+              login_client_begin(session);
+    if (!ok) {
+        counter_add(&worker->statistics.refused, 1);
+        session_drop(session);
+        return;
+    }
+    stream_set_connected(&session->client);
+    name_peer(session, is_unix);
+    session_update_reading(session);
+}
+
+/* --- what it is doing --- */
+
+static enum session_state find_state(const struct session *session)
+{
+    if (session->closing || session->finishing) {
+        return SESSION_CLOSING;
+    }
+    if (!session->established) {
+        return login_client_connects(session) || login_client_waits(session) ? SESSION_CONNECTING
+                                                                             : SESSION_LOGIN;
+    }
+    if (boundary_owes(&session->boundary)) {
+        return SESSION_ACTIVE;
+    }
+    if (boundary_in_transaction(&session->boundary)) {
+        return SESSION_TRANSACTION;
+    }
+    return hold_gate_closed(session->worker) ? SESSION_HELD : SESSION_IDLE;
+}
+
+void session_update(struct session *session)
+{
+    enum session_state state = find_state(session);
+    if (state != session->state) {
+        struct statistics *statistics = &session->worker->statistics;
+        counter_add(&statistics->sessions_by_state[session->state], (uint64_t)-1);
+        counter_add(&statistics->sessions_by_state[state], 1);
+        session->state = state;
+        session->state_since_us = clock_mono_us();
+    }
+    if (session->worker->hold.stands) {
+        hold_note_session(session);
+    }
+    if (session->worker->stopping && state != SESSION_CLOSING && session_at_boundary(session)) {
+        session_end(session, "57P01", "terminating connection due to administrator command", NULL);
+        return;
+    }
+    session_update_reading(session);
+}
+
+/* The server has the beginning of a message, and not its end. */
+static bool is_mid_message(const struct session *session)
+{
+    return session->cursor.left > 0 && session->discard == RELAY_DISCARD_NOTHING;
+}
+
+bool session_owes(const struct session *session)
+{
+    return boundary_owes(&session->boundary) || is_mid_message(session);
+}
+
+bool session_at_boundary(const struct session *session)
+{
+    if (!session->established) {
+        return !login_client_connects(session);
+    }
+    return session->link == NULL || (boundary_at(&session->boundary, clock_mono_us()) &&
+                                     !is_mid_message(session) && session->link->cursor.left == 0);
+}
+
+void session_update_reading(struct session *session)
+{
+    struct server_link *link = session->link;
+    bool client = false, server = false;
+    if (session->closing) {
+        return;
+    }
+    if (session->finishing || session->terminated) {
+        client = true; /* read and forgotten, to see the end */
+    } else if (session->login != NULL) {
+        client = login_client_wants_bytes(session);
+    } else {
+        client = session->kept == NULL && (link == NULL || link->stream.unsent <= HIGH_WATER);
+    }
+    session->client.read_size = hold_gate_closed(session->worker) ? HELD_READ_SIZE : READ_SIZE;
+    if (client) {
+        stream_read_start(&session->client);
+    } else {
+        stream_read_stop(&session->client);
+    }
+    if (link == NULL || link->phase != LINK_READY) {
+        return;
+    }
+    server = session->client.unsent <= HIGH_WATER;
+    if (server) {
+        stream_read_start(&link->stream);
+    } else {
+        stream_read_stop(&link->stream);
+    }
+}
+
+bool session_keep(struct session *session, const char *bytes, size_t length)
+{
+    char *kept = realloc(session->kept, session->kept_length + length);
+    if (kept == NULL) {
+        session_end(session, "53200", "out of memory", NULL);
+        return false;
+    }
+    memcpy(kept + session->kept_length, bytes, length);
+    session->kept = kept;
+    session->kept_length += length;
+    return true;
+}
+
+/* --- the server --- */
+
+void session_link(struct session *session, struct server_link *link)
+{
+    ENSURE(session->link == NULL && link->session == session);
+    session->link = link;
+}
+
+struct server_link *session_unlink(struct session *session)
+{
+    struct server_link *link = session->link;
+    session->link = NULL;
+    return link;
+}
+
+static void let_go_of_server(struct session *session)
+{
+    struct server_link *link = session_unlink(session);
+    if (link == NULL) {
+        return;
+    }
+    if (session->established && boundary_owes(&session->boundary)) {
+        link_cancel_and_close(link);
+    } else {
+        link_close(link, session->established && !session->terminated && !is_mid_message(session));
+    }
+}
+
+/* --- the end --- */
+
+void session_end(struct session *session, const char *sqlstate, const char *message, const char *hint)
+{
+    if (session->closing || session->finishing) {
+        return;
+    }
+    bool between = !session->established || session->link == NULL || session->link->cursor.left == 0;
+    LOG_INFO("session_ended", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
+             LOG_STR("client", session->peer), LOG_STR("sqlstate", sqlstate), LOG_STR("reason", message));
+    if (between) {
+        uint8_t packet[ERROR_SIZE];
+        struct build build;
+        build_init(&build, packet, sizeof(packet));
+        build_error(&build, "FATAL", sqlstate, message, hint);
+        if (build_fits(&build)) {
+            (void)stream_write(&session->client, packet, build.length);
+        }
+    }
+    session_finish(session);
+}
+
+void session_finish(struct session *session)
+{
+    if (session->closing || session->finishing) {
+        return;
+    }
+    session->finishing = true;
+    hold_note_given_up(session);
+    let_go_of_server(session);
+    if (session->client.unsent == 0) {
+        stream_shutdown(&session->client);
+    }
+    session->deadline_us =
+        clock_mono_us() + (session->client.unsent == 0 ? LINGER_TIMEOUT_US : FLUSH_TIMEOUT_US);
+    worker_want_tick(session->worker);
+    session_update(session);
+}
+
+void session_drop(struct session *session)
+{
+    if (session->closing) {
+        return;
+    }
+    session->closing = true;
+    hold_note_given_up(session);
+    let_go_of_server(session);
+    struct worker *worker = session->worker;
+    if (session->ticket != 0) {
+        HASH_DELETE(by_ticket, worker->tickets, session);
+        session->ticket = 0;
+    }
+    session_update(session);
+    stream_close(&session->client);
+}
+
+void session_check_deadline(struct session *session, int64_t now_us)
+{
+    if (session->deadline_us == 0 || now_us < session->deadline_us) {
+        return;
+    }
+    session->deadline_us = 0;
+    if (session->finishing || login_client_is_cancel(session)) {
+        session_drop(session);
+    } else if (session->login == NULL || login_client_waits(session)) {
+        session_end(session, "57P03", "no side is active now", NULL);
+    } else {
+        counter_add(&session->worker->statistics.logins_failed, 1);
+        session_end(session, "08006", "the login took too long", NULL);
+    }
+}
+
+void session_describe(const struct session *session, int64_t now_us, struct proxy_session_info *info)
+{
+    const struct server_link *link = session->link;
+    *info = (struct proxy_session_info){.id = session->id,
+                                        .state = session->state,
+                                        .side = session->worker->hold.route.side,
+                                        .epoch = session->worker->hold.route.epoch,
+                                        .waiting = session->kept_since_us != 0,
+                                        .movable = true,
+                                        .age_us = now_us - session->created_us,
+                                        .state_age_us = now_us - session->state_since_us};
+    if (link != NULL) {
+        info->side = link->side;
+        info->epoch = link->epoch;
+        info->backend_pid = (int32_t)link->pid;
+    }
+    if (session->startup.user != NULL) {
+        (void)snprintf(info->user, sizeof(info->user), "%s", session->startup.user);
+        (void)snprintf(info->database, sizeof(info->database), "%s", session->startup.database);
+    }
+    memcpy(info->client, session->peer, sizeof(info->client));
+}

@@ -1,0 +1,117 @@
+/*
+ * A session: one client connection with everything that hangs on it, from accept to close on one worker.
+ * This file owns its life: accept, what it is doing (state), its server link, its end. Who does the rest:
+ * login_client.c (startup, authentication), relay.c (bytes both ways), route_hold.c (gate), cancel.c.
+ *
+ * Rules: session_update() alone writes the state. session_link() and session_unlink() alone set the server
+ * link. The memory is freed in the last close callback, so that a function may end the session it works on
+ * and still look at session->closing.
+ */
+#ifndef SWITCHBACK_PROXY_SESSION_H
+#define SWITCHBACK_PROXY_SESSION_H
+
+#include "proxy/proxy.h"
+#include "proxy/server_link.h"
+#include "proxy/stream.h"
+#include "proxy/wire/boundary.h"
+
+#include <uthash.h>
+
+struct worker;
+struct client_login;
+
+/* A ticket is what identifies a session to other threads and, with its secret, to clients that cancel. */
+enum { SESSION_TICKET_BITS = 23 };
+
+static inline unsigned session_ticket_worker(uint32_t ticket)
+{
+    return ticket >> SESSION_TICKET_BITS;
+}
+
+/* What the client said at startup, kept for every login to a server on its behalf. */
+struct session_startup {
+    char *parameters; /* name, value pairs; without those that begin with _pq_. */
+    size_t length;
+    const char *user, *database; /* in parameters */
+    bool replication;
+};
+
+/* The keys that a SCRAM exchange revealed; in locked memory, wiped (key_pool.h). */
+struct session_keys {
+    uint8_t client_key[32], server_key[32];
+};
+
+struct session {
+    struct stream client;
+    struct worker *worker;
+    struct session *prev, *next;
+    uint64_t id;
+    struct server_link *link; /* where statements go; NULL: none yet, or no more */
+
+    enum session_state state;
+    int64_t created_us, state_since_us;
+    char peer[PROXY_PEER_SIZE];
+    struct session_startup startup;
+    struct client_login *login; /* until the session is established */
+    struct session_keys *keys;  /* NULL: the login revealed none */
+
+    /* relay */
+    struct boundary boundary;
+    struct frame_cursor cursor; /* of what the client sends */
+    char *kept;                 /* read from the client, not forwarded: the gate, a full boundary, login */
+    size_t kept_length;
+    int64_t kept_since_us; /* when the gate began to keep something; 0: it keeps nothing */
+    char sqlstate[6];      /* of the last error in the segment being answered, for statistics */
+
+    /* the proxy's own cancel key: ticket (with the worker's number) and secret */
+    uint32_t ticket;
+    uint8_t cancel_secret[4];
+    UT_hash_handle by_ticket;
+
+    int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
+    bool counted;        /* against max_clients */
+    uint8_t discard;     /* enum relay_discard */
+    bool fatal;          /* the server has said that it ends the connection */
+    bool established;    /* logged in: the client has seen ReadyForQuery */
+    bool terminated;     /* the client sent Terminate */
+    bool undrained;      /* counted in the worker's hold */
+    bool finishing;      /* what is unsent is flushed, then the client is closed */
+    bool closing;        /* the client's handle is being closed */
+};
+
+/* A connection waits on the listener. */
+void session_accept(struct worker *worker, uv_stream_t *listener, bool is_unix);
+
+/* Finds out anew what the session is doing, and tells gauges and hold. Call it when anything has changed. */
+void session_update(struct session *session);
+
+/* The link is the session's server from now on; unlink lets go of it without closing it. */
+void session_link(struct session *session, struct server_link *link);
+struct server_link *session_unlink(struct session *session);
+
+/* True if nothing is owed and nothing half sent: work can stop, or go on elsewhere, right here. */
+bool session_at_boundary(const struct session *session);
+/* A reply is owed, or a message is half sent. */
+bool session_owes(const struct session *session);
+
+/* Starts or stops reading either side, as backpressure, gate and phase say. */
+void session_update_reading(struct session *session);
+
+/*
+ * Ends, in three ways: end() tells the client why (FATAL) if the protocol allows it now; finish() flushes
+ * what was sent; drop() closes at once. Each lets go of the server: running work is cancelled first.
+ */
+void session_end(struct session *session, const char *sqlstate, const char *message, const char *hint);
+void session_finish(struct session *session);
+void session_drop(struct session *session);
+
+/* The worker's tick: deadlines that have passed. */
+void session_check_deadline(struct session *session, int64_t now_us);
+
+/* Keeps bytes that were read from the client, for later. False: out of memory, the session was ended. */
+bool session_keep(struct session *session, const char *bytes, size_t length);
+
+/* The session as operators see it. */
+void session_describe(const struct session *session, int64_t now_us, struct proxy_session_info *info);
+
+#endif

@@ -1,0 +1,165 @@
+#include "proxy/worker.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "proxy/answer.h"
+#include "proxy/cancel.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+/* How exactly deadlines of logins, waits and closes are kept. */
+enum { TICK_MS = 100 };
+
+struct answer *answer_new(const struct worker *worker, enum proxy_event_kind kind, uint64_t hold,
+                          size_t count, size_t size)
+{
+    struct answer *answer = calloc(1, sizeof(*answer) + count * size);
+    ENSURE(answer != NULL);
+    answer->letter.deliver = proxy_deliver_answer;
+    answer->worker = worker->index;
+    answer->kind = kind;
+    answer->hold = hold;
+    answer->count = count;
+    return answer;
+}
+
+void answer_post(const struct worker *worker, struct answer *answer)
+{
+    mailbox_post(&worker->shared->main, &answer->letter);
+}
+
+bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned index,
+                 struct proxy_config *config, struct proxy_route route, struct error *error)
+{
+    *worker = (struct worker){.index = index, .shared = shared, .hold = {.route = route}};
+    worker->buffer = malloc(sizeof(*worker->buffer));
+    if (worker->buffer == NULL) {
+        return error_set(error, ERROR_MEMORY, "out of memory for a worker");
+    }
+    int failure = uv_loop_init(&worker->loop);
+    if (failure != 0) {
+        free(worker->buffer);
+        return error_set(error, ERROR_SYSTEM, "can't make an event loop: %s", uv_strerror(failure));
+    }
+    worker->loop.data = worker;
+    failure = mailbox_init(&worker->mailbox, &worker->loop, worker);
+    if (failure != 0) {
+        (void)uv_loop_close(&worker->loop);
+        free(worker->buffer);
+        return error_set(error, ERROR_SYSTEM, "can't make a mailbox: %s", uv_strerror(failure));
+    }
+    ENSURE(uv_timer_init(&worker->loop, &worker->tick) == 0);
+    ENSURE(uv_timer_init(&worker->loop, &worker->hold.timer) == 0);
+    worker->config = config_ref(config);
+    return true;
+}
+
+static void on_thread(void *argument)
+{
+    struct worker *worker = argument;
+    (void)uv_run(&worker->loop, UV_RUN_DEFAULT);
+    answer_post(worker, answer_new(worker, PROXY_EVENT_STOPPED, 0, 0, 0));
+}
+
+bool worker_run(struct worker *worker, struct error *error)
+{
+    int failure = uv_thread_create(&worker->thread, on_thread, worker);
+    return failure == 0 ||
+           error_set(error, ERROR_SYSTEM, "can't start a worker thread: %s", uv_strerror(failure));
+}
+
+/* --- deadlines --- */
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct worker *worker = CONTAINER_OF(timer, struct worker, tick);
+    int64_t now_us = clock_mono_us();
+    bool needed = worker->cancels != NULL || worker->stopping;
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        session_check_deadline(session, now_us);
+        needed = needed || session->deadline_us != 0;
+        if (worker->stopping && now_us >= worker->stop_deadline_us) {
+            session_drop(session);
+        }
+    }
+    cancel_check_deadlines(worker, now_us);
+    if (worker->stopping && now_us >= worker->stop_deadline_us) {
+        cancel_abandon_all(worker);
+    }
+    if (!needed) {
+        worker->tick_runs = false;
+        (void)uv_timer_stop(&worker->tick);
+    }
+}
+
+void worker_want_tick(struct worker *worker)
+{
+    if (!worker->tick_runs && !worker->ending) {
+        worker->tick_runs = true;
+        ENSURE(uv_timer_start(&worker->tick, on_tick, TICK_MS, TICK_MS) == 0);
+    }
+}
+
+/* --- the end --- */
+
+static void on_mailbox_closed(void *receiver)
+{
+    (void)receiver;
+}
+
+void worker_stop(struct worker *worker, int64_t deadline_us)
+{
+    if (worker->stopping) {
+        return;
+    }
+    worker->stopping = true;
+    worker->stop_deadline_us = deadline_us;
+    for (size_t i = 0; i < worker->listener_count; i++) {
+        listener_close(&worker->listeners[i], NULL);
+    }
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        session_update(session);
+    }
+    worker_want_tick(worker);
+    worker_check_end(worker);
+}
+
+void worker_check_end(struct worker *worker)
+{
+    if (!worker->stopping || worker->ending || worker->sessions != NULL || worker->cancels != NULL) {
+        return;
+    }
+    worker->ending = true;
+    uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->hold.timer, NULL);
+    mailbox_close(&worker->mailbox, on_mailbox_closed);
+}
+
+void worker_join(struct worker *worker)
+{
+    ENSURE(uv_thread_join(&worker->thread) == 0);
+}
+
+void worker_deinit(struct worker *worker)
+{
+    if (!worker->ending) { /* never ran */
+        for (size_t i = 0; i < worker->listener_count; i++) {
+            listener_close(&worker->listeners[i], NULL);
+        }
+        worker->stopping = true;
+        worker_check_end(worker);
+        (void)uv_run(&worker->loop, UV_RUN_DEFAULT);
+    }
+    mailbox_deinit(&worker->mailbox);
+    ENSURE(uv_loop_close(&worker->loop) == 0);
+    HASH_CLEAR(by_ticket, worker->tickets);
+    config_unref(worker->config);
+    free(worker->hold.stalls);
+    free(worker->buffer);
+}

@@ -1,0 +1,73 @@
+/*
+ * A worker: one thread, one libuv loop, and the sessions that were accepted on it. Everything a session
+ * touches belongs to its worker, so nothing on the data path takes a lock; other threads reach it by letters
+ * in its mailbox only.
+ */
+#ifndef SWITCHBACK_PROXY_WORKER_H
+#define SWITCHBACK_PROXY_WORKER_H
+
+#include "proxy/config.h"
+#include "proxy/listener.h"
+#include "proxy/mailbox.h"
+#include "proxy/route_hold.h"
+#include "proxy/session.h"
+#include "proxy/statistics.h"
+#include "proxy/stream.h"
+
+#include <stdatomic.h>
+
+/* The number of a worker stands in the cancel keys that it gives out. */
+enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = LISTENER_ADDRESSES_MAX + 1 };
+
+/* What all workers see. proxy.c makes it before they run and frees it after they ended. */
+struct worker_shared {
+    struct mailbox main; /* answers to the controller */
+    struct worker *workers;
+    unsigned worker_count;
+    atomic_uint_fast64_t clients;     /* sessions past their startup packet, against max_clients */
+    atomic_uint_fast64_t connections; /* accepted sockets */
+    uint8_t mock_secret[32];          /* of the SCRAM exchanges of unknown users */
+};
+
+struct worker {
+    uv_loop_t loop;
+    uv_thread_t thread;
+    unsigned index;
+    struct worker_shared *shared;
+    struct mailbox mailbox;
+    struct read_buffer *buffer;
+    struct listener listeners[WORKER_LISTENERS_MAX];
+    size_t listener_count;
+    struct proxy_config *config;
+    struct session *sessions; /* utlist, doubly linked */
+    struct session *tickets;  /* uthash by session->ticket */
+    size_t session_count;
+    struct cancel *cancels; /* utlist: cancel requests in flight, and how many of them have begun */
+    unsigned cancels_begun;
+    uint64_t sessions_made;
+    struct route_hold hold;
+    struct statistics statistics;
+    uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */
+    bool tick_runs;
+    bool stopping;
+    bool ending;
+    int64_t stop_deadline_us;
+};
+
+/* On the main thread, before the worker's own thread runs. */
+MUST_USE bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned index,
+                          struct proxy_config *config, struct proxy_route route, struct error *error);
+MUST_USE bool worker_run(struct worker *worker, struct error *error);
+
+/* On the worker: no new clients; sessions end at their boundary, all at the deadline. */
+void worker_stop(struct worker *worker, int64_t deadline_us);
+/* On the worker: a session is gone, or stopping has begun: goes on with the end if nothing is left. */
+void worker_check_end(struct worker *worker);
+/* On the worker: something with a deadline began. */
+void worker_want_tick(struct worker *worker);
+
+/* On the main thread, after the answer WORKER_ENDED, or when worker_run was never called. */
+void worker_join(struct worker *worker);
+void worker_deinit(struct worker *worker);
+
+#endif
