@@ -46,7 +46,7 @@ void controller_metrics(struct controller *controller, struct metrics *metrics);
 /*
  * Stops in order: open calls get an answer, a running flip stays where the journal says (the next start goes
  * on), commands are ended, clients get 57P01 at their boundary, replication's connections are closed. Then it
- * calls done, from the loop, and frees itself.
+ * calls done, from the loop, and frees itself. Until then its methods answer that the daemon is stopping.
  */
 void controller_stop(struct controller *controller, void (*done)(void *context), void *context);
 
