@@ -1,6 +1,6 @@
 #include "conf/settings/gates.h"
 
-#include "conf/base/ensure.h"
+#include "conf/settings/nearest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,7 +76,7 @@ static bool find_metric(const struct walk *walk, struct gate_draft *draft)
                         "expected error_rate | latency_p50 | latency_p95 | latency_p99 | replication_lag | "
                         "replication_broken, found \"%.60s\"",
                         draft->metric);
-    const char *nearest = walk_nearest(draft->metric, names, count);
+    const char *nearest = nearest_word(draft->metric, names, count);
     if (nearest != NULL) {
         (void)error_remedy(walk->error, "did you mean %s?", nearest);
     }

@@ -33,7 +33,4 @@ bool walk_complain(const struct walk *walk, int line, const char *name, const ch
 /* The line where a setting was given, 0 if it was not. */
 int walk_line(const struct walk *walk, const char *name);
 
-/* The text that is nearest to `word` among candidates, NULL if none is near enough to suggest it. */
-const char *walk_nearest(const char *word, const char *const *candidates, size_t count);
-
 #endif
