@@ -93,10 +93,26 @@ static void deliver(struct events *events, const struct event *event)
     }
 }
 
+static void keep(struct events *events, const struct event *event)
+{
+    events->last = event->seq;
+    events->ring[event->seq % EVENTS_KEPT] = *event;
+    if (events->last - events->first >= EVENTS_KEPT) {
+        events->first = events->last - EVENTS_KEPT + 1;
+    }
+}
+
+void events_put_back(struct events *events, const struct event *event)
+{
+    struct event copy = *event;
+    copy.seq = events->last + 1;
+    keep(events, &copy);
+}
+
 void events_publish(struct events *events, enum log_level level, const char *type, uint64_t flip,
                     const char *phase, const char *format, ...)
 {
-    struct event event = {.seq = ++events->last, .time_us = clock_wall_us(), .level = level, .flip = flip};
+    struct event event = {.seq = events->last + 1, .time_us = clock_wall_us(), .level = level, .flip = flip};
     (void)snprintf(event.type, sizeof(event.type), "%s", type);
     (void)snprintf(event.phase, sizeof(event.phase), "%s", phase == NULL ? "" : phase);
     va_list arguments;
@@ -104,10 +120,7 @@ void events_publish(struct events *events, enum log_level level, const char *typ
     (void)vsnprintf(event.message, sizeof(event.message), format, arguments);
     va_end(arguments);
 
-    events->ring[event.seq % EVENTS_KEPT] = event;
-    if (events->last - events->first >= EVENTS_KEPT) {
-        events->first = events->last - EVENTS_KEPT + 1;
-    }
+    keep(events, &event);
     log_event(&event);
     deliver(events, &event);
 }

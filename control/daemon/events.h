@@ -36,6 +36,9 @@ void events_free(struct events *events);
 void events_publish(struct events *events, enum log_level level, const char *type, uint64_t flip,
                     const char *phase, const char *format, ...) PRINTF_LIKE(6, 7);
 
+/* An event of before the start, in its place before those that are to come; seq is given here. */
+void events_put_back(struct events *events, const struct event *event);
+
 /* Kept events with a seq above `after`, oldest first. */
 void events_each(const struct events *events, uint64_t after,
                  void (*visit)(void *context, const struct event *event), void *context);

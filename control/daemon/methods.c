@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { AUDIT_ROWS = 100, AUDIT_ROWS_MAX = 10000 };
+enum { AUDIT_ROWS = 100, AUDIT_ROWS_MAX = 10000, JOURNAL_FLIPS_MAX = 1000 };
 
 /* --- version --- */
 
@@ -169,6 +169,35 @@ static void audit(void *context, struct rpc_call *call)
     }
 }
 
+/* --- journal --- */
+
+static void journal_read(void *context, json_t *rows, const struct error *error)
+{
+    struct rpc_call *call = context;
+    if (error != NULL) {
+        rpc_fail(call, error);
+    } else {
+        rpc_reply(call, json_pack("{s:O}", "rows", rows));
+    }
+}
+
+static void journal(void *context, struct rpc_call *call)
+{
+    const struct methods *methods = context;
+    json_int_t flips = 1;
+    if (!rpc_call_unpack(call, "{s?I}", "flips", &flips)) {
+        return;
+    }
+    if (flips < 1 || flips > JOURNAL_FLIPS_MAX) {
+        struct error error;
+        error_clear(&error);
+        error_set(&error, ERROR_USAGE, "flips: 1 to %d was expected", JOURNAL_FLIPS_MAX);
+        rpc_fail(call, &error);
+        return;
+    }
+    journal_report(methods->journal, (size_t)flips, journal_read, call);
+}
+
 /* --- reload --- */
 
 static json_t *list_json(const struct settings_list *list)
@@ -206,6 +235,8 @@ static const struct rpc_method table[] = {
      "answers with last_seq, then sends each event as a notification"},
     {"audit", ROLE_VIEWER, audit, "since?: integer, limit?: integer, verify?: boolean",
      "rows of the audit log, or whether its chain is intact"},
+    {"journal", ROLE_VIEWER, journal, "flips?: integer",
+     "the journal's rows of the last flips, oldest first"},
     {"reload", ROLE_OPERATOR, reload, "", "apply the changed configuration file; all of it or none"},
 };
 

@@ -1,5 +1,6 @@
 /*
- * The methods of the control socket that aren't the controller's: version, events, subscribe, audit, reload.
+ * The methods of the control socket that aren't the controller's: version, events, subscribe, audit,
+ * journal, reload.
  * Parameters and results are those of control/cli/contract.md. Used by serve.c.
  */
 #ifndef SWITCHBACK_CONTROL_DAEMON_METHODS_H
@@ -9,6 +10,7 @@
 #include "conf/settings/settings.h"
 #include "control/daemon/audit.h"
 #include "control/daemon/events.h"
+#include "control/daemon/journal.h"
 #include "control/daemon/rpc.h"
 
 #include <stdint.h>
@@ -22,6 +24,7 @@ struct reload_result {
 struct methods {
     struct events *events;
     struct audit *audit;
+    struct journal *journal;
     int64_t started_us; /* wall clock */
     MUST_USE bool (*reload)(void *context, struct reload_result *result, struct error *error);
     void *context;

@@ -6,6 +6,7 @@
 #include "conf/base/version.h"
 #include "conf/settings/settings.h"
 #include "control/daemon/controller.h"
+#include "control/daemon/events_history.h"
 #include "control/daemon/http.h"
 #include "control/daemon/limits.h"
 #include "control/daemon/methods.h"
@@ -252,6 +253,7 @@ static bool start_rpc(struct daemon *daemon, struct error *error)
     }
     daemon->methods = (struct methods){.events = daemon->events,
                                        .audit = daemon->audit,
+                                       .journal = daemon->journal,
                                        .started_us = daemon->started_us,
                                        .reload = reload,
                                        .context = daemon};
@@ -295,8 +297,8 @@ static bool start(struct daemon *daemon, struct error *error)
     daemon->journal = journal_new(daemon->store, error);
     daemon->audit = daemon->journal == NULL ? NULL : audit_new(daemon->store, error);
     daemon->events = daemon->audit == NULL ? NULL : events_new(error);
-    if (daemon->events == NULL || !start_rpc(daemon, error) || !start_http(daemon, error) ||
-        !start_controller(daemon, error)) {
+    if (daemon->events == NULL || !events_restore(daemon->events, daemon->journal, error) ||
+        !start_rpc(daemon, error) || !start_http(daemon, error) || !start_controller(daemon, error)) {
         return false;
     }
     audit_decision(daemon->audit, "start",
