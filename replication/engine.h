@@ -7,6 +7,7 @@
 
 #include "replication/connection.h"
 #include "replication/replication.h"
+#include "replication/task.h"
 
 /* Connections by purpose, so that nothing waits behind something slow. They connect when first used. */
 enum lane {
@@ -23,6 +24,27 @@ enum lane {
 };
 
 /* `database` is an index into settings->databases; ignored by the lanes of a side. */
+struct sampler;
+struct procedure;
+
+struct replication {
+    uv_loop_t *loop;
+    const struct settings *settings;
+    struct replication_callbacks callbacks;
+    size_t database_count;
+    struct connection **lanes[SIDE_COUNT][LANE_COUNT]; /* by database; lanes of a side have one */
+    uint64_t owner;
+    bool deposed;
+    struct sampler *sampler;
+    struct procedure *procedures; /* all that run */
+    struct flip_memory *flip;     /* of the flip under way (flip.h) */
+    struct task_list tasks;
+    bool stopping;
+    size_t open_parts; /* connections, procedures, sampler, tasks: freed when none is left */
+    void (*stopped)(void *context);
+    void *stopped_context;
+};
+
 struct connection *engine_lane(struct replication *replication, enum side side, enum lane lane,
                                size_t database);
 
@@ -34,10 +56,13 @@ uint64_t engine_owner(const struct replication *replication); /* ours; 0 before 
 
 /* Operations on threads of their own: prepare, check, finalize (task.h). replication_stop ends them by
  * task_list_stop and frees nothing before that has drained. */
-struct task_list;
 struct task_list *engine_tasks(struct replication *replication);
+
+/* A part (connection, procedure, sampler) of a stopping engine is gone. */
+void engine_part_closed(struct replication *replication);
 
 /* Every failed reply passes here: a higher owner than ours in it deposes this controller. */
 void engine_note_reply(struct replication *replication, const struct reply *reply);
+void engine_note_owner(struct replication *replication, uint64_t owner);
 
 #endif

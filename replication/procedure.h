@@ -72,8 +72,13 @@ struct strand {
 
 struct procedure;
 
-/* Copies the plan. NULL only when memory is out; done is not called then. */
+/* Copies the plan. Never NULL: a procedure that can't even be allocated could not answer either. */
 struct procedure *procedure_start(struct replication *replication, const struct procedure_plan *plan);
 /* Cancels what runs and lets no strand begin another step; done follows with ERROR_ABORTED. */
 void procedure_abort(struct procedure *procedure);
+void procedure_abort_all(struct replication *replication);
+
+/* Calls plan->done with this error, later: for an operation that can't begin. */
+void procedure_refuse(struct replication *replication, const struct procedure_plan *plan,
+                      const struct error *error);
 #endif

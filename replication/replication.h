@@ -64,6 +64,7 @@ struct database_facts {
     uint64_t epoch;
     uint64_t fenced_for; /* a flip; 0: none */
     uint64_t aborted;    /* the last aborted flip */
+    uint64_t last_flip;  /* the highest flip that this database has heard of: a new one is above it */
     uint64_t owner;
     char start_lsn[REPLICATION_LSN_SIZE];
     char pair[REPLICATION_NAME_SIZE];

@@ -1,0 +1,60 @@
+/*
+ * What the phases of one flip share: which of them runs, and which databases of the target are ready or open.
+ * flip_source.c, flip_target.c and flip_turn.c are the phases.
+ */
+#ifndef SWITCHBACK_REPLICATION_FLIP_H
+#define SWITCHBACK_REPLICATION_FLIP_H
+
+#include "replication/procedure.h"
+
+enum target_state { TARGET_CLOSED, TARGET_READY, TARGET_OPEN };
+
+/* One phase: an operation of replication.h in flight. */
+struct phase {
+    struct replication *replication;
+    struct replication_flip flip;
+    int64_t deadline_us;
+    replication_done done;
+    void *context;
+    char *sessions;                   /* '{1,2}': backends that stay */
+    struct replication_result result; /* kept while what failed is cleaned up */
+    struct phase_database {
+        char *text; /* the other side's tables; L */
+        uint64_t n; /* of a marker */
+        bool committed;
+    } * databases; /* by index */
+};
+
+struct flip_memory {
+    struct procedure *running; /* the phase's procedure */
+    struct phase *phase;
+    struct phase *waiting; /* an undo that comes when the running phase has ended */
+    void (*waiting_start)(struct phase *phase);
+    enum target_state target[]; /* by database */
+};
+
+MUST_USE struct flip_memory *flip_memory_new(size_t databases);
+
+struct phase *phase_new(struct replication *replication, const struct replication_flip *flip,
+                        int64_t deadline_us, replication_done done, void *context);
+
+/* Runs the steps in every database of `side`, one phase at a time; finish is called with phase as its data.
+ */
+void phase_run(struct phase *phase, const char *name, enum side side, const struct step *steps,
+               size_t step_count, void (*finish)(void *phase, const struct replication_result *result));
+
+/* Aborts the phase that runs, if one does, and calls start when it has ended. */
+void phase_take_over(struct phase *phase, void (*start)(struct phase *phase));
+
+/* Tells the caller, frees the phase, lets a waiting one begin. The usual `finish`. */
+void phase_finish(void *phase, const struct replication_result *result);
+
+/* The database of a strand, in its phase. */
+struct phase_database *phase_database(const struct strand *strand);
+enum target_state *phase_target(const struct strand *strand);
+const struct replication_flip *phase_flip(const struct strand *strand);
+
+/* "rollback; begin; set local ...; select switchback." — the way every writing request of a phase begins. */
+void phase_begin_sql(const struct strand *strand, struct strbuf *sql);
+
+#endif

@@ -1,0 +1,169 @@
+/* The old source follows the new active side; a side that was left behind is fenced when it comes back. */
+#include "replication/flip.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "replication/names.h"
+#include "replication/sampler.h"
+#include "replication/sql.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- turn: everything it needs is read from the target, so that it can be run after a restart --- */
+
+static void build_read_start(struct strand *strand, struct strbuf *sql)
+{
+    sql_format(sql,
+               "select s.start_lsn, s.standing = 'active' and s.epoch = %u and s.opened_for = %u,"
+               " (select count(pg_terminate_backend(w.pid)) from pg_stat_subscription w"
+               "  join pg_subscription u on u.oid = w.subid join pg_database d on d.oid = u.subdbid"
+               "  where w.pid is not null and d.datname = current_database() and u.subname = %L"
+               "  and not u.subenabled) from switchback.state s",
+               phase_flip(strand)->epoch + 1, phase_flip(strand)->flip, names_subscription(strand->side));
+}
+
+static enum verdict judge_start(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    const char *start = reply_value(reply, 0, 0);
+    if (start == NULL || !reply_bool(reply, 0, 1)) {
+        (void)error_set(error, ERROR_STALE, "%s/%s was not opened by this flip",
+                        side_name(side_other(strand->side)), strand->database_name);
+        return VERDICT_FAIL;
+    }
+    free(phase_database(strand)->text);
+    phase_database(strand)->text = strdup(start);
+    ENSURE(phase_database(strand)->text != NULL);
+    return VERDICT_NEXT;
+}
+
+/* While the old stream still runs, the origin must not be moved: its last rows would echo. */
+static void build_old_slot(struct strand *strand, struct strbuf *sql)
+{
+    char slot[NAMES_SLOT_SIZE];
+    sql_format(sql, "select active from pg_replication_slots where slot_name = %L",
+               names_slot(strand->side, strand->database_name, slot));
+}
+
+static enum verdict judge_old_slot(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    if (!reply_bool(reply, 0, 0)) {
+        return VERDICT_NEXT;
+    }
+    (void)error_set(error, ERROR_NOT_IN_SYNC, "the old stream of %s has not ended", strand->database_name);
+    return VERDICT_AGAIN;
+}
+
+static void build_follow(struct strand *strand, struct strbuf *sql)
+{
+    const struct replication_flip *flip = phase_flip(strand);
+    phase_begin_sql(strand, sql);
+    sql_format(sql, "follow(%u, %u, %u, %L); commit", strand->replication->owner, flip->epoch, flip->flip,
+               phase_database(strand)->text);
+}
+
+static void build_streaming(struct strand *strand, struct strbuf *sql)
+{
+    char slot[NAMES_SLOT_SIZE];
+    sql_format(
+        sql,
+        "select count(*) from pg_replication_slots s join pg_stat_replication r on r.pid = s.active_pid"
+        " where s.slot_name = %L and r.state = 'streaming'",
+        names_slot(side_other(strand->side), strand->database_name, slot));
+}
+
+static enum verdict judge_streaming(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    if (reply_int(reply, 0, 0) > 0) {
+        return VERDICT_NEXT;
+    }
+    (void)error_set(error, ERROR_NOT_IN_SYNC, "the way back of %s is not streaming", strand->database_name);
+    return VERDICT_AGAIN;
+}
+
+static const struct step turn_steps[] = {
+    {.name = "read start point", .on = ON_OTHER_SIDE, .build = build_read_start, .judge = judge_start},
+    {.name = "end old stream", .build = build_old_slot, .judge = judge_old_slot},
+    {.name = "follow", .build = build_follow},
+    {.name = "see stream",
+     .on = ON_OTHER_SIDE,
+     .build = build_streaming,
+     .judge = judge_streaming,
+     .again_us = 20000},
+};
+
+void replication_turn(struct replication *replication, const struct replication_flip *flip,
+                      int64_t deadline_us, replication_done done, void *context)
+{
+    struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
+    phase_run(phase, "turn", flip->source, turn_steps, ARRAY_LENGTH(turn_steps), phase_finish);
+}
+
+/* --- a side that comes back --- */
+
+enum { CONTACT_WITHIN_US = 10000000, MOST_CHANGES = 10000 };
+
+static void build_fence_behind(struct strand *strand, struct strbuf *sql)
+{
+    phase_begin_sql(strand, sql);
+    sql_format(sql, "fence_left_behind(%u, %u); commit; select switchback.end_foreign('{}')",
+               strand->replication->owner, phase_flip(strand)->epoch);
+}
+
+static enum verdict judge_fence_behind(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    (void)error;
+    /* rollback, begin, limits ..., what to do next, commit, ended sessions */
+    for (size_t i = 0; i < reply->count; i++) {
+        if (PQresultStatus(reply->results[i]) == PGRES_TUPLES_OK) {
+            const char *next = PQgetvalue(reply->results[i], 0, 0);
+            LOG_INFO("fenced_on_contact", LOG_STR("side", side_name(strand->side)),
+                     LOG_STR("database", strand->database_name), LOG_STR("next", next));
+            return strcmp(next, "compare") == 0 ? VERDICT_NEXT : VERDICT_END;
+        }
+    }
+    return VERDICT_END;
+}
+
+static void build_holds_more(struct strand *strand, struct strbuf *sql)
+{
+    char slot[NAMES_SLOT_SIZE];
+    sql_format(sql, "select switchback.holds_more(%L, %d)",
+               names_slot(strand->side, strand->database_name, slot), (int64_t)MOST_CHANGES);
+}
+
+static enum verdict judge_holds_more(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    (void)error;
+    /* What can't be read (a lost slot) can't be ruled out: it stays diverged. */
+    bool more = !reply->ok || reply_bool(reply, 0, 0);
+    if (more) {
+        LOG_WARN(
+            "side_diverged", LOG_STR("side", side_name(strand->side)),
+            LOG_STR("database", strand->database_name),
+            LOG_STR("reason", reply->ok ? "it holds changes that were never sent" : reply->error.message));
+    }
+    return more ? VERDICT_END : VERDICT_NEXT;
+}
+
+static void build_rejoin(struct strand *strand, struct strbuf *sql)
+{
+    phase_begin_sql(strand, sql);
+    sql_format(sql, "rejoin_unchanged(%u, %u); commit", strand->replication->owner,
+               phase_flip(strand)->epoch);
+}
+
+static const struct step contact_steps[] = {
+    {.name = "fence", .build = build_fence_behind, .judge = judge_fence_behind},
+    {.name = "compare", .tolerant = true, .build = build_holds_more, .judge = judge_holds_more},
+    {.name = "rejoin", .build = build_rejoin},
+};
+
+void replication_fence_on_contact(struct replication *replication, enum side side, uint64_t epoch,
+                                  replication_done done, void *context)
+{
+    const struct replication_flip flip = {.source = side, .epoch = epoch};
+    struct phase *phase = phase_new(replication, &flip, clock_mono_us() + CONTACT_WITHIN_US, done, context);
+    phase_run(phase, "fence on contact", side, contact_steps, ARRAY_LENGTH(contact_steps), phase_finish);
+}

@@ -1,0 +1,332 @@
+#include "replication/own.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "replication/flip.h"
+#include "replication/names.h"
+#include "replication/sampler.h"
+#include "replication/sql.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A side that doesn't answer isn't waited for long: it is owned when it comes back. */
+enum { REACH_WITHIN_US = 3000000, OWN_WITHIN_US = 5000000 };
+
+struct owning {
+    struct replication *replication;
+    unsigned sides;
+    bool raise; /* a new number; else ours is brought to a side that lacks it */
+    int64_t deadline_us;
+    uint64_t highest;
+    bool reached[SIDE_COUNT];
+    struct error unreachable;
+    bool *installed[SIDE_COUNT]; /* by database */
+    replication_done done;
+    void *context;
+};
+
+static void owning_free(struct owning *owning)
+{
+    free(owning->installed[SIDE_BLUE]);
+    free(owning->installed[SIDE_GREEN]);
+    free(owning);
+}
+
+static void finish(struct owning *owning, const struct replication_result *result)
+{
+    sampler_wake(owning->replication->sampler);
+    owning->done(owning->context, result);
+    owning_free(owning);
+}
+
+static void run(struct owning *owning, const char *name, const struct step *steps, size_t count, bool cluster,
+                void (*done)(void *data, const struct replication_result *result))
+{
+    (void)procedure_start(owning->replication, &(struct procedure_plan){.name = name,
+                                                                        .steps = steps,
+                                                                        .step_count = count,
+                                                                        .sides = owning->sides,
+                                                                        .cluster = cluster,
+                                                                        .deadline_us = owning->deadline_us,
+                                                                        .done = done,
+                                                                        .data = owning});
+}
+
+/* --- the third part: our number in every state row --- */
+
+static bool is_not_installed(const struct strand *strand)
+{
+    const struct owning *owning = strand->data;
+    return !owning->installed[strand->side][strand->database];
+}
+
+static void put_settings(const struct settings *settings, struct strbuf *sql)
+{
+    strbuf_puts(sql, "manager = session_user, migrators = ");
+    sql_text_array(sql, &settings->migrators);
+    strbuf_puts(sql, ", local_tables = ");
+    sql_text_array(sql, &settings->local_tables);
+}
+
+static void build_raise(struct strand *strand, struct strbuf *sql)
+{
+    sql_format(sql, "update switchback.state set owner = %u, ", strand->replication->owner);
+    put_settings(strand->replication->settings, sql);
+    sql_format(sql, " where owner < %u returning owner", strand->replication->owner);
+}
+
+static enum verdict judge_raise(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    const struct owning *owning = strand->data;
+    if (reply_row_count(reply) > 0 || !owning->raise) {
+        return VERDICT_NEXT;
+    }
+    (void)error_set(error, ERROR_STALE, "%s/%s: another controller took ownership just now",
+                    side_name(strand->side), strand->database_name);
+    return VERDICT_FAIL;
+}
+
+static const struct step raise_steps[] = {
+    {.name = "take ownership", .skip = is_not_installed, .build = build_raise, .judge = judge_raise},
+};
+
+static void raised(void *data, const struct replication_result *result)
+{
+    struct owning *owning = data;
+    LOG_INFO("ownership_taken", LOG_U64("owner", owning->replication->owner), LOG_BOOL("ok", result->ok),
+             LOG_BOOL("blue", owning->reached[SIDE_BLUE]), LOG_BOOL("green", owning->reached[SIDE_GREEN]));
+    finish(owning, result);
+}
+
+/* --- the second part: which number is the highest --- */
+
+static bool is_not_reached(const struct strand *strand)
+{
+    const struct owning *owning = strand->data;
+    return !owning->reached[strand->side];
+}
+
+static enum verdict judge_owner(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct owning *owning = strand->data;
+    (void)error;
+    if (!reply->ok) {
+        /* A database that isn't there yet can't be told from a lost side: the first part reached the side. */
+        bool missing = reply->error.code == ERROR_NOT_PREPARED || strcmp(reply->sqlstate, "42P01") == 0 ||
+                       (reply->error.code == ERROR_UNREACHABLE && !reply->uncertain);
+        return missing ? VERDICT_END : VERDICT_FAIL;
+    }
+    if (reply_row_count(reply) > 0) {
+        uint64_t owner = reply_uint(reply, 0, 0);
+        owning->installed[strand->side][strand->database] = true;
+        owning->highest = owner > owning->highest ? owner : owning->highest;
+    }
+    return VERDICT_END;
+}
+
+static const struct step read_steps[] = {
+    {.name = "read owner",
+     .tolerant = true,
+     .skip = is_not_reached,
+     .sql = "select owner from switchback.state",
+     .judge = judge_owner},
+};
+
+static void owners_read(void *data, const struct replication_result *result)
+{
+    struct owning *owning = data;
+    struct replication *replication = owning->replication;
+    if (!result->ok) {
+        finish(owning, result);
+        return;
+    }
+    if (owning->raise) {
+        replication->owner =
+            (owning->highest > replication->owner ? owning->highest : replication->owner) + 1;
+    } else if (owning->highest > replication->owner) {
+        engine_note_owner(replication, owning->highest);
+        struct replication_result deposed = {.ok = false};
+        (void)error_set(&deposed.error, ERROR_STALE, "another controller owns the pair");
+        finish(owning, &deposed);
+        return;
+    }
+    run(owning, "take ownership", raise_steps, ARRAY_LENGTH(raise_steps), false, raised);
+}
+
+/* --- the first part: no other backend of ours is left --- */
+
+static void put_our_pids(struct replication *replication, enum side side, struct strbuf *sql)
+{
+    strbuf_puts(sql, "'{0");
+    for (int lane = 0; lane < LANE_DATABASE_COUNT; lane++) {
+        for (size_t i = 0; i < replication->database_count; i++) {
+            const struct connection *connection = engine_lane(replication, side, (enum lane)lane, i);
+            if (connection_is_up(connection)) {
+                strbuf_printf(sql, ",%d", connection_pid(connection));
+            }
+        }
+    }
+    strbuf_puts(sql, "}'::int[]");
+}
+
+static void build_end_others(struct strand *strand, struct strbuf *sql)
+{
+    sql_format(sql,
+               "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = session_user"
+               " and backend_type = 'client backend' and starts_with("
+               "application_name, %L) and pid <> pg_backend_pid() and datname = any (",
+               NAMES_APPLICATION);
+    sql_text_array(sql, &strand->replication->settings->databases);
+    strbuf_puts(sql, ") and pid <> all (");
+    put_our_pids(strand->replication, strand->side, sql);
+    strbuf_puts(sql, ")");
+}
+
+static enum verdict judge_end_others(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct owning *owning = strand->data;
+    if (!reply->ok) {
+        *error = reply->error;
+        owning->unreachable = reply->error;
+        bool silent = reply->error.code == ERROR_UNREACHABLE || reply->uncertain;
+        return silent ? VERDICT_END : VERDICT_FAIL;
+    }
+    if (reply_int(reply, 0, 0) > 0) {
+        (void)error_set(error, ERROR_TIMEOUT, "%s: backends of an earlier controller don't end",
+                        side_name(strand->side));
+        return VERDICT_AGAIN;
+    }
+    owning->reached[strand->side] = true;
+    return VERDICT_NEXT;
+}
+
+static const struct step end_steps[] = {
+    {.name = "end earlier sessions",
+     .lane = LANE_CONTROL,
+     .tolerant = true,
+     .build = build_end_others,
+     .judge = judge_end_others},
+};
+
+static void others_ended(void *data, const struct replication_result *result)
+{
+    struct owning *owning = data;
+    if (!result->ok) {
+        finish(owning, result);
+        return;
+    }
+    if (!owning->reached[SIDE_BLUE] && !owning->reached[SIDE_GREEN]) {
+        struct replication_result none = {.ok = false, .error = owning->unreachable};
+        finish(owning, &none);
+        return;
+    }
+    owning->deadline_us = clock_mono_us() + OWN_WITHIN_US;
+    run(owning, "read owners", read_steps, ARRAY_LENGTH(read_steps), false, owners_read);
+}
+
+/* --- the beginning --- */
+
+/* What is under way on a work lane must not end after us: its backend is ended with the others'. */
+static void drop_work(struct replication *replication, enum side side)
+{
+    for (size_t i = 0; i < replication->database_count; i++) {
+        struct connection *lane = engine_lane(replication, side, LANE_WORK, i);
+        if (connection_is_up(lane) && !connection_is_idle(lane)) {
+            connection_drop(lane);
+        }
+    }
+}
+
+static struct owning *owning_new(struct replication *replication, unsigned sides, bool raise,
+                                 replication_done done, void *context)
+{
+    struct owning *owning = calloc(1, sizeof *owning);
+    ENSURE(owning != NULL);
+    *owning = (struct owning){.replication = replication,
+                              .sides = sides,
+                              .raise = raise,
+                              .deadline_us = clock_mono_us() + REACH_WITHIN_US,
+                              .done = done,
+                              .context = context};
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        owning->installed[side] = calloc(replication->database_count, sizeof(bool));
+        ENSURE(owning->installed[side] != NULL);
+    }
+    return owning;
+}
+
+static void begin(struct owning *owning)
+{
+    sampler_rest(owning->replication->sampler, owning->deadline_us + OWN_WITHIN_US);
+    run(owning, "end earlier sessions", end_steps, ARRAY_LENGTH(end_steps), true, others_ended);
+}
+
+void replication_own(struct replication *replication, replication_done done, void *context)
+{
+    struct owning *owning = owning_new(replication, BOTH_SIDES, true, done, context);
+    if (replication->deposed) {
+        struct error error;
+        (void)error_set(&error, ERROR_STALE, "another controller owns the pair");
+        (void)error_remedy(&error, "stop one of the two daemons");
+        procedure_refuse(
+            replication,
+            &(struct procedure_plan){
+                .name = "own", .sides = BOTH_SIDES, .cluster = true, .done = raised, .data = owning},
+            &error);
+        return;
+    }
+    if (replication->flip->running != NULL) {
+        procedure_abort(replication->flip->running);
+    }
+    drop_work(replication, SIDE_BLUE);
+    drop_work(replication, SIDE_GREEN);
+    begin(owning);
+}
+
+void own_side(struct replication *replication, enum side side, replication_done done, void *context)
+{
+    begin(owning_new(replication, SIDE_BIT(side), false, done, context));
+}
+
+/* --- the configuration in state --- */
+
+static void build_settings(struct strand *strand, struct strbuf *sql)
+{
+    strbuf_puts(sql, "update switchback.state set ");
+    put_settings(strand->replication->settings, sql);
+    sql_format(sql, " where owner = %u", strand->replication->owner);
+}
+
+static enum verdict judge_settings(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    (void)error;
+    if (!reply->ok) {
+        LOG_WARN("settings_not_written", LOG_STR("side", side_name(strand->side)),
+                 LOG_STR("reason", reply->error.message));
+    }
+    return VERDICT_END;
+}
+
+static void settings_written(void *data, const struct replication_result *result)
+{
+    (void)data;
+    (void)result;
+}
+
+void own_write_settings(struct replication *replication)
+{
+    static const struct step steps[] = {{.name = "write settings",
+                                         .lane = LANE_AUX,
+                                         .tolerant = true,
+                                         .build = build_settings,
+                                         .judge = judge_settings}};
+    (void)procedure_start(replication,
+                          &(struct procedure_plan){.name = "write settings",
+                                                   .steps = steps,
+                                                   .step_count = 1,
+                                                   .sides = BOTH_SIDES,
+                                                   .deadline_us = clock_mono_us() + OWN_WITHIN_US,
+                                                   .done = settings_written});
+}

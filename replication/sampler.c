@@ -1,0 +1,528 @@
+#include "replication/sampler_internal.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "replication/names.h"
+#include "replication/own.h"
+#include "replication/sql.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    ROUND_WITHIN_US = 2000000,
+    ADVANCE_EVERY_TICKS = 60, /* 15 s: how often a server logs what a slot needs to let go of old WAL */
+    ADVANCE_WITHIN_US = 60000000,
+    SAFE_WAL_BYTES = 64 << 20
+};
+
+static bool is_active_side(const struct sampler *sampler, enum side side)
+{
+    return sampler->active_known && sampler->active == side;
+}
+
+/* --- the active side: heartbeat and the slot that feeds the other --- */
+
+static bool not_active(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return !is_active_side(sampler, strand->side);
+}
+
+static void build_beat(struct strand *strand, struct strbuf *sql)
+{
+    const struct sampler *sampler = strand->data;
+    char slot[NAMES_SLOT_SIZE];
+    sql_format(sql,
+               "select b.written_n, extract(epoch from b.written_at), b.given_xid, b.open_xids, o.there,"
+               " o.streaming, o.behind, o.status, o.safe from switchback.stream_out(%L) o,"
+               " switchback.beat(%u, %u, 'heartbeat') b",
+               names_slot(strand->side, strand->database_name, slot), strand->replication->owner,
+               sampler->epoch);
+}
+
+static bool is_lost(const char *status)
+{
+    return status != NULL && strcmp(status, "lost") == 0;
+}
+
+/* unreserved: its WAL goes with the next checkpoint; safe: bytes until then, NULL without a limit. */
+static bool is_endangered(const char *status, const char *safe)
+{
+    return (status != NULL && strcmp(status, "unreserved") == 0) ||
+           (safe != NULL && strtoll(safe, NULL, 10) < SAFE_WAL_BYTES);
+}
+
+static void note_rate(struct stream *stream, uint64_t xid, int64_t now_us)
+{
+    int64_t elapsed_us = now_us - stream->newest_us;
+    if (stream->newest_us != 0 && elapsed_us > 0 && xid >= stream->newest_xid) {
+        stream->xids_per_second = (double)(xid - stream->newest_xid) * 1e6 / (double)elapsed_us;
+    }
+}
+
+static enum verdict judge_beat(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct sampler *sampler = strand->data;
+    struct side_watch *side = &sampler->sides[strand->side];
+    struct stream *stream = &sampler->streams[strand->database];
+    (void)error;
+    if (!reply->ok) {
+        side->stale = side->stale || strcmp(reply->sqlstate, "SB001") == 0;
+        side->error = reply->error;
+        return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+    }
+    int64_t now_us = clock_mono_us();
+    uint64_t n = reply_uint(reply, 0, 0), xid = reply_uint(reply, 0, 2);
+    const char *clock = reply_value(reply, 0, 1);
+    note_rate(stream, xid, now_us);
+    stream->written[n % MARKERS_KEPT] = (struct written_marker){.n = n, .at_us = now_us};
+    stream->newest_n = n;
+    stream->newest_us = now_us;
+    stream->newest_clock_s = clock == NULL ? 0 : strtod(clock, NULL);
+    stream->newest_xid = xid;
+    stream->newest_running = reply_uint(reply, 0, 3);
+    stream->slot_found = reply_bool(reply, 0, 4);
+    stream->streaming = reply_bool(reply, 0, 5);
+    stream->behind_bytes = stream->slot_found ? reply_int(reply, 0, 6) : -1;
+    stream->slot_lost = !stream->slot_found || is_lost(reply_value(reply, 0, 7));
+    stream->slot_endangered = is_endangered(reply_value(reply, 0, 7), reply_value(reply, 0, 8));
+    return VERDICT_NEXT;
+}
+
+/* --- the other side: what has arrived, and who brings it --- */
+
+static bool not_standby(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return !sampler->active_known || sampler->active == strand->side;
+}
+
+static void build_look(struct strand *strand, struct strbuf *sql)
+{
+    char slot[NAMES_SLOT_SIZE];
+    const char *active = side_name(side_other(strand->side));
+    sql_format(sql,
+               "select m.n, extract(epoch from m.at), m.next_xid, m.running, i.enabled, i.worker, i.errors,"
+               " o.there, o.status, o.safe, s.owner, s.standing from switchback.state s left join"
+               " switchback.marker m on m.side = %L and m.purpose = 'heartbeat', switchback.stream_in(%L) i,"
+               " switchback.stream_out(%L) o",
+               active, active, names_slot(strand->side, strand->database_name, slot));
+}
+
+static void note_worker(struct stream *stream, bool enabled, int64_t worker, int64_t errors, int64_t now_us)
+{
+    if (worker != stream->worker && worker != 0 && stream->worker != 0) {
+        memmove(stream->worker_changes_us + 1, stream->worker_changes_us,
+                sizeof stream->worker_changes_us - sizeof stream->worker_changes_us[0]);
+        stream->worker_changes_us[0] = now_us;
+    }
+    if (worker != 0) {
+        stream->worker = worker;
+        stream->worker_lost_us = 0;
+    } else if (stream->worker_lost_us == 0) {
+        stream->worker_lost_us = now_us;
+    }
+    if (errors > stream->errors && stream->errors >= 0) {
+        stream->errors_grew_us = now_us;
+    }
+    stream->errors = errors;
+    stream->enabled = enabled;
+}
+
+static enum verdict judge_look(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct sampler *sampler = strand->data;
+    struct side_watch *side = &sampler->sides[strand->side];
+    struct stream *stream = &sampler->streams[strand->database];
+    (void)error;
+    if (!reply->ok) {
+        side->error = reply->error;
+        return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+    }
+    int64_t now_us = clock_mono_us();
+    if (reply_value(reply, 0, 0) != NULL) {
+        uint64_t n = reply_uint(reply, 0, 0);
+        const char *clock = reply_value(reply, 0, 1);
+        if (!stream->seen || n > stream->seen_n) {
+            stream->seen_us = now_us;
+        }
+        stream->seen = true;
+        stream->seen_n = n;
+        stream->seen_clock_s = clock == NULL ? 0 : strtod(clock, NULL);
+        stream->seen_xid = reply_uint(reply, 0, 2);
+        stream->seen_running = reply_uint(reply, 0, 3);
+    }
+    note_worker(stream, reply_bool(reply, 0, 4), reply_int(reply, 0, 5), reply_int(reply, 0, 6), now_us);
+    stream->idle_slot_lost = !reply_bool(reply, 0, 7) || is_lost(reply_value(reply, 0, 8));
+    stream->idle_slot_endangered = is_endangered(reply_value(reply, 0, 8), reply_value(reply, 0, 9));
+    uint64_t owner = reply_uint(reply, 0, 10);
+    const char *standing = reply_value(reply, 0, 11);
+    engine_note_owner(strand->replication, owner);
+    side->stale = side->stale || owner < strand->replication->owner;
+    if (standing != NULL && strcmp(standing, "standby") != 0) {
+        (void)error_set(&side->error, ERROR_STALE, "%s/%s says that it is %s", side_name(strand->side),
+                        strand->database_name, standing);
+    }
+    return VERDICT_NEXT;
+}
+
+/* --- both: alive, fences, tables --- */
+
+static bool version_is_known(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return sampler->versions[strand->side][0] != '\0' && sampler->active_known;
+}
+
+static enum verdict judge_version(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct sampler *sampler = strand->data;
+    const char *version = reply_value(reply, 0, 0);
+    (void)error;
+    (void)snprintf(sampler->versions[strand->side], REPLICATION_NAME_SIZE, "%s",
+                   version == NULL ? "" : version);
+    return VERDICT_NEXT;
+}
+
+static bool no_check_now(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return sampler->ticks % CHECK_EVERY_TICKS != 1;
+}
+
+static enum verdict judge_check(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct sampler *sampler = strand->data;
+    struct side_watch *side = &sampler->sides[strand->side];
+    (void)error;
+    if (!reply->ok) {
+        side->error = reply->error;
+        return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+    }
+    if (strand->database == 0) {
+        side->tables = side->fences_up = 0;
+        side->fault[0] = '\0';
+    }
+    side->checked = true;
+    side->tables += (size_t)reply_uint(reply, 0, 0);
+    side->fences_up += (size_t)reply_uint(reply, 0, 1);
+    const char *fault = reply_value(reply, 0, 2);
+    if (fault != NULL && side->fault[0] == '\0') {
+        (void)snprintf(side->fault, sizeof side->fault, "%s/%s: %s", side_name(strand->side),
+                       strand->database_name, fault);
+    }
+    const char *leaves = reply_value(reply, 0, 3);
+    (void)snprintf(side->leaves[strand->database], sizeof side->leaves[0], "%s",
+                   leaves == NULL ? "" : leaves);
+    return VERDICT_NEXT;
+}
+
+static const struct step round_steps[] = {
+    {.name = "greet",
+     .lane = LANE_SAMPLE,
+     .skip = version_is_known,
+     .sql = "select current_setting('server_version')",
+     .judge = judge_version},
+    {.name = "heartbeat",
+     .lane = LANE_SAMPLE,
+     .tolerant = true,
+     .skip = not_active,
+     .build = build_beat,
+     .judge = judge_beat},
+    {.name = "look",
+     .lane = LANE_SAMPLE,
+     .tolerant = true,
+     .skip = not_standby,
+     .build = build_look,
+     .judge = judge_look},
+    {.name = "check",
+     .lane = LANE_SAMPLE,
+     .tolerant = true,
+     .skip = no_check_now,
+     .sql = "select tables, fences_up, fault, leaves from switchback.standing_check()",
+     .judge = judge_check},
+};
+
+/* --- rounds --- */
+
+static void owned(void *context, const struct replication_result *result)
+{
+    struct sampler *sampler = context;
+    sampler->owning = false;
+    if (!result->ok) {
+        LOG_WARN("ownership_not_taken", LOG_STR("reason", result->error.message));
+    }
+}
+
+static void round_ended(struct sampler *sampler, enum side which, const struct replication_result *result)
+{
+    struct side_watch *side = &sampler->sides[which];
+    side->asking = false;
+    side->answered = result->ok;
+    if (result->ok) {
+        side->answered_us = clock_mono_us();
+        side->lost_us = 0;
+        side->standing = side->error;
+    } else if (result->error.code == ERROR_ABORTED && sampler->replication->stopping) {
+        return;
+    } else {
+        side->standing = result->error;
+        side->lost_us = side->lost_us != 0 ? side->lost_us : clock_mono_us();
+        side->checked = false;
+        sampler->versions[which][0] = '\0';
+    }
+    if (side->stale && result->ok && !sampler->owning && !sampler->replication->deposed) {
+        sampler->owning = true;
+        own_side(sampler->replication, which, owned, sampler);
+    }
+    sampler_judge(sampler);
+}
+
+static void blue_ended(void *data, const struct replication_result *result)
+{
+    round_ended(data, SIDE_BLUE, result);
+}
+
+static void green_ended(void *data, const struct replication_result *result)
+{
+    round_ended(data, SIDE_GREEN, result);
+}
+
+static void start_round(struct sampler *sampler, enum side which)
+{
+    struct side_watch *side = &sampler->sides[which];
+    if (side->asking || sampler->replication->deposed) {
+        return;
+    }
+    side->asking = true;
+    side->stale = false;
+    error_clear(&side->error);
+    (void)procedure_start(sampler->replication,
+                          &(struct procedure_plan){.name = "sample",
+                                                   .steps = round_steps,
+                                                   .step_count = ARRAY_LENGTH(round_steps),
+                                                   .sides = SIDE_BIT(which),
+                                                   .deadline_us = clock_mono_us() + ROUND_WITHIN_US,
+                                                   .done = which == SIDE_BLUE ? blue_ended : green_ended,
+                                                   .data = sampler});
+}
+
+/* --- the idle slot: what the standby publishes is sent to nobody until it is opened again --- */
+
+static void build_idle_position(struct strand *strand, struct strbuf *sql)
+{
+    /* A standby's fences are up: what stands in its WAL by now came from the other side, and none of it goes
+     * back. */
+    bool can_log = connection_version(
+                       engine_lane(strand->replication, strand->side, LANE_AUX, strand->database)) >= 160000;
+    char slot[NAMES_SLOT_SIZE];
+    sql_format(
+        sql,
+        "select pg_current_wal_flush_lsn()%s from switchback.state s, switchback.standing_check() c,"
+        " pg_replication_slots k where s.standing = 'standby' and c.fences_up = c.tables and c.tables > 0"
+        " and k.slot_name = %L and not k.active and k.wal_status in ('reserved', 'extended')"
+        " and k.confirmed_flush_lsn < pg_current_wal_flush_lsn()",
+        can_log ? ", pg_log_standby_snapshot()" : "", names_slot(strand->side, strand->database_name, slot));
+}
+
+struct advance {
+    struct sampler *sampler;
+    char (*positions)[REPLICATION_LSN_SIZE]; /* by database */
+};
+
+static enum verdict judge_idle_position(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct advance *advance = strand->data;
+    const char *position = reply_value(reply, 0, 0);
+    (void)error;
+    if (position == NULL) {
+        return VERDICT_END;
+    }
+    (void)snprintf(advance->positions[strand->database], REPLICATION_LSN_SIZE, "%s", position);
+    return VERDICT_NEXT;
+}
+
+static void build_advance(struct strand *strand, struct strbuf *sql)
+{
+    const struct advance *advance = strand->data;
+    char slot[NAMES_SLOT_SIZE];
+    if (clock_mono_us() < advance->sampler->rest_until_us) {
+        return; /* a flip has begun: it needs the slot */
+    }
+    sql_format(sql, "select end_lsn from pg_replication_slot_advance(%L, %L)",
+               names_slot(strand->side, strand->database_name, slot), advance->positions[strand->database]);
+}
+
+static const struct step advance_steps[] = {
+    {.name = "read idle position",
+     .lane = LANE_AUX,
+     .build = build_idle_position,
+     .judge = judge_idle_position},
+    {.name = "advance idle slot", .lane = LANE_AUX, .build = build_advance},
+};
+
+static void advanced(void *data, const struct replication_result *result)
+{
+    struct advance *advance = data;
+    advance->sampler->advancing = false;
+    if (!result->ok) {
+        LOG_DEBUG("idle_slot_not_advanced", LOG_STR("reason", result->error.message));
+    }
+    free(advance->positions);
+    free(advance);
+}
+
+static void advance_idle_slot(struct sampler *sampler)
+{
+    enum side standby = side_other(sampler->active);
+    if (!sampler->active_known || sampler->advancing || !sampler->sides[standby].answered) {
+        return;
+    }
+    struct advance *advance = calloc(1, sizeof *advance);
+    ENSURE(advance != NULL);
+    advance->sampler = sampler;
+    advance->positions = calloc(sampler->replication->database_count, sizeof *advance->positions);
+    ENSURE(advance->positions != NULL);
+    sampler->advancing = true;
+    (void)procedure_start(sampler->replication,
+                          &(struct procedure_plan){.name = "advance idle slot",
+                                                   .steps = advance_steps,
+                                                   .step_count = ARRAY_LENGTH(advance_steps),
+                                                   .sides = SIDE_BIT(standby),
+                                                   .deadline_us = clock_mono_us() + ADVANCE_WITHIN_US,
+                                                   .done = advanced,
+                                                   .data = advance});
+}
+
+/* --- time --- */
+
+static bool is_resting(const struct sampler *sampler)
+{
+    return clock_mono_us() < sampler->rest_until_us || sampler->replication->stopping;
+}
+
+static void on_look(uv_timer_t *timer)
+{
+    struct sampler *sampler = timer->data;
+    if (!is_resting(sampler) && sampler->active_known) {
+        start_round(sampler, side_other(sampler->active));
+    }
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct sampler *sampler = timer->data;
+    if (is_resting(sampler)) {
+        return;
+    }
+    sampler->ticks++;
+    if (!sampler->active_known) {
+        start_round(sampler, SIDE_BLUE);
+        start_round(sampler, SIDE_GREEN);
+        return;
+    }
+    start_round(sampler, sampler->active);
+    ENSURE(uv_timer_start(&sampler->look, on_look, LOOK_AFTER_MS, 0) == 0);
+    if (sampler->ticks % ADVANCE_EVERY_TICKS == 0) {
+        advance_idle_slot(sampler);
+    }
+}
+
+/* --- life and questions --- */
+
+struct sampler *sampler_new(struct replication *replication)
+{
+    struct sampler *sampler = calloc(1, sizeof *sampler);
+    if (sampler == NULL) {
+        return NULL;
+    }
+    sampler->replication = replication;
+    sampler->streams = calloc(replication->database_count, sizeof *sampler->streams);
+    bool allocated = sampler->streams != NULL;
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        struct side_watch *watch = &sampler->sides[side];
+        watch->leaves = calloc(replication->database_count, sizeof *watch->leaves);
+        watch->lost_us = clock_mono_us();
+        allocated = allocated && watch->leaves != NULL;
+    }
+    if (!allocated) {
+        free(sampler->sides[SIDE_BLUE].leaves);
+        free(sampler->sides[SIDE_GREEN].leaves);
+        free(sampler->streams);
+        free(sampler);
+        return NULL;
+    }
+    sampler->sample = (struct replication_sample){
+        .lag_us = -1, .lag_bytes = -1, .marker_age_us = -1, .problem = "nothing is known yet"};
+    ENSURE(uv_timer_init(replication->loop, &sampler->tick) == 0);
+    ENSURE(uv_timer_init(replication->loop, &sampler->look) == 0);
+    sampler->tick.data = sampler->look.data = sampler;
+    sampler->open_handles = 2;
+    ENSURE(uv_timer_start(&sampler->tick, on_tick, 0, SAMPLE_EVERY_MS) == 0);
+    return sampler;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct sampler *sampler = handle->data;
+    sampler->open_handles--;
+    if (sampler->open_handles == 0) {
+        engine_part_closed(sampler->replication);
+    }
+}
+
+void sampler_stop(struct sampler *sampler)
+{
+    uv_close((uv_handle_t *)&sampler->tick, on_timer_closed);
+    uv_close((uv_handle_t *)&sampler->look, on_timer_closed);
+}
+
+void sampler_free(struct sampler *sampler)
+{
+    if (sampler != NULL) {
+        free(sampler->sides[SIDE_BLUE].leaves);
+        free(sampler->sides[SIDE_GREEN].leaves);
+        free(sampler->streams);
+        free(sampler);
+    }
+}
+
+void sampler_rest(struct sampler *sampler, int64_t until_us)
+{
+    sampler->rest_until_us = until_us;
+}
+
+void sampler_wake(struct sampler *sampler)
+{
+    sampler->rest_until_us = 0;
+}
+
+void replication_set_active(struct replication *replication, enum side active, uint64_t epoch)
+{
+    struct sampler *sampler = replication->sampler;
+    bool turned = !sampler->active_known || sampler->active != active;
+    sampler->active_known = true;
+    sampler->active = active;
+    sampler->epoch = epoch;
+    if (turned) {
+        sampler_forget_streams(sampler);
+    }
+    sampler_wake(sampler);
+}
+
+void replication_sample(const struct replication *replication, struct replication_sample *sample)
+{
+    *sample = replication->sampler->sample;
+}
+
+void replication_reload(struct replication *replication, const struct settings *settings)
+{
+    replication->settings = settings;
+    if (replication->owner != 0 && !replication->deposed) {
+        own_write_settings(replication);
+    }
+}

@@ -1,0 +1,86 @@
+/* The inside of the sampler: sampler.c asks, sampler_judge.c makes figures of the answers. */
+#ifndef SWITCHBACK_REPLICATION_SAMPLER_INTERNAL_H
+#define SWITCHBACK_REPLICATION_SAMPLER_INTERNAL_H
+
+#include "replication/procedure.h"
+#include "replication/sampler.h"
+
+enum {
+    SAMPLE_EVERY_MS = 250,
+    SAMPLE_EVERY_US = SAMPLE_EVERY_MS * 1000,
+    LOOK_AFTER_MS = 20,    /* a marker crosses in 1.5 ms, in 9 at worst */
+    CHECK_EVERY_TICKS = 4, /* fences and table sets */
+    MARKERS_KEPT = 1024 /* written and not yet seen: four minutes; beyond that the clusters' clock counts */
+};
+
+struct written_marker {
+    uint64_t n;
+    int64_t at_us; /* monotonic */
+};
+
+/* One managed database, of the stream active -> standby. */
+struct stream {
+    /* on the active side */
+    struct written_marker written[MARKERS_KEPT]; /* ring: n modulo its size */
+    uint64_t newest_n;
+    int64_t newest_us;     /* monotonic */
+    double newest_clock_s; /* the active side's own clock */
+    uint64_t newest_xid;   /* next to be given out, when the newest marker was written */
+    uint64_t newest_running;
+    double xids_per_second;
+    bool slot_found, streaming;
+    int64_t behind_bytes;
+    bool slot_lost, slot_endangered;
+    /* on the standby */
+    bool seen; /* a marker of the active side is there */
+    uint64_t seen_n;
+    int64_t seen_us; /* monotonic: when seen_n was first seen */
+    double seen_clock_s;
+    uint64_t seen_xid, seen_running;
+    bool enabled;
+    int64_t worker;
+    int64_t worker_lost_us;       /* since when there is none; 0 */
+    int64_t worker_changes_us[3]; /* the last times when it was another one */
+    int64_t errors;
+    int64_t errors_grew_us;
+    bool idle_slot_lost, idle_slot_endangered;
+};
+
+/* One side, all its databases together. */
+struct side_watch {
+    bool asking;           /* a round of requests is under way */
+    bool answered;         /* the last round was answered */
+    int64_t answered_us;   /* the last time it was */
+    int64_t lost_us;       /* since when it hasn't; 0 */
+    bool stale;            /* our ownership isn't known there */
+    struct error error;    /* of this round */
+    struct error standing; /* of the last whole round: what is wrong though it answers */
+    bool checked;
+    size_t tables, fences_up;
+    char fault[256];    /* the first table fault */
+    char (*leaves)[33]; /* by database: a digest of its table names */
+};
+
+struct sampler {
+    struct replication *replication;
+    uv_timer_t tick, look;
+    int open_handles;
+    uint64_t ticks;
+    int64_t rest_until_us;
+    bool active_known;
+    enum side active;
+    uint64_t epoch;
+    bool owning; /* a side that came back is being owned */
+    bool advancing;
+    struct side_watch sides[SIDE_COUNT];
+    struct stream *streams; /* by database */
+    char versions[SIDE_COUNT][REPLICATION_NAME_SIZE];
+    struct replication_sample sample;
+};
+
+/* A round of `side` has ended: the figures are made anew, `changed` is called if they differ in what matters.
+ */
+void sampler_judge(struct sampler *sampler);
+void sampler_forget_streams(struct sampler *sampler);
+
+#endif

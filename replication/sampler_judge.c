@@ -1,0 +1,239 @@
+/* What the answers of a round mean: lag, what is at risk, whether the stream serves as a way back. */
+#include "replication/sampler_internal.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    SILENT_US = 1000000, /* a side that was silent this long is not reachable */
+    WORKER_GONE_US =
+        2000000, /* longer than a restart takes with wal_retrieve_retry_interval as prepare sets it */
+    FLAPPING_US = 15000000, /* three starts of a worker within: it fails again and again */
+    ERRORS_US = 5000000     /* an error counts this long */
+};
+
+void sampler_forget_streams(struct sampler *sampler)
+{
+    for (size_t i = 0; i < sampler->replication->database_count; i++) {
+        memset(&sampler->streams[i], 0, sizeof sampler->streams[i]);
+        sampler->streams[i].enabled = true; /* until it is seen otherwise */
+        sampler->streams[i].slot_found = true;
+    }
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        sampler->sides[side].checked = false;
+    }
+    struct replication_sample *sample = &sampler->sample;
+    sample->lag_us = sample->lag_bytes = sample->marker_age_us = -1;
+    sample->streaming = false;
+    sample->broken = sample->slot_lost = sample->slot_endangered = sample->tables_differ = false;
+    (void)snprintf(sample->problem, sizeof sample->problem, "no marker has crossed yet");
+}
+
+/* --- one side --- */
+
+static void judge_side(const struct sampler *sampler, enum side which, struct replication_side_sample *sample,
+                       int64_t now_us)
+{
+    const struct side_watch *side = &sampler->sides[which];
+    bool silent = side->answered_us == 0 || now_us - side->answered_us > SILENT_US;
+    sample->reachable = side->answered && !silent;
+    sample->unreachable_us = sample->reachable || side->lost_us == 0 ? 0 : now_us - side->lost_us;
+    (void)snprintf(sample->version, sizeof sample->version, "%s",
+                   sampler->versions[which][0] != '\0' ? sampler->versions[which] : sample->version);
+    sample->problem[0] = '\0';
+    sample->fence_wrong = false;
+    if (!sample->reachable) {
+        (void)snprintf(sample->problem, sizeof sample->problem, "%.255s",
+                       side->standing.code == ERROR_NONE ? "no answer" : side->standing.message);
+        return;
+    }
+    if (side->checked) {
+        bool active = sampler->active_known && sampler->active == which;
+        sample->fenced = side->tables > 0 && side->fences_up == side->tables;
+        sample->fence_wrong =
+            sampler->active_known && (active ? side->fences_up > 0 : side->fences_up != side->tables);
+    }
+    if (sample->fence_wrong) {
+        (void)snprintf(sample->problem, sizeof sample->problem, "%zu of %zu tables are fenced",
+                       side->fences_up, side->tables);
+    } else if (side->standing.code != ERROR_NONE) {
+        (void)snprintf(sample->problem, sizeof sample->problem, "%.255s", side->standing.message);
+    }
+}
+
+/* --- one stream --- */
+
+/* Age of the oldest marker that was written and not seen; 0 while under one interval; -1: unknown. */
+static int64_t lag_of(const struct stream *stream, int64_t now_us)
+{
+    if (!stream->seen || stream->newest_n == 0) {
+        return -1;
+    }
+    if (stream->seen_n >= stream->newest_n) {
+        return 0;
+    }
+    const struct written_marker *oldest = &stream->written[(stream->seen_n + 1) % MARKERS_KEPT];
+    int64_t age_us;
+    if (oldest->n == stream->seen_n + 1) {
+        age_us = now_us - oldest->at_us;
+    } else {
+        /* Written before we came, or too long ago: what the active side's clock says. */
+        double apart_s = stream->newest_clock_s - stream->seen_clock_s;
+        age_us = now_us - stream->newest_us + (int64_t)(apart_s > 0 ? apart_s * 1e6 : 0);
+    }
+    return age_us < SAMPLE_EVERY_US ? 0 : age_us;
+}
+
+/*
+ * An upper bound. What isn't on the standby was committed after the last marker seen there, so its
+ * transaction id was in use when that marker was written, or given out later. Ids are the whole cluster's,
+ * and aborted and sub-transactions take some too; our own heartbeats (one id each, in each database) are
+ * taken off. With the active side lost, one interval at the last rate and what ran then is added.
+ */
+static uint64_t at_risk_of(const struct sampler *sampler, const struct stream *stream, bool active_lost)
+{
+    uint64_t lost = 0;
+    if (active_lost) {
+        lost = stream->newest_running + 1 + (uint64_t)(stream->xids_per_second * SAMPLE_EVERY_MS / 1000.0);
+    }
+    if (!stream->seen || stream->seen_n >= stream->newest_n || stream->newest_xid < stream->seen_xid) {
+        return lost;
+    }
+    uint64_t given = stream->newest_xid - stream->seen_xid + stream->seen_running;
+    uint64_t ours = (stream->newest_n - stream->seen_n) * sampler->replication->database_count;
+    return lost + (given > ours ? given - ours : 0);
+}
+
+static bool is_broken(const struct stream *stream, int64_t now_us, const char **why)
+{
+    const size_t last = ARRAY_LENGTH(stream->worker_changes_us) - 1;
+    if (!stream->enabled) {
+        *why = "its subscription is disabled";
+    } else if (stream->errors_grew_us != 0 && now_us - stream->errors_grew_us < ERRORS_US) {
+        *why = "its apply worker fails: see the standby's server log";
+    } else if (stream->worker_lost_us != 0 && now_us - stream->worker_lost_us > WORKER_GONE_US) {
+        *why = "it has no apply worker";
+    } else if (stream->worker_changes_us[last] != 0 &&
+               now_us - stream->worker_changes_us[last] < FLAPPING_US) {
+        *why = "its apply worker is started again and again: see the standby's server log";
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void problem(struct replication_sample *sample, const char *database, const char *why)
+{
+    if (sample->problem[0] == '\0') {
+        (void)snprintf(sample->problem, sizeof sample->problem, "the stream of %s: %s", database, why);
+    }
+}
+
+static void add_stream(const struct sampler *sampler, size_t index, struct replication_sample *sample,
+                       int64_t now_us)
+{
+    const struct stream *stream = &sampler->streams[index];
+    const char *database = engine_database(sampler->replication, index);
+    const struct replication_side_sample *standby = &sample->sides[side_other(sampler->active)];
+    bool active_lost = !sample->sides[sampler->active].reachable;
+    const char *why = "";
+    if (standby->reachable && is_broken(stream, now_us, &why)) {
+        sample->broken = true;
+        problem(sample, database, why);
+    }
+    if (stream->slot_lost || stream->idle_slot_lost) {
+        sample->slot_lost = true;
+        problem(sample, database, "a slot is lost: run switchback prepare");
+    }
+    sample->slot_endangered =
+        sample->slot_endangered || stream->slot_endangered || stream->idle_slot_endangered;
+    if (!stream->streaming || active_lost || !standby->reachable) {
+        sample->streaming = false;
+        problem(sample, database, "it is not streaming");
+    }
+    int64_t lag_us = lag_of(stream, now_us);
+    sample->lag_us = lag_us < 0 || sample->lag_us < 0 ? -1
+                     : lag_us > sample->lag_us        ? lag_us
+                                                      : sample->lag_us;
+    sample->lag_bytes = stream->behind_bytes < 0 || sample->lag_bytes < 0 ? -1
+                        : stream->behind_bytes > sample->lag_bytes        ? stream->behind_bytes
+                                                                          : sample->lag_bytes;
+    int64_t age_us = stream->seen ? now_us - stream->seen_us : -1;
+    sample->marker_age_us = age_us < 0 || sample->marker_age_us < 0 ? -1
+                            : age_us > sample->marker_age_us        ? age_us
+                                                                    : sample->marker_age_us;
+    uint64_t risk = at_risk_of(sampler, stream, active_lost);
+    sample->commits_at_risk = risk > sample->commits_at_risk ? risk : sample->commits_at_risk;
+    if (!stream->seen) {
+        problem(sample, database, "no marker has crossed yet");
+    }
+}
+
+static void judge_tables(const struct sampler *sampler, struct replication_sample *sample)
+{
+    const struct side_watch *sides = sampler->sides;
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        if (sides[side].checked && sides[side].fault[0] != '\0') {
+            sample->tables_differ = true;
+            (void)snprintf(sample->problem, sizeof sample->problem, "%s", sides[side].fault);
+        }
+    }
+    for (size_t i = 0; i < sampler->replication->database_count; i++) {
+        if (sides[SIDE_BLUE].checked && sides[SIDE_GREEN].checked &&
+            strcmp(sides[SIDE_BLUE].leaves[i], sides[SIDE_GREEN].leaves[i]) != 0) {
+            sample->tables_differ = true;
+            problem(sample, engine_database(sampler->replication, i), "the sides don't have the same tables");
+        }
+    }
+}
+
+/* --- all of it --- */
+
+static bool differs(const struct replication_sample *old, const struct replication_sample *new)
+{
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        const struct replication_side_sample *a = &old->sides[side], *b = &new->sides[side];
+        if (a->reachable != b->reachable || a->fenced != b->fenced || a->fence_wrong != b->fence_wrong ||
+            (a->problem[0] == '\0') != (b->problem[0] == '\0')) {
+            return true;
+        }
+    }
+    return old->streaming != new->streaming || old->broken != new->broken ||
+           old->slot_lost != new->slot_lost || old->slot_endangered != new->slot_endangered ||
+           old->tables_differ != new->tables_differ || (old->lag_us > 0) != (new->lag_us > 0) ||
+           (old->problem[0] == '\0') != (new->problem[0] == '\0');
+}
+
+void sampler_judge(struct sampler *sampler)
+{
+    struct replication_sample old = sampler->sample;
+    struct replication_sample *sample = &sampler->sample;
+    int64_t now_us = clock_mono_us();
+    sample->taken_us = now_us;
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        judge_side(sampler, (enum side)side, &sample->sides[side], now_us);
+    }
+    if (sampler->active_known) {
+        sample->streaming = true;
+        sample->broken = sample->slot_lost = sample->slot_endangered = sample->tables_differ = false;
+        sample->lag_us = sample->lag_bytes = sample->marker_age_us = 0;
+        sample->commits_at_risk = 0;
+        sample->problem[0] = '\0';
+        for (size_t i = 0; i < sampler->replication->database_count; i++) {
+            add_stream(sampler, i, sample, now_us);
+        }
+        judge_tables(sampler, sample);
+    }
+    if (differs(&old, sample)) {
+        LOG_DEBUG("sample_changed", LOG_BOOL("streaming", sample->streaming),
+                  LOG_BOOL("broken", sample->broken), LOG_STR("problem", sample->problem),
+                  LOG_STR("blue", sample->sides[SIDE_BLUE].problem),
+                  LOG_STR("green", sample->sides[SIDE_GREEN].problem));
+        if (sampler->replication->callbacks.changed != NULL) {
+            sampler->replication->callbacks.changed(sampler->replication->callbacks.context);
+        }
+    }
+}

@@ -1,0 +1,656 @@
+-- The schema `switchback` of one managed database. Run by the manager in one transaction, again with every
+-- `prepare`; schema.h says what others may use. Everything names its schema, whatever the search_path is.
+--
+-- SQLSTATEs of our own, known to reply.c: SB001 owner, epoch or flip is another one's (constraint: the owner that
+-- stands), SB002 the marker isn't there, SB003 not as prepare left it, SB004 an operator must decide, SB005 something
+-- forbids it just now.
+
+create schema if not exists switchback;
+
+-- One row. In no publication: it says what this side is, not what the pair's data are.
+create table if not exists switchback.state (
+    one boolean primary key default true check (one),
+    version integer not null,
+    pair text not null,
+    side text not null check (side in ('blue', 'green')),
+    system_identifier text not null,
+    timeline bigint not null,
+    standing text not null check (standing in ('active', 'standby', 'diverged')),
+    epoch bigint not null,
+    fenced_for bigint,                  -- the flip that fenced this side while it is still `active`
+    aborted bigint not null default 0,  -- the last flip that was undone here
+    opened_for bigint not null default 0, -- the flip that opened this side
+    start_lsn pg_catalog.pg_lsn,        -- where it was opened: the other side's stream begins there
+    owner bigint not null default 0,
+    manager text not null,
+    migrators text[] not null default '{}',
+    local_tables text[] not null default '{}'
+) with (fillfactor = 50);
+
+-- Published both ways; a side's rows are written only there, n only grows. next_xid and running (heartbeats): the
+-- transaction ids given out and in use when it was written.
+create table if not exists switchback.marker (
+    side text not null,
+    purpose text not null,
+    n bigint not null,
+    at timestamptz not null,
+    next_xid bigint,
+    running integer,
+    detail text,
+    primary key (side, purpose)
+) with (fillfactor = 50);
+
+create or replace function switchback.is_local(name text) returns boolean language sql stable as $$
+    select exists (
+        select from switchback.state s, pg_catalog.unnest(s.local_tables) pattern
+        where name operator(pg_catalog.~~) pg_catalog.replace(
+            pg_catalog.regexp_replace(
+                case when pg_catalog.strpos(pattern, '.') operator(pg_catalog.>) 0 then pattern
+                     else pg_catalog.concat('*.', pattern) end,
+                '([\\%_])', '\\\1', 'g'),
+            '*', '%'))
+$$;
+
+create or replace view switchback.managed_table as
+    select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) as name, c.relkind = 'r' as leaf
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.relkind in ('r', 'p') and c.relpersistence = 'p'
+      and n.nspname not in ('pg_catalog', 'information_schema', 'switchback') and n.nspname !~ '^pg_'
+      and not exists (select from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
+                        and d.deptype = 'e')
+      and not switchback.is_local(pg_catalog.format('%s.%s', n.nspname, c.relname));
+
+create or replace view switchback.managed_sequence as
+    select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) as name
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where c.relkind = 'S' and c.relpersistence <> 't'
+      and n.nspname not in ('pg_catalog', 'information_schema', 'switchback') and n.nspname !~ '^pg_'
+      and not exists (select from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
+                        and d.deptype = 'e')
+      and not switchback.is_local(pg_catalog.format('%s.%s', n.nspname, c.relname))
+      and not exists (select from pg_catalog.pg_depend d
+                      join pg_catalog.pg_class t on t.oid = d.refobjid
+                      join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+                      where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
+                        and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.deptype in ('a', 'i')
+                        and switchback.is_local(pg_catalog.format('%s.%s', tn.nspname, t.relname)));
+
+create or replace function switchback.leaves() returns text[] language sql stable as $$
+    select coalesce(pg_catalog.array_agg(name order by name collate pg_catalog."C"), '{}')
+    from switchback.managed_table where leaf
+$$;
+
+-- The first difference between what should be one set: managed tables, fence triggers, publication, subscription.
+create or replace function switchback.table_fault() returns text language plpgsql stable
+set search_path = pg_catalog, pg_temp as $$
+declare
+    me text;
+    peer text;
+    fault text;
+begin
+    select side, case side when 'blue' then 'green' else 'blue' end into me, peer from switchback.state;
+    with managed as materialized (select oid, name, leaf from switchback.managed_table),
+    fenced as materialized (select tgrelid as oid from pg_trigger where tgname = '!switchback_fence'),
+    published as materialized (
+        select r.prrelid as oid from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+        where p.pubname = 'switchback_' || me and r.prrelid <> 'switchback.marker'::regclass),
+    subscribed as materialized (
+        select r.srrelid as oid, r.srsubstate as state
+        from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid
+        where s.subname = 'switchback_from_' || peer and r.srrelid <> 'switchback.marker'::regclass
+          and s.subdbid = (select oid from pg_database where datname = current_database()))
+    select difference into fault from (
+        select 1 as rank, format('table %s has no fence trigger', name) as difference
+        from managed m where not exists (select from fenced f where f.oid = m.oid)
+        union all
+        select 2, format('table %s is not in publication switchback_%s', name, me)
+        from managed m where leaf and not exists (select from published p where p.oid = m.oid)
+        union all
+        select 3, format('table %s is not in subscription switchback_from_%s', name, peer)
+        from managed m where leaf and not exists (select from subscribed s where s.oid = m.oid)
+        union all
+        select 4, format('table %s is published but not managed', p.oid::regclass)
+        from published p where not exists (select from managed m where m.leaf and m.oid = p.oid)
+        union all
+        select 5, format('table %s is subscribed but not managed', s.oid::regclass)
+        from subscribed s where not exists (select from managed m where m.leaf and m.oid = s.oid)
+        union all
+        select 6, format('table %s is still being copied (state %s)', s.oid::regclass, s.state)
+        from subscribed s where s.state <> 'r'
+        union all
+        select 7, format('table %s has a fence trigger but is not managed', f.oid::regclass)
+        from fenced f where not exists (select from managed m where m.oid = f.oid)
+    ) differences order by rank, difference limit 1;
+    return fault;
+end $$;
+
+-- --- fence ---
+
+create or replace function switchback.fence() returns trigger language plpgsql as $$
+begin
+    raise exception using errcode = '25006',
+        message = pg_catalog.format('cannot write to table %I.%I: switchback has fenced this side',
+                                    tg_table_schema, tg_table_name),
+        hint = 'The other side of the pair takes the writes.';
+end $$;
+
+create or replace function switchback.set_fences(up boolean) returns bigint language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    fenced oid;
+    altered bigint := 0;
+begin
+    for fenced in select tgrelid from pg_trigger
+                  where tgname = '!switchback_fence' and tgenabled <> case when up then 'O' else 'D' end::"char"
+                  order by tgrelid loop
+        execute format('alter table %s %s trigger "!switchback_fence"', fenced::regclass,
+                       case when up then 'enable' else 'disable' end);
+        altered := altered + 1;
+    end loop;
+    return altered;
+end $$;
+
+create or replace function switchback.is_fenced() returns boolean language sql stable as $$
+    select coalesce((select s.standing operator(pg_catalog.<>) 'active' or s.fenced_for is not null
+                     from switchback.state s), false)
+$$;
+
+-- A transaction for each table: its lock is held for a moment, though the application writes all the while.
+create or replace procedure switchback.install_fences(inout created bigint, inout dropped bigint,
+                                                      inout altered bigint)
+language plpgsql as $$
+declare
+    target oid;
+    command text;
+begin
+    for target in select m.oid from switchback.managed_table m
+                  where not exists (select from pg_catalog.pg_trigger t
+                                    where t.tgrelid = m.oid and t.tgname = '!switchback_fence') loop
+        execute pg_catalog.format(
+            'create trigger "!switchback_fence" before insert or update or delete or truncate on %s '
+            'for each statement execute function switchback.fence()', target::pg_catalog.regclass);
+        if not switchback.is_fenced() then
+            execute pg_catalog.format('alter table %s disable trigger "!switchback_fence"',
+                                      target::pg_catalog.regclass);
+        end if;
+        created := created + 1;
+        commit;
+    end loop;
+    for target in select t.tgrelid from pg_catalog.pg_trigger t
+                  where t.tgname = '!switchback_fence'
+                    and not exists (select from switchback.managed_table m where m.oid = t.tgrelid) loop
+        execute pg_catalog.format('drop trigger "!switchback_fence" on %s', target::pg_catalog.regclass);
+        dropped := dropped + 1;
+        commit;
+    end loop;
+    altered := switchback.set_fences(switchback.is_fenced());
+end $$;
+
+-- DDL isn't replicated: on a fenced side only the manager and the migrators may issue it.
+create or replace function switchback.refuse_ddl() returns event_trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+declare
+    s switchback.state;
+begin
+    select * into s from switchback.state;
+    if not found or (s.standing = 'active' and s.fenced_for is null) or session_user = s.manager
+       or session_user::text = any (s.migrators) or current_setting('role') = any (s.migrators) then
+        return;
+    end if;
+    raise exception using errcode = '25006', message = format('cannot run %s: switchback has fenced this side', tg_tag),
+        hint = 'The other side of the pair is active. Roles in `migrators` may change the schema here.';
+end $$;
+
+-- ENABLE TRIGGER ALL would fence the active side, DISABLE TRIGGER ALL open the standby.
+create or replace function switchback.restore_fences() returns event_trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+declare
+    fenced oid;
+    up boolean := switchback.is_fenced();
+begin
+    for fenced in
+        select t.tgrelid from pg_trigger t
+        where t.tgname = '!switchback_fence' and t.tgenabled <> case when up then 'O' else 'D' end::"char"
+          and t.tgrelid in (
+              select c.objid from pg_event_trigger_ddl_commands() c where c.classid = 'pg_class'::regclass
+              union all
+              select p.relid from pg_event_trigger_ddl_commands() c, pg_partition_tree(c.objid::regclass) p
+              where c.classid = 'pg_class'::regclass) loop
+        execute format('alter table %s %s trigger "!switchback_fence"', fenced::regclass,
+                       case when up then 'enable' else 'disable' end);
+    end loop;
+end $$;
+
+do $$
+begin
+    if not exists (select from pg_catalog.pg_event_trigger where evtname = 'switchback_refuse_ddl') then
+        create event trigger switchback_refuse_ddl on ddl_command_start execute function switchback.refuse_ddl();
+    end if;
+    if not exists (select from pg_catalog.pg_event_trigger where evtname = 'switchback_restore_fences') then
+        create event trigger switchback_restore_fences on ddl_command_end when tag in ('ALTER TABLE')
+            execute function switchback.restore_fences();
+    end if;
+end $$;
+
+-- --- ownership ---
+
+create or replace function switchback.stale(s switchback.state, message text) returns void language plpgsql as $$
+begin
+    raise exception using errcode = 'SB001', message = message, constraint = s.owner::text,
+        detail = pg_catalog.format('owner %s, epoch %s, %s, fenced for %s', s.owner, s.epoch, s.standing, s.fenced_for);
+end $$;
+
+-- Every writing transaction of ours begins here: from now to its end nobody else changes the state.
+create or replace function switchback.claim(claimed_owner bigint) returns switchback.state language plpgsql as $$
+declare
+    s switchback.state;
+begin
+    if pg_catalog.current_setting('session_replication_role') <> 'replica' then
+        raise exception using errcode = 'SB005', message = 'the manager may not set session_replication_role',
+            hint = 'Make the manager a superuser on both sides.';
+    end if;
+    select * into s from switchback.state for update;
+    if not found then
+        raise exception using errcode = 'SB003', message = 'switchback.state has no row',
+            hint = 'run: switchback prepare';
+    end if;
+    if s.owner <> claimed_owner then
+        perform switchback.stale(s, pg_catalog.format('owned by controller %s, not %s', s.owner, claimed_owner));
+    end if;
+    return s;
+end $$;
+
+-- --- markers ---
+
+create or replace function switchback.mark(s switchback.state, for_purpose text, at_n bigint, with_detail text)
+returns void language plpgsql as $$
+declare
+    written bigint;
+begin
+    insert into switchback.marker as m (side, purpose, n, at, detail)
+    values (s.side, for_purpose, at_n, pg_catalog.clock_timestamp(), with_detail)
+    on conflict (side, purpose) do update set n = at_n, at = excluded.at, detail = excluded.detail
+        where m.n <= at_n
+    returning m.n into written;
+    if written is null then
+        perform switchback.stale(s, pg_catalog.format('a later marker than %s stands', at_n));
+    end if;
+end $$;
+
+-- running: transactions under way with an id. None committed after this marker has another id than these or one
+-- given out later, so that next_xid + running bounds what a lost side can have lost.
+create or replace function switchback.beat(claimed_owner bigint, claimed_epoch bigint, for_purpose text,
+                                           out written_n bigint, out written_at timestamptz, out given_xid bigint,
+                                           out open_xids integer)
+language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+    now_open pg_catalog.pg_snapshot := pg_catalog.pg_current_snapshot();
+begin
+    if s.standing <> 'active' or s.fenced_for is not null or s.epoch <> coalesce(claimed_epoch, s.epoch) then
+        perform switchback.stale(s, pg_catalog.format('not active at epoch %s', claimed_epoch));
+    end if;
+    given_xid := pg_catalog.pg_snapshot_xmax(now_open)::text::bigint;
+    open_xids := (select pg_catalog.count(*) from pg_catalog.pg_snapshot_xip(now_open));
+    insert into switchback.marker as m (side, purpose, n, at, next_xid, running)
+    values (s.side, for_purpose, 1, pg_catalog.clock_timestamp(), given_xid, open_xids)
+    on conflict (side, purpose) do update
+        set n = m.n + 1, at = excluded.at, next_xid = excluded.next_xid, running = excluded.running
+    returning m.n, m.at into written_n, written_at;
+end $$;
+
+-- --- the standing sample ---
+
+-- The worker of the stream that comes in here. 13 and 14 count no errors: there a failing worker is known by its
+-- pid, which changes with each start.
+create or replace function switchback.stream_in(peer text, out enabled boolean, out worker integer, out errors bigint)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    stream oid;
+    version integer := current_setting('server_version_num')::integer;
+begin
+    select s.oid, s.subenabled into stream, enabled from pg_subscription s
+    where s.subname = 'switchback_from_' || peer
+      and s.subdbid = (select d.oid from pg_database d where d.datname = current_database());
+    errors := 0;
+    if version >= 160000 then
+        select w.pid into worker from pg_stat_subscription w
+        where w.subid = stream and w.relid is null and w.leader_pid is null;
+    else
+        select w.pid into worker from pg_stat_subscription w where w.subid = stream and w.relid is null;
+    end if;
+    if version >= 150000 then
+        select e.apply_error_count + e.sync_error_count into errors from pg_stat_subscription_stats e
+        where e.subid = stream;
+    end if;
+end $$;
+
+-- The slot that feeds the other side: how far behind its subscriber is, and whether it still has its WAL.
+create or replace function switchback.stream_out(slot text, out there boolean, out streaming boolean,
+                                                 out behind bigint, out status text, out safe bigint)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    select true, coalesce(r.state = 'streaming', false),
+           greatest(pg_current_wal_lsn() - coalesce(r.replay_lsn, k.confirmed_flush_lsn), 0)::bigint,
+           k.wal_status, k.safe_wal_size
+    into there, streaming, behind, status, safe
+    from pg_replication_slots k left join pg_stat_replication r on r.pid = k.active_pid
+    where k.slot_name = slot;
+    there := coalesce(there, false);
+end $$;
+
+-- Fences and table sets, once a second.
+create or replace function switchback.standing_check(out tables bigint, out fences_up bigint, out fault text,
+                                                     out leaves text)
+language sql stable as $$
+    select (select pg_catalog.count(*) from switchback.managed_table),
+           (select pg_catalog.count(*) from pg_catalog.pg_trigger t
+            where t.tgname operator(pg_catalog.=) '!switchback_fence' and t.tgenabled operator(pg_catalog.=) 'O'),
+           switchback.table_fault(), pg_catalog.md5(switchback.leaves()::text)
+$$;
+
+-- --- the flip, on the source ---
+
+-- Phase 4, the locks: writers in flight are waited for, later ones refused. With the locks held no table can
+-- appear or vanish unseen: the sets are compared here.
+create or replace function switchback.raise_fence(claimed_owner bigint, claimed_epoch bigint, flip bigint,
+                                                  peer_leaves text[])
+returns void language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+    mine text[];
+    fault text;
+begin
+    if s.standing <> 'active' or s.epoch <> claimed_epoch or coalesce(s.fenced_for, flip) <> flip
+       or s.aborted >= flip then
+        perform switchback.stale(s, pg_catalog.format('can''t be fenced for flip %s', flip));
+    end if;
+    perform switchback.no_prepared_transactions();
+    perform switchback.set_fences(true);
+    fault := switchback.table_fault();
+    if fault is null then
+        mine := switchback.leaves();
+        if mine <> peer_leaves then
+            fault := pg_catalog.format('table %s stands on one side only', (
+                select name from (select pg_catalog.unnest(mine) union all select pg_catalog.unnest(peer_leaves)) u(name)
+                group by name having pg_catalog.count(*) = 1 order by name limit 1));
+        end if;
+    end if;
+    if fault is not null then
+        raise exception using errcode = 'SB003', message = fault,
+            hint = 'run: switchback prepare, or name the table in local_tables';
+    end if;
+    update switchback.state set fenced_for = flip;
+    perform switchback.mark(s, 'flip', flip, null);
+end $$;
+
+create or replace function switchback.no_prepared_transactions() returns void language plpgsql as $$
+declare
+    prepared text;
+begin
+    select gid into prepared from pg_catalog.pg_prepared_xacts
+    where database = pg_catalog.current_database() order by pg_catalog.pg_prepared_xacts.prepared limit 1;
+    if prepared is not null then
+        raise exception using errcode = 'SB005', message = pg_catalog.format('transaction %L is prepared', prepared),
+            hint = 'Commit or roll it back: COMMIT PREPARED passes every fence.';
+    end if;
+end $$;
+
+-- Ends foreign client backends in this database: all but ours (pids) and other manager sessions.
+create or replace function switchback.end_foreign(ours integer[]) returns bigint language sql volatile as $$
+    select pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) from pg_catalog.pg_stat_activity a
+    where a.datname operator(pg_catalog.=) pg_catalog.current_database()
+      and a.backend_type operator(pg_catalog.=) 'client backend'
+      and a.pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid() and a.pid operator(pg_catalog.<>) all (ours)
+      and not (a.usename operator(pg_catalog.=) session_user
+               and a.application_name operator(pg_catalog.~~) 'switchback %')
+$$;
+
+-- After the fence is committed: foreign sessions ended, no transaction under way; then nothing changes any more, and
+-- the sequences (nextval passes the fence) can be read. They travel in the closing marker.
+create or replace function switchback.seal(claimed_owner bigint, flip bigint, ours integer[], patience interval)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    s switchback.state;
+    until timestamptz := clock_timestamp() + patience;
+    who text;
+begin
+    loop
+        perform pg_stat_clear_snapshot();
+        perform switchback.end_foreign(ours);
+        perform pg_stat_clear_snapshot();
+        select format('backend %s (%s, %s)', pid, coalesce(usename, backend_type), coalesce(nullif(application_name, ''), '?'))
+        into who from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()
+          and ((backend_xid is not null and backend_type <> 'walsender' and backend_type <> 'autovacuum worker'
+                and backend_type not like 'logical replication%')
+               or (backend_type = 'client backend' and pid <> all (ours)
+                   and not (usename = session_user and application_name like 'switchback %')))
+        limit 1;
+        exit when who is null;
+        if clock_timestamp() > until then
+            raise exception using errcode = 'SB005', message = format('%s did not end its transaction in time', who);
+        end if;
+        perform pg_sleep(0.001);
+    end loop;
+    s := switchback.claim(claimed_owner);
+    if s.fenced_for is distinct from flip then
+        perform switchback.stale(s, format('not fenced for flip %s', flip));
+    end if;
+    perform switchback.no_prepared_transactions();
+    select name into who from switchback.managed_table m
+    where not exists (select from pg_trigger t
+                      where t.tgrelid = m.oid and t.tgname = '!switchback_fence' and t.tgenabled = 'O')
+    limit 1;
+    if who is not null then
+        raise exception using errcode = 'SB003', message = format('table %s came while the fence went up', who),
+            hint = 'run: switchback prepare';
+    end if;
+    perform switchback.mark(s, 'sequences', flip, switchback.sequences()::text);
+end $$;
+
+-- [["public.orders_id_seq", 42, true], ...]: name, last value, is_called. The function that gives the values at once
+-- keeps silent about is_called = false: those are read one by one.
+create or replace function switchback.sequences() returns jsonb language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    unread text;
+    uncalled text[];
+    value bigint;
+    called boolean;
+    called_ones jsonb;
+    others jsonb := '[]';
+begin
+    with s as materialized (select name, oid from switchback.managed_sequence),
+    v as materialized (select name, pg_sequence_last_value(oid) as last from s)
+    select coalesce(jsonb_agg(jsonb_build_array(name, last, true)) filter (where last is not null), '[]'),
+           array_agg(name) filter (where last is null)
+    into called_ones, uncalled from v;
+    foreach unread in array coalesce(uncalled, '{}') loop
+        execute format('select last_value, is_called from %s', unread) into value, called;
+        others := others || jsonb_build_array(jsonb_build_array(unread, value, called));
+    end loop;
+    return called_ones || others;
+end $$;
+
+create or replace function switchback.set_sequences(wanted jsonb) returns void language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    missing text;
+begin
+    select w ->> 0 into missing from jsonb_array_elements(wanted) w where to_regclass(w ->> 0) is null limit 1;
+    if missing is not null then
+        raise exception using errcode = 'SB003', message = format('sequence %s is missing on this side', missing),
+            hint = 'run: switchback prepare';
+    end if;
+    perform setval((w ->> 0)::regclass, (w ->> 1)::bigint, (w ->> 2)::boolean)
+    from jsonb_array_elements(wanted) w
+    where not (w ->> 2)::boolean or pg_sequence_last_value((w ->> 0)::regclass) is distinct from (w ->> 1)::bigint;
+end $$;
+
+-- Undo before commit: the source goes on as if nothing had been.
+create or replace function switchback.lower_fence(claimed_owner bigint, claimed_epoch bigint, flip bigint)
+returns void language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+begin
+    if s.standing <> 'active' or s.epoch <> claimed_epoch or coalesce(s.fenced_for, flip) <> flip then
+        perform switchback.stale(s, pg_catalog.format('can''t undo flip %s', flip));
+    end if;
+    perform switchback.set_fences(false);
+    update switchback.state set fenced_for = null, aborted = greatest(s.aborted, flip);
+end $$;
+
+-- After commit, before released: back to the source, at an epoch above the target's.
+create or replace function switchback.reopen(claimed_owner bigint, claimed_epoch bigint, flip bigint)
+returns void language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+begin
+    if s.standing = 'active' and s.epoch = claimed_epoch + 2 and s.fenced_for is null then
+        return;
+    end if;
+    if s.standing <> 'active' or s.epoch <> claimed_epoch or s.fenced_for is distinct from flip then
+        perform switchback.stale(s, pg_catalog.format('can''t reopen after flip %s', flip));
+    end if;
+    perform switchback.set_fences(false);
+    update switchback.state set fenced_for = null, epoch = claimed_epoch + 2, aborted = greatest(s.aborted, flip);
+end $$;
+
+-- Phase 11: this side becomes the standby that receives what the other one did from start on. The origin can be
+-- moved backwards silently, so it never is.
+create or replace function switchback.follow(claimed_owner bigint, claimed_epoch bigint, flip bigint,
+                                             start pg_catalog.pg_lsn)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+    peer text := case s.side when 'blue' then 'green' else 'blue' end;
+    stream pg_subscription;
+begin
+    if not (s.standing = 'standby' and s.epoch = claimed_epoch + 1)
+       and not (s.standing = 'active' and s.epoch = claimed_epoch and coalesce(s.fenced_for, 0) = flip) then
+        perform switchback.stale(s, format('can''t follow after flip %s', flip));
+    end if;
+    select * into stream from pg_subscription
+    where subname = 'switchback_from_' || peer and subdbid = (select oid from pg_database where datname = current_database());
+    if not found then
+        raise exception using errcode = 'SB003', message = format('subscription switchback_from_%s is missing', peer),
+            hint = 'run: switchback prepare';
+    end if;
+    if not stream.subenabled then
+        if coalesce(pg_replication_origin_progress('pg_' || stream.oid, false), '0/0') < start then
+            perform pg_replication_origin_advance('pg_' || stream.oid, start);
+        end if;
+        execute format('alter subscription %I enable', stream.subname);
+    end if;
+    update switchback.state set standing = 'standby', epoch = claimed_epoch + 1, fenced_for = null;
+    perform pg_logical_emit_message(true, 'switchback', 'follow');
+end $$;
+
+-- --- the flip, on the target ---
+
+-- Phase 6. Its caller leaves the transaction open: COMMIT opens this side. Returns L; NULL if this flip has
+-- opened it already.
+create or replace function switchback.make_ready(claimed_owner bigint, claimed_epoch bigint, flip bigint,
+                                                 slot text)
+returns pg_catalog.pg_lsn language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+    peer text := case s.side when 'blue' then 'green' else 'blue' end;
+    closing switchback.marker;
+    way_back pg_replication_slots;
+    start pg_lsn;
+begin
+    if s.standing = 'active' and s.epoch = claimed_epoch + 1 and s.opened_for = flip then
+        return null;
+    end if;
+    if s.standing <> 'standby' or s.epoch <> claimed_epoch then
+        perform switchback.stale(s, format('can''t be opened for flip %s at epoch %s', flip, claimed_epoch));
+    end if;
+    select * into closing from switchback.marker where side = peer and purpose = 'sequences';
+    if not found or closing.n < flip then
+        raise exception using errcode = 'SB002', message = format('the closing marker of flip %s isn''t here', flip);
+    elsif closing.n > flip then
+        perform switchback.stale(s, format('the closing marker of flip %s is here', closing.n));
+    end if;
+    select * into way_back from pg_replication_slots where slot_name = slot;
+    if not found or way_back.wal_status not in ('reserved', 'extended') then
+        raise exception using errcode = 'SB003',
+            message = format('slot %s, the way back, is %s', slot, coalesce(way_back.wal_status, 'missing')),
+            hint = 'run: switchback prepare';
+    end if;
+    perform switchback.set_sequences(closing.detail::jsonb);
+    execute format('alter subscription %I disable', 'switchback_from_' || peer);
+    perform switchback.set_fences(false);
+    start := pg_current_wal_insert_lsn();
+    if way_back.confirmed_flush_lsn > start then
+        raise exception using errcode = 'SB003', message = format('slot %s is ahead of this side', slot),
+            hint = 'run: switchback prepare';
+    end if;
+    update switchback.state set standing = 'active', epoch = claimed_epoch + 1, fenced_for = null, opened_for = flip,
+        start_lsn = start;
+    return start;
+end $$;
+
+-- --- a side that comes back ---
+
+-- Fences a side whose epoch the pair has left behind. Says what is to do next: 'nothing', 'turn' (a flip's source
+-- that waits for phase 11) or 'compare' (it was open: does it hold more than it sent?).
+create or replace function switchback.fence_left_behind(claimed_owner bigint, pair_epoch bigint) returns text
+language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+begin
+    if s.epoch > pair_epoch or (s.epoch = pair_epoch and s.standing = 'active') then
+        raise exception using errcode = 'SB004',
+            message = pg_catalog.format('this side is %s at epoch %s, and so is the pair at %s', s.standing, s.epoch, pair_epoch);
+    end if;
+    perform switchback.set_fences(true);
+    if s.standing = 'standby' then
+        return 'nothing';
+    elsif s.fenced_for is not null and s.epoch = pair_epoch - 1 then
+        return 'turn';
+    end if;
+    update switchback.state set standing = 'diverged', fenced_for = null;
+    return 'compare';
+end $$;
+
+-- Does the slot hold changes of published tables, other than markers, after this side was opened? Looks at no more
+-- than `most` changes: beyond that the answer is yes.
+create or replace function switchback.holds_more(slot text, most integer) returns boolean language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    opened pg_lsn := (select start_lsn from switchback.state);
+    marker bigint := 'switchback.marker'::regclass::oid::bigint;
+    seen bigint;
+    more bigint;
+begin
+    if opened is null then
+        return true;
+    end if;
+    select count(*), count(*) filter (
+        where lsn >= opened and get_byte(data, 0) in (73, 85, 68, 84)   -- I, U, D, T
+          and not (get_byte(data, 0) <> 84
+                   and (get_byte(data, 1)::bigint << 24) + (get_byte(data, 2) << 16) + (get_byte(data, 3) << 8)
+                       + get_byte(data, 4) = marker))
+    into seen, more
+    from pg_logical_slot_peek_binary_changes(slot, null, most, 'proto_version', '1', 'publication_names',
+                                             'switchback_' || (select side from switchback.state));
+    return more > 0 or seen >= most;
+end $$;
+
+-- It holds nothing more: it becomes the standby again, and its stream goes on where it stopped.
+create or replace function switchback.rejoin_unchanged(claimed_owner bigint, pair_epoch bigint) returns void
+language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+begin
+    if s.standing <> 'diverged' or s.epoch >= pair_epoch then
+        perform switchback.stale(s, 'can''t rejoin');
+    end if;
+    update switchback.state set standing = 'standby', epoch = pair_epoch, fenced_for = null;
+    execute pg_catalog.format('alter subscription %I enable',
+                              'switchback_from_' || case s.side when 'blue' then 'green' else 'blue' end);
+end $$;
