@@ -68,7 +68,7 @@ struct flip_facts {
 
 struct flip_request {
     enum flip_action_kind kind;
-    uint64_t ticket;     /* 0: no answer is expected */
+    uint64_t ticket;     /* 0: no answer is expected. ABANDON: of a request whose answer nobody wants */
     uint64_t flip;       /* that it serves; 0: none */
     enum side side;      /* PROBE: from. ROUTE, ACTIVE, SWAP, ARM: to. FENCE_ON_CONTACT: whom */
     uint64_t epoch;      /* ROUTE, ACTIVE, SWAP, ARM, FENCE_ON_CONTACT */
@@ -76,10 +76,10 @@ struct flip_request {
     bool refuse;         /* HOLD, EXPIRE: at the deadline clients get 57P03; else they go on where they are */
     int64_t deadline_us; /* monotonic, by which the world must have answered; HOLD, EXPIRE: of the hold */
     struct record row;   /* JOURNAL*: what to write */
-    enum flip_phase phase;       /* PHASE: which begins; hooks: SWITCHBACK_PHASE */
-    enum flip_outcome outcome;   /* FINISHED */
-    struct error error;          /* FINISHED, ALARM: why; code NONE if it went well */
-    struct flip_story *finished; /* FINISHED: the whole story, valid during the call */
+    enum flip_phase phase;          /* PHASE: which begins; hooks: SWITCHBACK_PHASE */
+    enum flip_outcome outcome;      /* FINISHED */
+    struct error error;             /* FINISHED, ALARM: why; code NONE if it went well */
+    const struct flip_story *story; /* FINISHED: the whole story, valid during the call */
 };
 
 /* The runner emits through this, in order; the world must not call back into the runner from inside it. */
@@ -91,7 +91,7 @@ struct flip_port {
 /* --- events */
 
 enum flip_event_kind {
-    FLIP_EVENT_RECOVER,     /* the daemon starts; `view` is the journal's */
+    FLIP_EVENT_RECOVER,     /* the daemon starts; `history` is the journal's, `side` settings' initial */
     FLIP_EVENT_START,       /* `spec`: begin a flip (after flip_may_start) */
     FLIP_EVENT_DONE,        /* answers to a ticket */
     FLIP_EVENT_FAILED,      /*   `error`; `uncertain`: it may have happened all the same */
@@ -119,7 +119,7 @@ struct flip_counts {
 struct flip_event {
     enum flip_event_kind kind;
     int64_t now_us;  /* monotonic */
-    int64_t wall_us; /* for RECOVER: how long the watch has run */
+    int64_t wall_us; /* for what people read, and how long a watch has run before a restart */
     uint64_t ticket;
     bool uncertain;
     struct error error;
@@ -128,7 +128,7 @@ struct flip_event {
     uint64_t epoch;
     const struct flip_spec *spec;
     const struct flip_facts *facts;
-    const struct flip_history *view;
+    const struct flip_history *history;
     const struct flip_options *options; /* RECOVER, START */
 };
 

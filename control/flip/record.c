@@ -320,19 +320,19 @@ bool record_decode(const char *line, struct record *row, struct error *error)
 /* --- meaning ---------------------------------------------------------------------------------------------
  */
 
-void flip_history_init(struct flip_history *view)
+void flip_history_init(struct flip_history *history)
 {
-    memset(view, 0, sizeof *view);
+    memset(history, 0, sizeof *history);
 }
 
-static void settle(struct flip_history *view, const struct record *row)
+static void settle(struct flip_history *history, const struct record *row)
 {
-    if (!view->known || view->active != row->side) {
-        view->active_since_us = row->time_us;
+    if (!history->known || history->active != row->side) {
+        history->active_since_us = row->time_us;
     }
-    view->known = true;
-    view->active = row->side;
-    view->epoch = row->epoch;
+    history->known = true;
+    history->active = row->side;
+    history->epoch = row->epoch;
 }
 
 static void begin(struct flip_story *flip, const struct record *row)
@@ -397,6 +397,7 @@ void flip_story_fold(struct flip_story *flip, const struct record *row)
     case RECORD_RELEASED:
         flip->phase = FLIP_PHASE_RELEASE;
         flip->released = true;
+        flip->ended_us = row->time_us;
         break;
     case RECORD_END:
         end(flip, row);
@@ -411,36 +412,42 @@ bool flip_story_running(const struct flip_story *flip)
     return flip->flip != 0 && flip->outcome == FLIP_OUTCOME_NONE;
 }
 
-void flip_history_fold(struct flip_history *view, const struct record *row)
+void flip_history_fold(struct flip_history *history, const struct record *row)
 {
-    view->rows++;
-    if (row->flip > view->last_flip) {
-        view->last_flip = row->flip;
+    history->rows++;
+    if (row->flip > history->last_flip) {
+        history->last_flip = row->flip;
     }
-    if (row->kind == RECORD_BEGIN || row->flip == view->flip.flip) {
-        flip_story_fold(&view->flip, row);
+    if (row->kind == RECORD_BEGIN || row->flip == history->flip.flip) {
+        flip_story_fold(&history->flip, row);
     }
     if (row->kind != RECORD_BEGIN) {
-        flip_story_fold(&view->done, row);
+        flip_story_fold(&history->done, row);
     }
     switch (row->kind) {
     case RECORD_STEADY:
-        settle(view, row);
+        settle(history, row);
+        history->watching = false;
+        history->finalized = false;
+        break;
+    case RECORD_RELEASED: /* from here only forward: the row at the end adds nothing but figures */
+        settle(history, row);
+        history->done = history->flip;
+        history->watching = history->flip.kind == FLIP_KIND_CUTOVER;
+        history->finalized = false;
         break;
     case RECORD_END:
-        settle(view, row);
+        settle(history, row);
         if (row->outcome == FLIP_OUTCOME_DONE) {
-            view->done = view->flip;
-            view->watching = view->flip.kind == FLIP_KIND_CUTOVER;
-            view->finalized = false;
+            history->done = history->flip;
         }
         break;
     case RECORD_WATCH_END:
-        view->watching = false;
+        history->watching = false;
         break;
     case RECORD_FINALIZED:
-        view->watching = false;
-        view->finalized = true;
+        history->watching = false;
+        history->finalized = true;
         break;
     default:
         break;

@@ -118,8 +118,8 @@ struct flip_history {
 };
 
 /* Rows must come in order. */
-void flip_history_init(struct flip_history *view);
-void flip_history_fold(struct flip_history *view, const struct record *row);
+void flip_history_init(struct flip_history *history);
+void flip_history_fold(struct flip_history *history, const struct record *row);
 
 /* The same for one flip: BEGIN starts it anew, rows of other flips are passed over (but a flip-back that ends
  * well marks the cutover that it took back). */

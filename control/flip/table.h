@@ -75,6 +75,7 @@ enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2 }; /* bits: a ro
     X(FLIP_ACTION_ACTIVE, "active")                                                                          \
     X(FLIP_ACTION_WATCH, "watch")                                                                            \
     X(FLIP_ACTION_JOURNAL, "journal")                                                                        \
+    X(FLIP_ACTION_ABANDON, "abandon")                                                                        \
     X(FLIP_ACTION_PHASE, "phase")                                                                            \
     X(FLIP_ACTION_ALARM, "alarm")                                                                            \
     X(FLIP_ACTION_FINISHED, "finished")

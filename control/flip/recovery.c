@@ -1,0 +1,257 @@
+#include "control/flip/recovery.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static void decide(struct recovery *recovery, enum recovery_verdict verdict)
+{
+    recovery->verdict = verdict;
+}
+
+static void decide_steady(struct recovery *recovery, enum side active, uint64_t epoch)
+{
+    recovery->active = active;
+    recovery->epoch = epoch;
+    decide(recovery, RECOVERY_STEADY);
+}
+
+static bool prepared(const struct flip_side_facts *facts)
+{
+    return facts->reachable && facts->installed > 0;
+}
+
+/* --- a flip that the journal knows to be under way */
+
+static void take_spec(struct flip_spec *spec, const struct flip_story *story)
+{
+    *spec = (struct flip_spec){.id = story->flip,
+                               .kind = story->kind,
+                               .source = story->source,
+                               .epoch = story->epoch,
+                               .automatic = story->automatic,
+                               .of = story->of};
+    memcpy(spec->key, story->key, sizeof spec->key);
+}
+
+static void undecided_ahead(struct recovery *recovery, const struct flip_spec *spec, uint64_t epoch,
+                            const char *journal_says)
+{
+    const char *target = side_name(side_other(spec->source));
+    decide(recovery, RECOVERY_UNDECIDED);
+    error_set(&recovery->why, ERROR_UNDECIDED,
+              "flip %" PRIu64 ": %s is at epoch %" PRIu64
+              ", but %s (was the state directory restored from an "
+              "older copy, or a cluster?)",
+              spec->id, target, epoch, journal_says);
+    error_remedy(
+        &recovery->why,
+        "compare switchback.state on both sides; the side whose data is to stay must be the active one");
+}
+
+static void decide_committed(struct recovery *recovery, const struct flip_side_facts *source,
+                             const struct flip_side_facts *target)
+{
+    const struct flip_spec *spec = &recovery->spec;
+    const bool target_open = prepared(target) && target->epoch_max == spec->epoch + 1;
+    if (!source->reachable) {
+        if (target_open) { /* open is only sent while the flip stands, and taken back only in the journal */
+            decide(recovery, RECOVERY_FORWARD);
+            return;
+        }
+        decide(recovery, RECOVERY_WAIT);
+        error_set(&recovery->why, ERROR_UNDECIDED,
+                  "flip %" PRIu64
+                  " was committed; only %s knows whether it was undone, and it can't be reached",
+                  spec->id, side_name(spec->source));
+        error_remedy(&recovery->why, "bring %s back; the flip then ends by itself", side_name(spec->source));
+        return;
+    }
+    if (source->fenced_for == spec->id && source->epoch_max == spec->epoch) {
+        decide(recovery, RECOVERY_FORWARD);
+    } else if (source->epoch_max == spec->epoch + 2) {
+        decide(recovery, RECOVERY_BACK);
+    } else if (target_open && target->epoch_min == target->epoch_max && source->active == 0) {
+        decide(recovery, RECOVERY_FORWARD); /* turned already: the source is its standby */
+    } else if (source->aborted == spec->id && !target_open) {
+        decide(recovery, RECOVERY_UNDO);
+    } else {
+        undecided_ahead(recovery, spec, target->epoch_max,
+                        "the source carries neither its fence nor its undoing");
+    }
+}
+
+static void decide_running(const struct flip_story *story, const struct flip_facts *facts,
+                           struct recovery *recovery)
+{
+    const struct flip_side_facts *source = &facts->sides[story->source];
+    const struct flip_side_facts *target = &facts->sides[side_other(story->source)];
+    take_spec(&recovery->spec, story);
+    if (story->released) {
+        if (prepared(target) && target->epoch_max < story->epoch + 1) {
+            undecided_ahead(recovery, &recovery->spec, target->epoch_max,
+                            "the journal says that it went further");
+        } else {
+            decide(recovery, RECOVERY_FORWARD);
+        }
+    } else if (story->back) {
+        decide(recovery, RECOVERY_BACK);
+    } else if (story->committed) {
+        decide_committed(recovery, source, target);
+    } else if (prepared(target) && target->epoch_max > story->epoch) {
+        undecided_ahead(recovery, &recovery->spec, target->epoch_max, "the journal knows of no commit");
+    } else if (!story->fence_intended) {
+        decide_steady(recovery, story->source, story->epoch);
+    } else {
+        decide(recovery, RECOVERY_UNDO);
+    }
+}
+
+/* --- what the clusters say by themselves */
+
+static void wait_for(struct recovery *recovery, enum side side, const char *why)
+{
+    decide(recovery, RECOVERY_WAIT);
+    error_set(&recovery->why, ERROR_UNDECIDED, "%s can't be reached, and %s", side_name(side), why);
+    error_remedy(&recovery->why, "bring %s back; what follows then is decided by itself", side_name(side));
+}
+
+/* A side that stands fenced for a flip, as the active one: the flip is under way. */
+static bool decide_fenced(const struct flip_facts *facts, enum side source, struct recovery *recovery)
+{
+    const struct flip_side_facts *from = &facts->sides[source];
+    const struct flip_side_facts *to = &facts->sides[side_other(source)];
+    if (!prepared(from) || from->fenced_for == 0 || from->active == 0) {
+        return false;
+    }
+    recovery->spec = (struct flip_spec){
+        .id = from->fenced_for, .kind = FLIP_KIND_CUTOVER, .source = source, .epoch = from->epoch_min};
+    if (!to->reachable) {
+        wait_for(recovery, side_other(source), "it alone knows whether the flip under way was opened on it");
+    } else {
+        decide(recovery,
+               prepared(to) && to->epoch_max == from->epoch_min + 1 ? RECOVERY_FORWARD : RECOVERY_UNDO);
+    }
+    return true;
+}
+
+static void decide_two_active(const struct flip_facts *facts, struct recovery *recovery)
+{
+    const uint64_t blue = facts->sides[SIDE_BLUE].epoch_max;
+    const uint64_t green = facts->sides[SIDE_GREEN].epoch_max;
+    if (blue != green) { /* the lower one lost a flip, and is fenced on contact */
+        decide_steady(recovery, blue > green ? SIDE_BLUE : SIDE_GREEN, blue > green ? blue : green);
+        return;
+    }
+    decide(recovery, RECOVERY_UNDECIDED);
+    error_set(&recovery->why, ERROR_UNDECIDED,
+              "both sides say that they are active at epoch %" PRIu64 " and neither is fenced", blue);
+    error_remedy(&recovery->why,
+                 "find out which side took the last writes; make the other one standby by prepare");
+}
+
+static void decide_by_clusters(const struct flip_facts *facts, enum side initial, struct recovery *recovery)
+{
+    recovery->from_clusters = true;
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        if (decide_fenced(facts, (enum side)i, recovery)) {
+            return;
+        }
+    }
+    const bool blue = prepared(&facts->sides[SIDE_BLUE]) && facts->sides[SIDE_BLUE].active > 0;
+    const bool green = prepared(&facts->sides[SIDE_GREEN]) && facts->sides[SIDE_GREEN].active > 0;
+    if (blue && green) {
+        decide_two_active(facts, recovery);
+        return;
+    }
+    if (blue || green) {
+        const enum side active = blue ? SIDE_BLUE : SIDE_GREEN;
+        const struct flip_side_facts *other = &facts->sides[side_other(active)];
+        /* At its first epoch it can't have been the target of a flip that the other side took back. */
+        if (other->reachable || facts->sides[active].epoch_max <= 1) {
+            decide_steady(recovery, active, facts->sides[active].epoch_max);
+        } else {
+            wait_for(recovery, side_other(active),
+                     "without a journal it may be the active side at a later epoch");
+        }
+        return;
+    }
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        const enum side side = (enum side)i;
+        if (prepared(&facts->sides[side]) && !facts->sides[side_other(side)].reachable) {
+            wait_for(recovery, side_other(side), "the side that can is not the active one");
+            return;
+        }
+    }
+    if (prepared(&facts->sides[SIDE_BLUE]) && prepared(&facts->sides[SIDE_GREEN])) {
+        decide(recovery, RECOVERY_UNDECIDED);
+        error_set(&recovery->why, ERROR_UNDECIDED, "neither side says that it is the active one");
+        error_remedy(&recovery->why,
+                     "find out which side took the last writes; make the other standby by prepare");
+        return;
+    }
+    recovery->from_clusters = false;
+    recovery->active = initial;
+    decide(recovery, RECOVERY_UNPREPARED);
+}
+
+/* --- what the journal says is steady, unless the clusters know better */
+
+static bool clusters_know_better(const struct flip_history *history, const struct flip_facts *facts)
+{
+    const struct flip_side_facts *active = &facts->sides[history->active];
+    const struct flip_side_facts *other = &facts->sides[side_other(history->active)];
+    if (prepared(active) && (active->epoch_max > history->epoch || active->fenced_for > history->last_flip ||
+                             active->active == 0)) {
+        return true;
+    }
+    return prepared(other) && other->active > 0 && other->epoch_max > history->epoch;
+}
+
+static void decide_known(const struct flip_history *history, const struct flip_facts *facts,
+                         enum side initial, struct recovery *recovery)
+{
+    const struct flip_side_facts *active = &facts->sides[history->active];
+    if (clusters_know_better(history, facts)) {
+        decide_by_clusters(facts, initial, recovery);
+        return;
+    }
+    if (prepared(active) && active->epoch_max < history->epoch) {
+        decide(recovery, RECOVERY_UNDECIDED);
+        error_set(&recovery->why, ERROR_UNDECIDED,
+                  "%s was active at epoch %" PRIu64 " and now says %" PRIu64
+                  ": it was restored from before the last "
+                  "flip",
+                  side_name(history->active), history->epoch, active->epoch_max);
+        error_remedy(&recovery->why, "decide whose data counts; the other side must be prepared anew");
+        return;
+    }
+    decide_steady(recovery, history->active, history->epoch);
+}
+
+void recovery_decide(const struct flip_history *history, const struct flip_facts *facts, enum side initial,
+                     struct recovery *recovery)
+{
+    memset(recovery, 0, sizeof *recovery);
+    if (flip_story_running(&history->flip)) {
+        decide_running(&history->flip, facts, recovery);
+    } else if (history->known && history->epoch > 0) {
+        decide_known(history, facts, initial, recovery);
+    } else {
+        decide_by_clusters(facts, initial, recovery);
+    }
+}
+
+const char *recovery_verdict_name(enum recovery_verdict verdict)
+{
+    static const char *const names[] = {
+        [RECOVERY_UNPREPARED] = "unprepared",
+        [RECOVERY_STEADY] = "steady",
+        [RECOVERY_FORWARD] = "forward",
+        [RECOVERY_UNDO] = "undo",
+        [RECOVERY_BACK] = "back",
+        [RECOVERY_WAIT] = "wait",
+        [RECOVERY_UNDECIDED] = "undecided",
+    };
+    return names[verdict];
+}

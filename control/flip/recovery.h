@@ -1,0 +1,37 @@
+/*
+ * What a start decides: from the journal's history and the facts of both clusters, forward, back, steady, or
+ * that only time or an operator can tell. Pure; flip.md "Recovery" is its source. Called by the runner when
+ * the daemon starts and when a side that was away comes back.
+ */
+#ifndef SWITCHBACK_CONTROL_FLIP_RECOVERY_H
+#define SWITCHBACK_CONTROL_FLIP_RECOVERY_H
+
+#include "control/flip/ports.h"
+#include "control/flip/record.h"
+
+enum recovery_verdict {
+    RECOVERY_UNPREPARED, /* nothing is installed: the initial side takes traffic, nothing can flip */
+    RECOVERY_STEADY,     /* `active` at `epoch` takes traffic */
+    RECOVERY_FORWARD,    /* finish the flip: open the target, or find that it is open */
+    RECOVERY_UNDO,       /* the flip did not commit: open the source again */
+    RECOVERY_BACK,       /* it committed, was not released, and the source is to open at `epoch` + 2 */
+    RECOVERY_WAIT,     /* a side that can't be reached knows the answer; nobody is served until it is there */
+    RECOVERY_UNDECIDED /* only an operator can tell; nobody is served */
+};
+
+struct recovery {
+    enum recovery_verdict verdict;
+    enum side active; /* STEADY, UNPREPARED. Of a flip: see spec */
+    uint64_t epoch;
+    bool from_clusters;    /* the clusters knew better than the journal, which is to be told */
+    struct flip_spec spec; /* FORWARD, UNDO, BACK: of the flip */
+    struct error why;      /* WAIT, UNDECIDED: the reason, and what an operator can do */
+};
+
+void recovery_decide(const struct flip_history *history, const struct flip_facts *facts, enum side initial,
+                     struct recovery *recovery);
+
+/* The verdict as status and audit call it. */
+const char *recovery_verdict_name(enum recovery_verdict verdict);
+
+#endif

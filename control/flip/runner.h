@@ -1,0 +1,125 @@
+/*
+ * Runs a flip: walks the table, one event at a time. Pure: time comes in events, what it wants done goes out
+ * through the port (ports.h), nothing is allocated. The daemon's controller drives it on two real clusters,
+ * tests and the simulator in small worlds.
+ *
+ * One runner lives as long as the daemon: it knows which side is active, runs the flip that there may be,
+ * and watches after it. Its fields are for reading only.
+ */
+#ifndef SWITCHBACK_CONTROL_FLIP_RUNNER_H
+#define SWITCHBACK_CONTROL_FLIP_RUNNER_H
+
+#include "conf/base/error.h"
+#include "control/flip/ports.h"
+#include "control/flip/record.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum flip_mode {
+    FLIP_MODE_STEADY,    /* nothing runs; perhaps a watch */
+    FLIP_MODE_FORWARD,   /* the table's rows, one after the other */
+    FLIP_MODE_UNDO,      /* their undos, backwards */
+    FLIP_MODE_RESOLVE,   /* open in doubt: ownership, facts */
+    FLIP_MODE_BACK,      /* past commit, before released: the source opens again */
+    FLIP_MODE_RECOVER,   /* the daemon's start: facts are read until they say enough */
+    FLIP_MODE_UNDECIDED, /* an operator must decide; nobody is served */
+    FLIP_MODE_DEPOSED    /* another controller owns the pair: decides nothing, holds nothing */
+};
+
+/* What the world still owes an answer to. */
+struct flip_await {
+    enum flip_action_kind action; /* NONE: nothing */
+    uint64_t ticket;
+    int64_t guard_us; /* then the answer counts as lost; INT64_MAX: it is waited for */
+};
+
+/* Something to try again. */
+struct flip_retry {
+    unsigned tries;
+    int64_t at_us; /* 0: nothing is due */
+};
+
+struct flip_watch {
+    bool on;
+    bool failing; /* a gate failed: the way back is to be taken */
+    int64_t until_us;
+    struct error why;
+    struct flip_await probe;
+    struct flip_retry retry;
+};
+
+enum flip_drain { FLIP_DRAIN_WAIT, FLIP_DRAIN_CANCELLED, FLIP_DRAIN_TERMINATED };
+
+/* The clients' hold, as the runner asked for it. */
+struct flip_hold {
+    bool stands;  /* asked for, and neither released nor over */
+    bool refuses; /* the deadline means 57P03 */
+    bool over;    /* the workers ended it */
+    int64_t until_us;
+    bool drained;
+    struct flip_counts counts;
+    enum flip_drain drain;
+    int64_t drain_until_us; /* next step of the drain's policy; 0 */
+};
+
+struct flip {
+    struct flip_port port;
+    struct flip_options options;
+    int64_t now_us, wall_us; /* of the event under way */
+    uint64_t ticket;         /* last one given out */
+
+    enum flip_mode mode;
+    struct flip_history history; /* all rows so far, those still on their way to the disk included */
+    uint64_t durable;            /* how many of them are on disk */
+    uint64_t last_flip;          /* highest id that anybody knows */
+    enum side initial;           /* of the settings */
+    bool prepared;
+    struct flip_facts facts; /* as last read */
+    bool contact;            /* a side came back: look again when nothing runs */
+    struct flip_watch watch;
+    struct flip_await await;
+    struct flip_retry retry;
+    struct error why; /* of an undo, a way back, a retry or a doubt */
+
+    /* the flip that runs */
+    struct flip_spec spec;
+    enum flip_phase phase;
+    unsigned step;
+    int64_t phase_began_us, began_us;
+    unsigned approvals;
+    bool abort_asked;
+    bool settled;               /* traffic is released on the target; only turn goes on */
+    enum flip_phase undo_phase; /* whose undo comes next */
+    bool armed, fenced, in_doubt;
+    bool back_durable, contacted, reopened; /* steps of the way back */
+    unsigned open_tries;
+    enum flip_outcome ends_as;
+    struct flip_hold hold;
+    struct flip_counts moved;           /* of the swap and the release */
+    uint64_t intents[FLIP_PHASE_COUNT]; /* number of the row that says so; 0: none yet */
+};
+
+void flip_init(struct flip *flip, struct flip_port port, const struct flip_options *options);
+void flip_step(struct flip *flip, const struct flip_event *event);
+
+/* When the runner wants its next TICK; INT64_MAX: not before something happens. */
+int64_t flip_wake(const struct flip *flip);
+
+/* Whether a flip of this kind to that side may begin now; false with *error in words. */
+MUST_USE bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side target,
+                             struct error *error);
+MUST_USE bool flip_may_abort(const struct flip *flip, struct error *error);
+
+/* Fills id, source, epoch of a spec that begins now. */
+void flip_next_spec(const struct flip *flip, enum flip_kind kind, struct flip_spec *spec);
+
+/* A flip runs, from its start until its traffic is settled and turned. */
+bool flip_running(const struct flip *flip);
+/* "steady", "watch", or the phase of the running flip. */
+const char *flip_phase_text(const struct flip *flip);
+
+/* How long the target has to open once the journal says so; less than this left of the hold: no commit. */
+enum { FLIP_OPEN_BUDGET_US = 1000000 };
+
+#endif

@@ -1,0 +1,497 @@
+/* Walks the table's rows forward. */
+#include "control/flip/runner_internal.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- steps -----------------------------------------------------------------------------------------------
+ */
+
+/* Bounded so that what is left of the hold still suffices to open the target. */
+static int64_t before_open(const struct flip *flip, int64_t duration_us)
+{
+    const int64_t at_us = flip->now_us + duration_us;
+    const int64_t last_us = flip->hold.until_us - FLIP_OPEN_BUDGET_US;
+    return at_us < last_us ? at_us : last_us;
+}
+
+static bool wanted(const struct flip *flip, enum flip_action_kind action)
+{
+    const struct flip_options *options = &flip->options;
+    const bool cutover = flip->spec.kind == FLIP_KIND_CUTOVER;
+    switch (action) {
+    case FLIP_ACTION_APPROVAL:
+        return flip->approvals < options->approvals;
+    case FLIP_ACTION_BACKUP:
+        return options->has_backup;
+    case FLIP_ACTION_BACKUP_VERIFY:
+        return options->has_backup_verify;
+    case FLIP_ACTION_HOOK_BEFORE:
+        return cutover && options->has_hook_before;
+    case FLIP_ACTION_HOOK_AFTER:
+        return cutover ? options->has_hook_after : options->has_hook_on_flip_back;
+    case FLIP_ACTION_SWAP:
+        return !flip->hold.over;
+    default:
+        return true;
+    }
+}
+
+static int64_t drain_timeout_us(const struct flip *flip)
+{
+    const int64_t timeout_us = flip->options.drain_timeout_us;
+    return flip->spec.automatic && timeout_us > FLIP_RESCUE_DRAIN_US ? FLIP_RESCUE_DRAIN_US : timeout_us;
+}
+
+static void start_hold(struct flip *flip)
+{
+    flip->hold = (struct flip_hold){.stands = true, .until_us = flip->now_us + flip->options.max_hold_us};
+    struct flip_request request = flip_request(flip, FLIP_ACTION_HOLD);
+    request.deadline_us = flip->hold.until_us;
+    flip_ask(flip, &request, flip->now_us + FLIP_HOLD_ANSWER_US);
+}
+
+static void start_drain(struct flip *flip)
+{
+    flip->await = (struct flip_await){.action = FLIP_ACTION_DRAIN, .guard_us = INT64_MAX};
+    flip->hold.drain = FLIP_DRAIN_WAIT;
+    flip->hold.drain_until_us = flip->now_us + drain_timeout_us(flip);
+    if (flip->hold.drained) {
+        flip_drained(flip);
+    }
+}
+
+/* From now on an expiring hold refuses: the source is about to be fenced. */
+static void start_refusing(struct flip *flip)
+{
+    struct flip_request request = flip_request(flip, FLIP_ACTION_EXPIRE);
+    flip->hold.refuses = true;
+    request.refuse = true;
+    request.deadline_us = flip->hold.until_us;
+    flip_ask(flip, &request, flip->now_us + FLIP_HOLD_ANSWER_US);
+}
+
+static void start_commit(struct flip *flip)
+{
+    const int64_t left_us = flip->hold.until_us - flip->now_us;
+    if (left_us < FLIP_OPEN_BUDGET_US) {
+        struct error why;
+        error_set(&why, ERROR_TIMEOUT, "only %" PRId64 " ms of the hold were left, too few to open %s safely",
+                  left_us / FLIP_MS_US, side_name(flip_target(flip)));
+        error_remedy(&why, "raise flip.max_hold");
+        flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
+        return;
+    }
+    struct record row = flip_row_of(flip, RECORD_COMMIT);
+    row.side = flip_target(flip);
+    row.epoch = flip->spec.epoch + 1;
+    const uint64_t number = flip_write(flip, &row, FLIP_ACTION_JOURNAL_COMMIT);
+    flip->await = (struct flip_await){.action = FLIP_ACTION_JOURNAL_COMMIT,
+                                      .ticket = FLIP_ROW_TICKET | number,
+                                      .guard_us = flip->hold.until_us - FLIP_OPEN_BUDGET_US / 2};
+}
+
+static void start_released(struct flip *flip)
+{
+    struct record row = flip_row_of(flip, RECORD_RELEASED);
+    row.side = flip_target(flip);
+    row.epoch = flip->spec.epoch + 1;
+    const uint64_t number = flip_write(flip, &row, FLIP_ACTION_JOURNAL_RELEASED);
+    flip->await = (struct flip_await){.action = FLIP_ACTION_JOURNAL_RELEASED,
+                                      .ticket = FLIP_ROW_TICKET | number,
+                                      .guard_us = flip->now_us + FLIP_ROW_US};
+}
+
+static void start_release(struct flip *flip)
+{
+    if (!flip->hold.over) {
+        flip_ask_simple(flip, FLIP_ACTION_RELEASE, flip->now_us + FLIP_SWAP_US);
+        return;
+    }
+    struct flip_request request = flip_request(flip, FLIP_ACTION_ROUTE);
+    request.open = true;
+    flip_tell(flip, &request);
+    flip->step++;
+    flip_step_start(flip);
+}
+
+static void perform(struct flip *flip, enum flip_action_kind action)
+{
+    const struct flip_options *options = &flip->options;
+    const int64_t now_us = flip->now_us;
+    struct flip_request request = flip_request(flip, action);
+    switch (action) {
+    case FLIP_ACTION_CHECK:
+        flip_ask(flip, &request, now_us + options->check_timeout_us);
+        break;
+    case FLIP_ACTION_APPROVAL:
+        flip->await = (struct flip_await){.action = action, .guard_us = now_us + options->approve_timeout_us};
+        break;
+    case FLIP_ACTION_BACKUP:
+    case FLIP_ACTION_BACKUP_VERIFY:
+        flip_ask(flip, &request, now_us + options->backup_timeout_us);
+        break;
+    case FLIP_ACTION_RESTORE_POINT:
+    case FLIP_ACTION_HOOK_BEFORE:
+    case FLIP_ACTION_HOOK_AFTER:
+        flip_ask(flip, &request, now_us + options->hook_timeout_us);
+        break;
+    case FLIP_ACTION_PROBE:
+        request.side = flip->spec.source;
+        flip_ask(flip, &request, now_us + options->catchup_timeout_us / 2);
+        break;
+    case FLIP_ACTION_ARM:
+        flip->armed = true;
+        flip_ask(flip, &request, now_us + options->arm_timeout_us);
+        break;
+    case FLIP_ACTION_HOLD:
+        start_hold(flip);
+        break;
+    case FLIP_ACTION_DRAIN:
+        start_drain(flip);
+        break;
+    case FLIP_ACTION_EXPIRE:
+        start_refusing(flip);
+        break;
+    case FLIP_ACTION_FENCE:
+        flip->fenced = true;
+        flip_ask(flip, &request, before_open(flip, FLIP_FENCE_US));
+        break;
+    case FLIP_ACTION_CATCHUP:
+        flip_ask(flip, &request, before_open(flip, options->catchup_timeout_us));
+        break;
+    case FLIP_ACTION_READY:
+        flip_ask(flip, &request, before_open(flip, FLIP_READY_US));
+        break;
+    case FLIP_ACTION_JOURNAL_COMMIT:
+        start_commit(flip);
+        break;
+    case FLIP_ACTION_OPEN:
+        flip_ask(flip, &request, now_us + FLIP_OPEN_US);
+        break;
+    case FLIP_ACTION_JOURNAL_RELEASED:
+        start_released(flip);
+        break;
+    case FLIP_ACTION_SWAP:
+        flip_ask(flip, &request, now_us + FLIP_SWAP_US);
+        break;
+    case FLIP_ACTION_RELEASE:
+        start_release(flip);
+        break;
+    case FLIP_ACTION_TURN:
+        flip_ask(flip, &request, now_us + FLIP_TURN_US);
+        break;
+    default:
+        ENSURE(!"a row of the table names this action");
+    }
+}
+
+/* --- phases ----------------------------------------------------------------------------------------------
+ */
+
+/* Commit, open and release have rows of their own; the watch is part of the end of the flip. */
+static bool has_intent(enum flip_phase phase)
+{
+    return phase != FLIP_PHASE_NONE && phase != FLIP_PHASE_COMMIT && phase != FLIP_PHASE_OPEN &&
+           phase != FLIP_PHASE_RELEASE && phase != FLIP_PHASE_WATCH;
+}
+
+void flip_enter(struct flip *flip, enum flip_phase phase)
+{
+    flip->phase = phase;
+    flip->step = 0;
+    flip->phase_began_us = flip->now_us;
+    const struct flip_request news = flip_request(flip, FLIP_ACTION_PHASE);
+    flip_tell(flip, &news);
+    const enum flip_phase next = flip_table_next(flip->spec.kind, phase);
+    if (has_intent(next) && flip->intents[next] == 0) {
+        struct record row = flip_row_of(flip, RECORD_INTENT);
+        row.phase = next;
+        flip->intents[next] = flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    }
+    flip_step_start(flip);
+}
+
+/* Goes on to the next phase once its intent is on disk; it was written a phase ahead, so mostly it is. */
+void flip_forward_durable(struct flip *flip)
+{
+    const enum flip_phase next = flip->phase == FLIP_PHASE_NONE
+                                     ? flip_table_first(flip->spec.kind)
+                                     : flip_table_next(flip->spec.kind, flip->phase);
+    if (flip->durable >= flip->intents[next]) {
+        flip_enter(flip, next);
+        return;
+    }
+    flip->await = (struct flip_await){.action = FLIP_ACTION_JOURNAL,
+                                      .ticket = FLIP_ROW_TICKET | flip->intents[next],
+                                      .guard_us = flip->now_us + FLIP_ROW_US};
+}
+
+/* Traffic is on the target: for whoever asked, the flip is done. */
+static void settle(struct flip *flip)
+{
+    flip->settled = true;
+    flip->watch = (struct flip_watch){0};
+    struct flip_request active = flip_request(flip, FLIP_ACTION_ACTIVE);
+    flip_tell(flip, &active);
+    error_clear(&flip->why);
+    flip_finish(flip, FLIP_OUTCOME_DONE);
+}
+
+static void phase_done(struct flip *flip)
+{
+    struct record row = flip_row_of(flip, RECORD_RESULT);
+    row.phase = flip->phase;
+    row.elapsed_us = flip->now_us - flip->phase_began_us;
+    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    if (flip->phase == FLIP_PHASE_RELEASE) {
+        settle(flip);
+    }
+    if (flip->phase == FLIP_PHASE_TURN) {
+        flip->mode = FLIP_MODE_STEADY;
+        flip->phase = FLIP_PHASE_NONE;
+        flip_steady(flip); /* and its watch, if it was a cutover */
+        return;
+    }
+    flip_forward_durable(flip);
+}
+
+void flip_step_start(struct flip *flip)
+{
+    const struct flip_row *row = flip_table_row(flip->phase);
+    if (flip->in_doubt) { /* of turn: what a lost answer left behind must end first */
+        flip_learn(flip);
+        return;
+    }
+    while (flip->step < FLIP_ROW_ACTIONS && row->actions[flip->step] != FLIP_ACTION_NONE) {
+        if (wanted(flip, row->actions[flip->step])) {
+            perform(flip, row->actions[flip->step]);
+            return;
+        }
+        flip->step++;
+    }
+    phase_done(flip);
+}
+
+static void step_done(struct flip *flip)
+{
+    flip->retry = (struct flip_retry){0};
+    flip->step++;
+    flip_step_start(flip);
+}
+
+void flip_settle_open(struct flip *flip)
+{
+    flip->mode = FLIP_MODE_FORWARD;
+    flip->phase = FLIP_PHASE_OPEN;
+    flip->in_doubt = false;
+    flip->retry = (struct flip_retry){0};
+    flip->step = 1;
+    ENSURE(flip_table_row(FLIP_PHASE_OPEN)->actions[flip->step] == FLIP_ACTION_JOURNAL_RELEASED);
+    flip_step_start(flip);
+}
+
+/* --- answers ---------------------------------------------------------------------------------------------
+ */
+
+static void step_failed(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
+{
+    const struct flip_row *row = flip_table_row(flip->phase);
+    const struct error why = flip->abort_asked ? flip->why : event->error;
+    flip->in_doubt |= event->uncertain && flip->fenced;
+    if (row->on_failure == FLIP_FAILURE_RESOLVE) {
+        flip_resolve(flip, &why);
+        return;
+    }
+    /* What was refused before anything was touched is not an abort. */
+    const bool untouched = row->on_failure == FLIP_FAILURE_REFUSE || action == FLIP_ACTION_HOOK_BEFORE ||
+                           action == FLIP_ACTION_PROBE;
+    flip_undo(flip, &why, untouched && !flip->abort_asked ? FLIP_OUTCOME_REFUSED : FLIP_OUTCOME_ABORTED);
+}
+
+/* Past released nothing leads back: again, with an alarm. */
+static void again(struct flip *flip, const struct flip_event *event)
+{
+    flip->why = event->error;
+    flip->in_doubt = event->uncertain && flip->phase == FLIP_PHASE_TURN;
+    flip_alarm(flip, &event->error);
+    flip_retry_later(flip, &flip->retry);
+}
+
+/* What the policy says to sessions that can't move; true: go on. */
+static bool moveable(struct flip *flip, const struct flip_counts *counts)
+{
+    struct error why;
+    if (flip->spec.automatic) {
+        return true; /* a rescue takes who can come */
+    }
+    if (counts->failed > 0) {
+        error_set(&why, ERROR_CHECK_FAILED, "%s refused the links of %" PRIu64 " sessions: %s",
+                  side_name(flip_target(flip)), counts->failed, counts->reason);
+        flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
+        return false;
+    }
+    if (counts->immovable == 0 || flip->options.immovable == IMMOVABLE_DISCONNECT) {
+        return true;
+    }
+    if (flip->options.immovable == IMMOVABLE_WAIT && flip->phase == FLIP_PHASE_ARM &&
+        flip->now_us - flip->phase_began_us < FLIP_IMMOVABLE_WAIT_US) {
+        flip->retry.at_us = flip->now_us + FLIP_IMMOVABLE_AGAIN_US;
+        return false;
+    }
+    error_set(&why, ERROR_IMMOVABLE, "%" PRIu64 " sessions can't move%s%s", counts->immovable,
+              counts->reason[0] != '\0' ? ", the first because of " : "", counts->reason);
+    error_remedy(&why, "switchback sessions --immovable names them; flip.immovable: disconnect ends them");
+    flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
+    return false;
+}
+
+static void add_counts(struct flip *flip, const struct flip_counts *counts)
+{
+    struct flip_counts *sum = &flip->moved;
+    sum->moved += counts->moved;
+    sum->disconnected += counts->disconnected;
+    if (counts->stall_max_us > 0) {
+        sum->stall_p50_us = counts->stall_p50_us;
+        sum->stall_p99_us = counts->stall_p99_us;
+        sum->stall_max_us = counts->stall_max_us;
+    }
+}
+
+static void intent_answer(struct flip *flip, const struct flip_event *event)
+{
+    if (event->kind == FLIP_EVENT_DONE || flip->settled) {
+        flip_enter(flip, flip->phase == FLIP_PHASE_NONE ? flip_table_first(flip->spec.kind)
+                                                        : flip_table_next(flip->spec.kind, flip->phase));
+    } else if (flip->phase == FLIP_PHASE_NONE) {
+        flip_undo(flip, &event->error, FLIP_OUTCOME_REFUSED);
+    } else {
+        flip_undo(flip, &event->error, FLIP_OUTCOME_ABORTED);
+    }
+}
+
+static void failed_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
+{
+    switch (action) {
+    case FLIP_ACTION_READY:
+        if (event->error.code == ERROR_NOT_IN_SYNC && !event->uncertain && !flip->abort_asked &&
+            before_open(flip, 1) > flip->now_us) {
+            flip_enter(flip, FLIP_PHASE_CATCHUP); /* the target lost what it had: the stream is still on */
+            return;
+        }
+        step_failed(flip, action, event);
+        break;
+    case FLIP_ACTION_HOOK_AFTER:
+        flip_alarm(flip, &event->error);
+        step_done(flip);
+        break;
+    case FLIP_ACTION_JOURNAL_RELEASED: /* nobody is released before it is on disk */
+    case FLIP_ACTION_SWAP:
+    case FLIP_ACTION_RELEASE:
+    case FLIP_ACTION_TURN:
+    case FLIP_ACTION_LEARN:
+        again(flip, event);
+        break;
+    default:
+        step_failed(flip, action, event);
+    }
+}
+
+void flip_forward_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
+{
+    if (action == FLIP_ACTION_JOURNAL) {
+        intent_answer(flip, event);
+        return;
+    }
+    if (flip->phase == FLIP_PHASE_NONE) { /* what was under way when the flip began */
+        flip_forward_durable(flip);
+        return;
+    }
+    if (event->kind == FLIP_EVENT_FAILED) {
+        failed_answer(flip, action, event);
+        return;
+    }
+    if (flip->abort_asked && flip->phase < FLIP_PHASE_COMMIT) {
+        const struct error why = flip->why;
+        flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
+        return;
+    }
+    switch (action) {
+    case FLIP_ACTION_ARM:
+        flip->hold.counts = event->counts;
+        if (!moveable(flip, &event->counts)) {
+            return;
+        }
+        break;
+    case FLIP_ACTION_SWAP:
+    case FLIP_ACTION_RELEASE:
+        add_counts(flip, &event->counts);
+        break;
+    case FLIP_ACTION_LEARN:
+        flip->in_doubt = false;
+        flip_step_start(flip);
+        return;
+    default:
+        break;
+    }
+    step_done(flip);
+}
+
+/* --- drain -----------------------------------------------------------------------------------------------
+ */
+
+void flip_drained(struct flip *flip)
+{
+    if (flip->mode != FLIP_MODE_FORWARD || flip->await.action != FLIP_ACTION_DRAIN) {
+        return;
+    }
+    flip->await = (struct flip_await){0};
+    if (moveable(flip, &flip->hold.counts)) {
+        step_done(flip);
+    }
+}
+
+static void drain_failed(struct flip *flip)
+{
+    struct error why;
+    char duration[CLOCK_TEXT_SIZE];
+    error_set(&why, ERROR_DRAIN_TIMEOUT, "%" PRIu64 " sessions were still busy after %s%s%s",
+              flip->hold.counts.undrained,
+              clock_format_duration(flip->now_us - flip->phase_began_us, duration),
+              flip->hold.counts.reason[0] != '\0' ? ": " : "", flip->hold.counts.reason);
+    error_remedy(&why, "flip.drain.on_timeout: cancel or terminate ends what doesn't end by itself; "
+                       "switchback sessions shows who is busy");
+    flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
+}
+
+void flip_forward_tick(struct flip *flip)
+{
+    struct flip_hold *hold = &flip->hold;
+    if (flip->await.action != FLIP_ACTION_DRAIN || flip->now_us < hold->drain_until_us) {
+        return;
+    }
+    const bool rescue = flip->spec.automatic;
+    const int64_t grace_us = rescue ? FLIP_RESCUE_GRACE_US : flip->options.drain_grace_us;
+    const enum drain_policy policy = flip->options.drain_on_timeout;
+    enum flip_action_kind action = FLIP_ACTION_NONE;
+    if (hold->drain == FLIP_DRAIN_WAIT && (rescue || policy == DRAIN_CANCEL)) {
+        action = FLIP_ACTION_CANCEL_UNDRAINED;
+        hold->drain = FLIP_DRAIN_CANCELLED;
+    } else if ((hold->drain == FLIP_DRAIN_WAIT && policy == DRAIN_TERMINATE) ||
+               (hold->drain == FLIP_DRAIN_CANCELLED && rescue)) {
+        action = FLIP_ACTION_TERMINATE_UNDRAINED;
+        hold->drain = FLIP_DRAIN_TERMINATED;
+    } else {
+        drain_failed(flip);
+        return;
+    }
+    const struct flip_request request = flip_request(flip, action);
+    flip_tell(flip, &request);
+    /* What was terminated only has to be cleared away. */
+    hold->drain_until_us =
+        flip->now_us + (action == FLIP_ACTION_TERMINATE_UNDRAINED ? FLIP_SECOND_US : grace_us);
+}

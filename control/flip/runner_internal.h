@@ -1,0 +1,85 @@
+/* What the files of the runner share. Included by control/flip/runner*.c only. */
+#ifndef SWITCHBACK_CONTROL_FLIP_RUNNER_INTERNAL_H
+#define SWITCHBACK_CONTROL_FLIP_RUNNER_INTERNAL_H
+
+#include "control/flip/recovery.h"
+#include "control/flip/runner.h"
+
+enum {
+    FLIP_MS_US = 1000,
+    FLIP_SECOND_US = 1000000,
+    /* Phases in which clients wait have no setting of their own: max_hold leaves two seconds for them. */
+    FLIP_HOLD_ANSWER_US = 1 * FLIP_SECOND_US, /* the workers' mailboxes */
+    FLIP_FENCE_US = 2 * FLIP_SECOND_US,
+    FLIP_READY_US = 2 * FLIP_SECOND_US,
+    FLIP_OPEN_US = 2 * FLIP_SECOND_US,
+    FLIP_UNDO_US = 3 * FLIP_SECOND_US,
+    FLIP_LEARN_US = 5 * FLIP_SECOND_US, /* connect, end our old backends, read */
+    FLIP_ROW_US = 5 * FLIP_SECOND_US,   /* a row that takes longer is worth an alarm */
+    FLIP_SWAP_US = 5 * FLIP_SECOND_US,
+    FLIP_TURN_US = 30 * FLIP_SECOND_US, /* a first start of the apply worker */
+    FLIP_GUARD_US = 500 * FLIP_MS_US,   /* over the deadline that the world was given */
+    FLIP_RETRY_FIRST_US = 100 * FLIP_MS_US,
+    FLIP_RETRY_LAST_US = 30 * FLIP_SECOND_US,
+    /* An automatic flip-back may not wait for what slows it down (flip.md "Flip-back"). */
+    FLIP_RESCUE_DRAIN_US = 150 * FLIP_MS_US,
+    FLIP_RESCUE_GRACE_US = 150 * FLIP_MS_US,
+    FLIP_IMMOVABLE_AGAIN_US = 1 * FLIP_SECOND_US, /* how often `immovable: wait` looks again */
+    FLIP_OPEN_TRIES = 3
+};
+#define FLIP_IMMOVABLE_WAIT_US ((int64_t)600 * FLIP_SECOND_US)
+
+/* Journal rows have tickets of their own: this bit and the row's number. */
+#define FLIP_ROW_TICKET (UINT64_C(1) << 63)
+
+/* --- runner.c */
+enum side flip_target(const struct flip *flip);
+/* A request of the flip that runs, with its side and epoch after the flip; the caller changes what differs.
+ */
+struct flip_request flip_request(const struct flip *flip, enum flip_action_kind kind);
+void flip_tell(struct flip *flip, const struct flip_request *request);
+/* Emits with a ticket and awaits the answer until `deadline_us` and a guard. */
+void flip_ask(struct flip *flip, struct flip_request *request, int64_t deadline_us);
+void flip_ask_simple(struct flip *flip, enum flip_action_kind kind, int64_t deadline_us);
+void flip_alarm(struct flip *flip, const struct error *error);
+/* Hands a row to the journal; returns its number. */
+uint64_t flip_write(struct flip *flip, struct record *row, enum flip_action_kind kind);
+struct record flip_row_of(const struct flip *flip, enum record_kind kind);
+/* Again after a growing pause. */
+void flip_retry_later(struct flip *flip, struct flip_retry *retry);
+void flip_finish(struct flip *flip, enum flip_outcome outcome);
+void flip_learn(struct flip *flip);
+void flip_begin(struct flip *flip, const struct flip_spec *spec);
+
+/* --- runner_forward.c */
+void flip_enter(struct flip *flip, enum flip_phase phase);
+void flip_step_start(struct flip *flip);
+void flip_forward_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_forward_tick(struct flip *flip);
+void flip_forward_durable(struct flip *flip);
+void flip_drained(struct flip *flip);
+void flip_settle_open(struct flip *flip); /* every database of the target is open: say so, release */
+
+/* --- runner_undo.c */
+void flip_undo(struct flip *flip, const struct error *why, enum flip_outcome outcome);
+void flip_undo_next(struct flip *flip);
+void flip_undo_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_resolve(struct flip *flip, const struct error *why);
+void flip_resolve_facts(struct flip *flip);
+void flip_resolve_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_back(struct flip *flip);
+void flip_back_next(struct flip *flip);
+void flip_back_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+
+/* --- runner_steady.c: recovery, contact, watch */
+void flip_recover(struct flip *flip, const struct flip_event *event);
+void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_steady(struct flip *flip); /* nothing runs any more: watch, contact */
+void flip_watch_begin(struct flip *flip);
+void flip_watch_event(struct flip *flip, const struct flip_event *event);
+void flip_watch_answer(struct flip *flip, const struct flip_event *event);
+void flip_watch_tick(struct flip *flip);
+void flip_watch_pause(struct flip *flip);
+
+#endif

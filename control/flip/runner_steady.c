@@ -1,0 +1,396 @@
+/* While no flip runs: the daemon's start, a side that comes back, the watch after a cutover. */
+#include "control/flip/runner_internal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* --- recovery --------------------------------------------------------------------------------------------
+ */
+
+void flip_recover(struct flip *flip, const struct flip_event *event)
+{
+    flip->history = *event->history;
+    flip->durable = flip->history.rows;
+    flip->last_flip = flip->history.last_flip;
+    flip->initial = event->side;
+    flip->mode = FLIP_MODE_RECOVER;
+    flip_learn(flip);
+}
+
+static void serve(struct flip *flip, enum side active, uint64_t epoch)
+{
+    struct flip_request request = {.kind = FLIP_ACTION_ACTIVE, .side = active, .epoch = epoch};
+    flip_tell(flip, &request);
+    request.kind = FLIP_ACTION_ROUTE;
+    request.open = true;
+    flip_tell(flip, &request);
+}
+
+/* The way back of the last flip was not open yet when the daemon ended: that is what is left of it. */
+static bool turn_is_left(const struct flip *flip)
+{
+    const struct flip_story *done = &flip->history.done;
+    return flip->prepared && done->flip != 0 && !done->turned && !flip->history.finalized &&
+           flip->history.active == side_other(done->source) && flip->history.epoch == done->epoch + 1;
+}
+
+static void resume(struct flip *flip, const struct flip_spec *spec)
+{
+    flip->spec = *spec;
+    flip->await = (struct flip_await){0};
+    flip->retry = (struct flip_retry){0};
+    flip->hold = (struct flip_hold){.over = true, .refuses = true};
+    flip->moved = (struct flip_counts){0};
+    flip->armed = flip->abort_asked = flip->settled = flip->in_doubt = false;
+    flip->back_durable = flip->contacted = flip->reopened = false;
+    flip->open_tries = 0;
+    flip->began_us = flip->phase_began_us = flip->now_us;
+    memset(flip->intents, 0, sizeof flip->intents);
+}
+
+static void resume_turn(struct flip *flip)
+{
+    const struct flip_story *done = &flip->history.done;
+    const struct flip_spec spec = {
+        .id = done->flip, .kind = done->kind, .source = done->source, .epoch = done->epoch, .of = done->of};
+    resume(flip, &spec);
+    flip->settled = true;
+    flip->fenced = true;
+    flip->mode = FLIP_MODE_FORWARD;
+    flip_enter(flip, FLIP_PHASE_TURN);
+}
+
+static void settle_steady(struct flip *flip, const struct recovery *recovery)
+{
+    const struct flip_story *story = &flip->history.flip;
+    if (flip_story_running(story)) { /* it ended before it had touched anything */
+        struct record row = {.kind = RECORD_END,
+                             .flip = story->flip,
+                             .side = story->source,
+                             .epoch = story->epoch,
+                             .outcome = FLIP_OUTCOME_ABORTED,
+                             .code = ERROR_ABORTED,
+                             .text = "the daemon ended before the flip had touched anything"};
+        (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    }
+    if (recovery->epoch > 0 && (!flip->history.known || flip->history.active != recovery->active ||
+                                flip->history.epoch != recovery->epoch)) {
+        struct record row = {.kind = RECORD_STEADY,
+                             .side = recovery->active,
+                             .epoch = recovery->epoch,
+                             .text = "learned from the clusters"};
+        (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    }
+    flip->mode = FLIP_MODE_STEADY;
+    error_clear(&flip->why);
+    serve(flip, recovery->active, recovery->epoch > 0 ? recovery->epoch : 1);
+    if (turn_is_left(flip)) {
+        resume_turn(flip);
+        return;
+    }
+    flip_steady(flip);
+}
+
+/* The side that isn't active must refuse writes before the active one is served (invariant 1). */
+static bool fence_other(struct flip *flip, enum side active, uint64_t epoch)
+{
+    const enum side other = side_other(active);
+    const struct flip_side_facts *facts = &flip->facts.sides[other];
+    if (!facts->reachable || facts->installed == 0 ||
+        (facts->active == 0 && facts->fences_on == facts->installed)) {
+        return false;
+    }
+    struct flip_request request = {.kind = FLIP_ACTION_FENCE_ON_CONTACT, .side = other, .epoch = epoch};
+    flip_ask(flip, &request, flip->now_us + FLIP_UNDO_US);
+    return true;
+}
+
+/* The clusters knew of a flip that the journal doesn't: from here on it does. */
+static void adopt(struct flip *flip, const struct recovery *recovery)
+{
+    if (!recovery->from_clusters) {
+        return;
+    }
+    struct record row = flip_row_of(flip, RECORD_BEGIN);
+    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    row = flip_row_of(flip, RECORD_INTENT);
+    row.phase = FLIP_PHASE_FENCE;
+    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    if (recovery->verdict == RECOVERY_FORWARD) {
+        row = flip_row_of(flip, RECORD_COMMIT);
+        row.side = flip_target(flip);
+        row.epoch = flip->spec.epoch + 1;
+        (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    }
+}
+
+static void resume_flip(struct flip *flip, const struct recovery *recovery)
+{
+    resume(flip, &recovery->spec);
+    flip->fenced = true;
+    adopt(flip, recovery);
+    error_set(&flip->why, ERROR_ABORTED, "the daemon ended in the phase %s",
+              flip_phase_name(flip->history.flip.phase));
+    switch (recovery->verdict) {
+    case RECOVERY_FORWARD:
+        flip->phase = FLIP_PHASE_OPEN;
+        if (flip->history.flip.released) {
+            flip->mode = FLIP_MODE_FORWARD;
+            flip_enter(flip, FLIP_PHASE_RELEASE);
+        } else {
+            flip->mode = FLIP_MODE_RESOLVE;
+            flip_resolve_facts(flip);
+        }
+        break;
+    case RECOVERY_BACK:
+        flip->phase = FLIP_PHASE_OPEN;
+        flip->mode = FLIP_MODE_BACK;
+        flip->back_durable = flip->history.flip.back;
+        flip_back_next(flip);
+        break;
+    default:
+        flip->phase = flip->undo_phase = FLIP_PHASE_COMMIT;
+        flip->mode = FLIP_MODE_UNDO;
+        flip->ends_as = FLIP_OUTCOME_ABORTED;
+        flip_undo_next(flip);
+        break;
+    }
+}
+
+static void doubt(struct flip *flip, const struct recovery *recovery)
+{
+    const bool news = strcmp(flip->why.message, recovery->why.message) != 0;
+    flip->mode = recovery->verdict == RECOVERY_WAIT ? FLIP_MODE_RECOVER : FLIP_MODE_UNDECIDED;
+    flip->why = recovery->why;
+    if (news) {
+        flip_alarm(flip, &flip->why);
+    }
+    flip_retry_later(flip, &flip->retry);
+}
+
+static void apply(struct flip *flip, const struct recovery *recovery)
+{
+    switch (recovery->verdict) {
+    case RECOVERY_UNPREPARED:
+    case RECOVERY_STEADY:
+        settle_steady(flip, recovery);
+        break;
+    case RECOVERY_FORWARD:
+    case RECOVERY_UNDO:
+    case RECOVERY_BACK:
+        resume_flip(flip, recovery);
+        break;
+    case RECOVERY_WAIT:
+    case RECOVERY_UNDECIDED:
+        doubt(flip, recovery);
+        break;
+    }
+}
+
+static void learn_prepared(struct flip *flip)
+{
+    bool prepared = flip->history.known && flip->history.epoch > 0;
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        prepared |= flip->facts.sides[i].reachable && flip->facts.sides[i].installed > 0;
+    }
+    flip->prepared = prepared;
+}
+
+void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
+{
+    struct recovery recovery;
+    const bool failed = event->kind == FLIP_EVENT_FAILED;
+    if (action == FLIP_ACTION_LEARN && failed) {
+        flip->facts = (struct flip_facts){0}; /* nothing can be reached: the journal alone may say enough */
+        flip_alarm(flip, &event->error);
+    } else if (failed) {
+        flip_alarm(flip, &event->error);
+    }
+    learn_prepared(flip);
+    recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
+    if (action == FLIP_ACTION_LEARN && recovery.verdict == RECOVERY_STEADY &&
+        fence_other(flip, recovery.active, recovery.epoch)) {
+        return;
+    }
+    apply(flip, &recovery);
+}
+
+/* --- contact ---------------------------------------------------------------------------------------------
+ */
+
+void flip_steady(struct flip *flip)
+{
+    flip->mode = FLIP_MODE_STEADY;
+    flip->await = (struct flip_await){0};
+    flip->retry = (struct flip_retry){0};
+    if (flip->history.watching && !flip->watch.on) {
+        flip_watch_begin(flip);
+    }
+    if (flip->contact) {
+        flip->contact = false;
+        flip_learn(flip);
+    }
+}
+
+void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
+{
+    struct recovery recovery;
+    if (event->kind == FLIP_EVENT_FAILED) {
+        flip_alarm(flip, &event->error);
+    } else if (action == FLIP_ACTION_LEARN) {
+        recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
+        if (recovery.verdict == RECOVERY_STEADY && flip->history.known &&
+            recovery.active == flip->history.active) {
+            if (fence_other(flip, recovery.active, recovery.epoch)) {
+                return;
+            }
+        } else if (recovery.verdict != RECOVERY_UNPREPARED && flip->history.known) {
+            error_set(&flip->why, ERROR_UNDECIDED, "the clusters contradict what is known: %s",
+                      recovery.why.code != ERROR_NONE ? recovery.why.message
+                                                      : recovery_verdict_name(recovery.verdict));
+            error_remedy(&flip->why, "traffic stays where it is; compare switchback.state on both sides");
+            flip_alarm(flip, &flip->why);
+        }
+    }
+    flip_steady(flip);
+}
+
+/* --- watch -----------------------------------------------------------------------------------------------
+ */
+
+void flip_watch_begin(struct flip *flip)
+{
+    const struct flip_story *done = &flip->history.done;
+    const int64_t since_us = flip->wall_us - done->ended_us;
+    const int64_t left_us = flip->options.watch_duration_us - (since_us > 0 ? since_us : 0);
+    const bool failing = flip->watch.failing; /* an automatic flip-back that came to nothing is tried again */
+    flip->watch.on = true;
+    flip->watch.until_us = flip->now_us + (left_us > 1 ? left_us : 1);
+    if (failing) {
+        flip_retry_later(flip, &flip->watch.retry);
+    }
+    const struct flip_request request = {.kind = FLIP_ACTION_WATCH,
+                                         .flip = done->flip,
+                                         .side = side_other(done->source),
+                                         .epoch = done->epoch + 1,
+                                         .open = true};
+    flip_tell(flip, &request);
+}
+
+void flip_watch_pause(struct flip *flip)
+{
+    if (!flip->watch.on) {
+        return;
+    }
+    flip->watch.on = false;
+    flip->watch.probe = (struct flip_await){0};
+    flip->watch.retry.at_us = 0;
+    const struct flip_request request = {.kind = FLIP_ACTION_WATCH, .flip = flip->history.done.flip};
+    flip_tell(flip, &request);
+}
+
+static void watch_end(struct flip *flip, enum record_kind kind, const char *why)
+{
+    struct record row = {.kind = kind,
+                         .flip = flip->history.done.flip,
+                         .side = flip->history.active,
+                         .epoch = flip->history.epoch};
+    memcpy(row.text, why, strlen(why) + 1);
+    flip_watch_pause(flip);
+    flip->watch = (struct flip_watch){0};
+    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+}
+
+/* The way back is only taken when a marker passes it: a dead standby must not draw traffic onto itself. */
+static void try_way_back(struct flip *flip)
+{
+    struct flip_request request = {.kind = FLIP_ACTION_PROBE,
+                                   .ticket = ++flip->ticket,
+                                   .flip = flip->history.done.flip,
+                                   .side = flip->history.active,
+                                   .deadline_us = flip->now_us + flip->options.catchup_timeout_us / 2};
+    flip->watch.retry.at_us = 0;
+    flip->watch.probe = (struct flip_await){
+        .action = request.kind, .ticket = request.ticket, .guard_us = request.deadline_us + FLIP_GUARD_US};
+    flip_tell(flip, &request);
+}
+
+static void gate_failed(struct flip *flip, const struct flip_event *event)
+{
+    if (!flip->watch.on || flip->watch.failing) {
+        return;
+    }
+    flip_alarm(flip, &event->error);
+    if (flip->options.watch_flip_back == FLIP_BACK_MANUAL) {
+        return;
+    }
+    flip->watch.failing = true;
+    flip->watch.why = event->error;
+    flip->watch.retry = (struct flip_retry){0};
+    if (flip->mode == FLIP_MODE_STEADY) {
+        try_way_back(flip);
+    }
+}
+
+void flip_watch_event(struct flip *flip, const struct flip_event *event)
+{
+    switch (event->kind) {
+    case FLIP_EVENT_GATE_FAILED:
+        gate_failed(flip, event);
+        break;
+    case FLIP_EVENT_GATES_PASS:
+        flip->watch.failing = false;
+        flip->watch.retry = (struct flip_retry){0};
+        flip->watch.probe = (struct flip_await){0};
+        break;
+    case FLIP_EVENT_END_WATCH:
+        if (flip->mode == FLIP_MODE_STEADY ||
+            (flip->mode == FLIP_MODE_FORWARD && flip->phase == FLIP_PHASE_TURN)) {
+            watch_end(flip, RECORD_FINALIZED, "the way back was ended");
+            flip_steady(flip);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+void flip_watch_answer(struct flip *flip, const struct flip_event *event)
+{
+    flip->watch.probe = (struct flip_await){0};
+    if (!flip->watch.on || !flip->watch.failing || flip->mode != FLIP_MODE_STEADY) {
+        return;
+    }
+    if (event->kind == FLIP_EVENT_FAILED) {
+        struct error why;
+        error_set(&why, ERROR_WAY_BACK_CLOSED, "%s, but %s can't be gone back to: %s",
+                  flip->watch.why.message, side_name(side_other(flip->history.active)), event->error.message);
+        error_remedy(&why, "traffic stays on %s; it is tried again", side_name(flip->history.active));
+        flip_alarm(flip, &why);
+        flip_retry_later(flip, &flip->watch.retry);
+        return;
+    }
+    struct flip_spec spec;
+    flip_next_spec(flip, FLIP_KIND_FLIP_BACK, &spec);
+    spec.automatic = true;
+    memcpy(spec.reason, flip->watch.why.message, sizeof spec.reason - 1);
+    flip_begin(flip, &spec);
+}
+
+void flip_watch_tick(struct flip *flip)
+{
+    struct flip_watch *watch = &flip->watch;
+    if (!watch->on) {
+        return;
+    }
+    if (watch->probe.action != FLIP_ACTION_NONE && flip->now_us >= watch->probe.guard_us) {
+        struct flip_event lost = {.kind = FLIP_EVENT_FAILED};
+        error_set(&lost.error, ERROR_TIMEOUT, "no marker passed in time");
+        flip_watch_answer(flip, &lost);
+    } else if (watch->retry.at_us != 0 && flip->now_us >= watch->retry.at_us) {
+        try_way_back(flip);
+    } else if (flip->now_us >= watch->until_us) {
+        watch_end(flip, RECORD_WATCH_END, "the watch's time is over");
+        flip_steady(flip);
+    }
+}

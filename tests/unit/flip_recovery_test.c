@@ -1,0 +1,199 @@
+/* What a start decides, case by case: flip.md "Recovery". */
+#include "control/flip/recovery.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { FLIP = 7, EPOCH = 4 };
+
+static struct flip_side_facts away(void)
+{
+    return (struct flip_side_facts){0};
+}
+
+static struct flip_side_facts side(uint64_t epoch, bool active, bool fence)
+{
+    return (struct flip_side_facts){.reachable = true,
+                                    .databases = 1,
+                                    .installed = 1,
+                                    .active = active,
+                                    .standby = !active,
+                                    .epoch_min = epoch,
+                                    .epoch_max = epoch,
+                                    .fences_on = fence,
+                                    .fences_off = !fence};
+}
+
+static struct flip_side_facts active(uint64_t epoch)
+{
+    return side(epoch, true, false);
+}
+
+static struct flip_side_facts standby(uint64_t epoch)
+{
+    return side(epoch, false, true);
+}
+
+static struct flip_side_facts fenced(uint64_t epoch)
+{
+    struct flip_side_facts facts = side(epoch, true, true);
+    facts.fenced_for = FLIP;
+    facts.fenced_for_count = 1;
+    return facts;
+}
+
+static struct flip_side_facts undone(uint64_t epoch)
+{
+    struct flip_side_facts facts = active(epoch);
+    facts.aborted = FLIP;
+    return facts;
+}
+
+static struct flip_side_facts bare(void)
+{
+    return (struct flip_side_facts){.reachable = true, .databases = 1};
+}
+
+/* How far the journal says that flip 7, blue to green at epoch 4, has come. */
+enum progress { NOTHING, STEADY, BEGUN, FENCING, COMMITTED, BACK, RELEASED, ENDED };
+
+static struct flip_history history(enum progress progress)
+{
+    struct flip_history result;
+    flip_history_init(&result);
+    const struct record rows[] = {
+        [STEADY] = {.kind = RECORD_STEADY, .side = SIDE_BLUE, .epoch = EPOCH},
+        [BEGUN] = {.kind = RECORD_BEGIN, .flip_kind = FLIP_KIND_CUTOVER, .side = SIDE_BLUE, .epoch = EPOCH},
+        [FENCING] = {.kind = RECORD_INTENT, .phase = FLIP_PHASE_FENCE, .side = SIDE_BLUE},
+        [COMMITTED] = {.kind = RECORD_COMMIT, .side = SIDE_GREEN, .epoch = EPOCH + 1},
+        [BACK] = {.kind = RECORD_BACK, .side = SIDE_BLUE, .epoch = EPOCH + 2},
+        [RELEASED] = {.kind = RECORD_RELEASED, .side = SIDE_GREEN, .epoch = EPOCH + 1},
+        [ENDED] = {.kind = RECORD_END, .side = SIDE_GREEN, .epoch = EPOCH + 1, .outcome = FLIP_OUTCOME_DONE},
+    };
+    for (int i = STEADY; i <= (int)progress; i++) {
+        struct record row = rows[i];
+        if (i == BACK && progress != BACK) {
+            continue;
+        }
+        row.flip = i == STEADY ? 0 : FLIP;
+        flip_history_fold(&result, &row);
+    }
+    return result;
+}
+
+struct expected {
+    enum progress progress;
+    struct flip_side_facts blue, green;
+    enum recovery_verdict verdict;
+    enum side active; /* STEADY only */
+    uint64_t epoch;
+};
+
+static void check(const struct expected *cases, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct recovery recovery;
+        const struct flip_history known = history(cases[i].progress);
+        const struct flip_facts facts = {.sides = {cases[i].blue, cases[i].green}};
+        recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+        if (recovery.verdict != cases[i].verdict) {
+            fail_msg("case %zu: %s instead of %s", i, recovery_verdict_name(recovery.verdict),
+                     recovery_verdict_name(cases[i].verdict));
+        }
+        if (recovery.verdict == RECOVERY_STEADY || recovery.verdict == RECOVERY_UNPREPARED) {
+            assert_int_equal(recovery.active, cases[i].active);
+            assert_int_equal(recovery.epoch, cases[i].epoch);
+        } else if (recovery.verdict == RECOVERY_WAIT || recovery.verdict == RECOVERY_UNDECIDED) {
+            assert_true(recovery.why.message[0] != '\0' && recovery.why.remedy[0] != '\0');
+        } else {
+            assert_int_equal(recovery.spec.id, FLIP);
+            assert_int_equal(recovery.spec.source, SIDE_BLUE);
+            assert_int_equal(recovery.spec.epoch, EPOCH);
+        }
+    }
+}
+
+static void test_a_flip_was_under_way(void **state)
+{
+    (void)state;
+    const struct expected cases[] = {
+        {BEGUN, active(4), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {BEGUN, away(), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {FENCING, active(4), standby(4), RECOVERY_UNDO, 0, 0},
+        {FENCING, fenced(4), standby(4), RECOVERY_UNDO, 0, 0},
+        {FENCING, fenced(4), away(), RECOVERY_UNDO, 0, 0},
+        {FENCING, away(), standby(4), RECOVERY_UNDO, 0, 0},
+        {FENCING, fenced(4), active(5), RECOVERY_UNDECIDED, 0, 0}, /* an old copy of the journal */
+        {COMMITTED, fenced(4), standby(4), RECOVERY_FORWARD, 0, 0},
+        {COMMITTED, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},
+        {COMMITTED, fenced(4), away(), RECOVERY_FORWARD, 0, 0}, /* the runner then goes back */
+        {COMMITTED, undone(4), standby(4), RECOVERY_UNDO, 0, 0},
+        {COMMITTED, undone(4), active(5), RECOVERY_UNDECIDED, 0, 0},
+        {COMMITTED, away(), active(5), RECOVERY_FORWARD, 0, 0},
+        {COMMITTED, away(), standby(4), RECOVERY_WAIT, 0, 0},
+        {COMMITTED, away(), away(), RECOVERY_WAIT, 0, 0},
+        {COMMITTED, active(4), standby(4), RECOVERY_UNDECIDED, 0, 0},
+        {BACK, fenced(4), active(5), RECOVERY_BACK, 0, 0},
+        {BACK, active(6), away(), RECOVERY_BACK, 0, 0},
+        {BACK, away(), active(5), RECOVERY_BACK, 0, 0},
+        {RELEASED, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},
+        {RELEASED, away(), away(), RECOVERY_FORWARD, 0, 0},
+        {RELEASED, fenced(4), standby(4), RECOVERY_UNDECIDED, 0, 0}, /* green was restored */
+    };
+    check(cases, sizeof cases / sizeof cases[0]);
+}
+
+static void test_steady(void **state)
+{
+    (void)state;
+    const struct expected cases[] = {
+        {STEADY, active(4), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, active(4), away(), RECOVERY_STEADY, SIDE_BLUE, 4}, /* serves when the standby is down */
+        {STEADY, away(), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, away(), away(), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, bare(), bare(), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, active(3), standby(3), RECOVERY_UNDECIDED, 0, 0},       /* restored */
+        {STEADY, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5}, /* an old journal */
+        {STEADY, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},          /* and in the middle of it */
+        {STEADY, fenced(4), standby(4), RECOVERY_UNDO, 0, 0},
+        {STEADY, fenced(4), away(), RECOVERY_WAIT, 0, 0},
+        {ENDED, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
+        {ENDED, fenced(4), active(5), RECOVERY_STEADY, SIDE_GREEN, 5}, /* turn is still to come */
+    };
+    check(cases, sizeof cases / sizeof cases[0]);
+}
+
+static void test_without_a_journal(void **state)
+{
+    (void)state;
+    const struct expected cases[] = {
+        {NOTHING, bare(), bare(), RECOVERY_UNPREPARED, SIDE_BLUE, 0},
+        {NOTHING, away(), away(), RECOVERY_UNPREPARED, SIDE_BLUE, 0},
+        {NOTHING, active(4), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {NOTHING, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
+        {NOTHING, active(1), away(), RECOVERY_STEADY, SIDE_BLUE, 1}, /* nothing can be newer */
+        {NOTHING, active(4), away(), RECOVERY_WAIT, 0, 0},
+        {NOTHING, away(), standby(4), RECOVERY_WAIT, 0, 0},
+        {NOTHING, fenced(4), standby(4), RECOVERY_UNDO, 0, 0},
+        {NOTHING, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},
+        {NOTHING, fenced(4), away(), RECOVERY_WAIT, 0, 0},
+        {NOTHING, active(6), active(5), RECOVERY_STEADY, SIDE_BLUE, 6}, /* it was opened again */
+        {NOTHING, active(4), active(4), RECOVERY_UNDECIDED, 0, 0},
+        {NOTHING, standby(4), standby(4), RECOVERY_UNDECIDED, 0, 0},
+    };
+    check(cases, sizeof cases / sizeof cases[0]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_flip_was_under_way),
+        cmocka_unit_test(test_steady),
+        cmocka_unit_test(test_without_a_journal),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,281 @@
+/*
+ * Drives the runner through its ports in the small world of tests/sim: clean runs, every failure at every
+ * action, a crash before, at and after every action. What must hold is checked by the world after each step.
+ */
+#include "tests/sim/world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+enum { SETTLE_STEPS = 20000 };
+
+/* One at a time: each test starts it anew. */
+static struct world *world_new(const struct flip_options *options)
+{
+    static struct world world;
+    world_init(&world, options);
+    world_start_daemon(&world);
+    assert_true(world_settle(&world, SETTLE_STEPS));
+    return &world;
+}
+
+static void must(struct world *world, bool condition, const char *what)
+{
+    if (condition && world->broken[0] == '\0') {
+        return;
+    }
+    (void)fputs(world->story, stderr);
+    fail_msg("%s%s%s; strike %d at action %llu, then %d at %llu", what,
+             world->broken[0] != '\0' ? ", broken: " : "", world->broken, (int)world->strike,
+             (unsigned long long)world->strike_at, (int)world->second, (unsigned long long)world->second_at);
+}
+
+static void settle(struct world *world)
+{
+    must(world, world_settle(world, SETTLE_STEPS), "does not come to rest");
+    must(world, world_is_sound(world), "is not sound");
+}
+
+static void test_cutover_and_back(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    for (unsigned round = 0; round < 3; round++) {
+        world_cutover(world);
+        settle(world);
+        must(world, world->outcome == FLIP_OUTCOME_DONE, "the cutover is not done");
+        must(world, world->runner.history.active == SIDE_GREEN && world->runner.watch.on,
+             "green is not watched");
+        world_flip_back(world);
+        settle(world);
+        must(world, world->outcome == FLIP_OUTCOME_DONE, "the flip-back is not done");
+        must(world, world->runner.history.active == SIDE_BLUE && !world->runner.watch.on,
+             "blue is not active");
+        must(world, world->runner.history.epoch == 3 + 2 * round, "wrong epoch");
+    }
+    must(world, world->errors == 0 && world->alarms == 0, "somebody noticed");
+}
+
+static void test_gate_flips_back_once(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    world_cutover(world);
+    settle(world);
+    world->way_back_dead = true;
+    world_tell(world, FLIP_EVENT_GATE_FAILED, "too many errors");
+    for (unsigned i = 0; i < 10; i++) {
+        (void)world_step(world);
+    }
+    must(world, world->runner.history.active == SIDE_GREEN && world->alarms >= 2,
+         "a dead way back was taken");
+    world->way_back_dead = false;
+    for (unsigned i = 0; i < 200 && world->finished < 2; i++) {
+        (void)world_step(world);
+    }
+    settle(world);
+    must(world, world->runner.history.active == SIDE_BLUE, "it did not flip back");
+    must(world, world->runner.history.done.automatic && world->runner.history.done.of == 1, "not by itself");
+    world_tell(world, FLIP_EVENT_GATE_FAILED, "again");
+    settle(world);
+    must(world, world->runner.history.active == SIDE_BLUE && world->finished == 2,
+         "gates act after a flip-back");
+}
+
+static void test_manual_watch_only_alarms(void **state)
+{
+    (void)state;
+    struct flip_options options = world_options();
+    options.watch_flip_back = FLIP_BACK_MANUAL;
+    struct world *world = world_new(&options);
+    world_cutover(world);
+    settle(world);
+    world_tell(world, FLIP_EVENT_GATE_FAILED, "too slow");
+    settle(world);
+    must(world, world->runner.history.active == SIDE_GREEN && world->alarms == 1, "manual acted");
+}
+
+static void test_drain_policies(void **state)
+{
+    (void)state;
+    struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    world->drain_stuck = true;
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_ABORTED && world->why.code == ERROR_DRAIN_TIMEOUT, "abort");
+
+    options.drain_on_timeout = DRAIN_CANCEL;
+    world = world_new(&options);
+    world->drain_stuck = true; /* idle in transaction: there is nothing to cancel */
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_ABORTED && world->why.code == ERROR_DRAIN_TIMEOUT, "cancel");
+
+    options.drain_on_timeout = DRAIN_TERMINATE;
+    world = world_new(&options);
+    world->drain_stuck = true;
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_DONE, "terminate");
+
+    /* A rescue cancels, then terminates, whatever the policy. */
+    world->runner.options.drain_on_timeout = DRAIN_ABORT;
+    world->drain_stuck = true;
+    const int64_t from_us = world->now_us;
+    world_tell(world, FLIP_EVENT_GATE_FAILED, "too slow");
+    while (world->finished < 2 && world_step(world)) {
+    }
+    must(world, world->outcome == FLIP_OUTCOME_DONE && world->now_us - from_us < 1000000, "rescue");
+    settle(world);
+}
+
+static void test_abort_at_every_action(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    bool aborted = true;
+    for (uint64_t at = 1; aborted; at++) {
+        struct world *world = world_new(&options);
+        struct error error;
+        world_cutover(world);
+        const uint64_t from = world->actions;
+        while (world->actions < from + at && world->finished == 0 && world_step(world)) {
+        }
+        aborted = flip_may_abort(&world->runner, &error);
+        world_tell(world, FLIP_EVENT_ABORT, "an operator said so");
+        settle(world);
+        must(world, world->outcome == (aborted ? FLIP_OUTCOME_ABORTED : FLIP_OUTCOME_DONE), "abort");
+        must(world, world->errors == 0, "a client noticed an abort");
+    }
+}
+
+/* What strikes a run: one thing, or a second one some actions later. */
+struct blow {
+    enum world_strike first, second;
+    uint64_t at, later, seed;
+    int64_t down_us;
+};
+
+static void flip_back_by_gate(struct world *world)
+{
+    for (unsigned i = 0; i < SETTLE_STEPS && world->runner.history.active == SIDE_GREEN; i++) {
+        if (world->running && world->runner.watch.on && !world->runner.watch.failing &&
+            world->runner.mode == FLIP_MODE_STEADY) { /* a daemon that died judges its gates anew */
+            world_tell(world, FLIP_EVENT_GATE_FAILED, "too many errors");
+        }
+        (void)world_step(world);
+        must(world, true, "on the way back");
+    }
+    settle(world);
+    must(world, world->runner.history.active == SIDE_BLUE, "it never went back");
+}
+
+/* Cutover, then a failed gate: all that a pair goes through, struck. True: the strike came in time. */
+static bool strike_once(const struct blow *blow)
+{
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    world->strike = blow->first;
+    world->strike_at = world->actions + blow->at;
+    world->second = blow->second;
+    world->second_at = blow->second == WORLD_STRIKE_NONE ? 0 : world->strike_at + blow->later;
+    world->seed = blow->seed;
+    if (blow->down_us != 0) {
+        world->down_us = blow->down_us;
+    }
+    world_cutover(world);
+    settle(world);
+    if (world->runner.history.active == SIDE_BLUE && world->clusters[SIDE_GREEN].follows) {
+        world_cutover(world); /* it was undone: it can be tried again */
+        settle(world);
+    }
+    if (world->runner.history.active == SIDE_GREEN && world->runner.watch.on) {
+        flip_back_by_gate(world);
+    }
+    const bool in_time = world->actions >= world->strike_at;
+    return in_time;
+}
+
+static void strike_everywhere(struct blow blow)
+{
+    for (blow.at = 1; strike_once(&blow); blow.at++) {
+    }
+    assert_true(blow.at > 60); /* both flips were walked through */
+}
+
+static void test_every_strike_at_every_action(void **state)
+{
+    (void)state;
+    for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
+        strike_everywhere((struct blow){.first = (enum world_strike)strike});
+    }
+}
+
+/* A cluster that stays away longer than any hold: clients are refused, and it still ends by itself. */
+static void test_a_side_away_for_long(void **state)
+{
+    (void)state;
+    strike_everywhere((struct blow){.first = WORLD_STRIKE_SOURCE_DOWN, .down_us = 20000000});
+    strike_everywhere((struct blow){.first = WORLD_STRIKE_TARGET_DOWN, .down_us = 20000000});
+}
+
+/* Two blows: the second hits what the runner or recovery does about the first. */
+static void test_crash_after_every_strike(void **state)
+{
+    (void)state;
+    for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
+        for (uint64_t later = 1; later <= 9; later++) {
+            strike_everywhere(
+                (struct blow){.first = (enum world_strike)strike,
+                              .second = later % 2 == 0 ? WORLD_STRIKE_CRASH : WORLD_STRIKE_CRASH_DONE,
+                              .later = later});
+        }
+    }
+}
+
+static void test_seeded(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
+        const struct blow blow = {.first = (enum world_strike)(1 + seed % (WORLD_STRIKE_COUNT - 1)),
+                                  .second = (enum world_strike)(seed / 16 % WORLD_STRIKE_COUNT),
+                                  .at = 1 + seed * 7 % 90,
+                                  .later = 1 + seed % 13,
+                                  .seed = seed,
+                                  .down_us = seed % 3 == 0 ? 20000000 : 500000};
+        (void)strike_once(&blow);
+    }
+}
+
+/* Too little left of the hold: the flip is taken back instead of committed. */
+static void test_no_commit_without_budget(void **state)
+{
+    (void)state;
+    struct flip_options options = world_options();
+    options.drain_timeout_us = options.max_hold_us - FLIP_OPEN_BUDGET_US / 2;
+    options.drain_on_timeout = DRAIN_TERMINATE;
+    struct world *world = world_new(&options);
+    world->drain_stuck = true;
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_ABORTED && world->why.code == ERROR_TIMEOUT, "it committed");
+    must(world, world->errors == 0, "a client noticed");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cutover_and_back),         cmocka_unit_test(test_gate_flips_back_once),
+        cmocka_unit_test(test_manual_watch_only_alarms), cmocka_unit_test(test_drain_policies),
+        cmocka_unit_test(test_abort_at_every_action),    cmocka_unit_test(test_every_strike_at_every_action),
+        cmocka_unit_test(test_no_commit_without_budget), cmocka_unit_test(test_a_side_away_for_long),
+        cmocka_unit_test(test_crash_after_every_strike), cmocka_unit_test(test_seeded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
