@@ -8,6 +8,8 @@
 
 enum { AUDIT_ROWS = 100, AUDIT_ROWS_MAX = 10000, JOURNAL_FLIPS_MAX = 1000 };
 
+#define MINUTE_US ((int64_t)60 * 1000 * 1000)
+
 /* --- version --- */
 
 static void version(void *context, struct rpc_call *call)
@@ -115,14 +117,34 @@ static void subscribe(void *context, struct rpc_call *call)
 
 /* --- audit --- */
 
-void methods_audit_call(struct audit *audit, const struct rpc_peer *peer, const char *method,
+/* Whether one more denied call may be written; says how many were not when a new minute begins. */
+static bool may_write_denied(struct methods *methods)
+{
+    int64_t now_us = clock_mono_us();
+    if (methods->denied_since_us == 0 || now_us - methods->denied_since_us > MINUTE_US) {
+        if (methods->denied > METHODS_DENIED_A_MINUTE) {
+            audit_decision(
+                methods->audit, "denied_calls_not_listed",
+                json_pack("{s:I}", "calls", (json_int_t)(methods->denied - METHODS_DENIED_A_MINUTE)));
+        }
+        methods->denied_since_us = now_us;
+        methods->denied = 0;
+    }
+    methods->denied++;
+    return methods->denied <= METHODS_DENIED_A_MINUTE;
+}
+
+void methods_audit_call(struct methods *methods, const struct rpc_peer *peer, const char *method,
                         const json_t *params, bool allowed)
 {
+    if (!allowed && !may_write_denied(methods)) {
+        return;
+    }
     json_t *detail = json_pack("{s:b}", "allowed", allowed);
     if (params != NULL) {
         json_object_set_new(detail, "params", json_deep_copy(params));
     }
-    audit_append(audit, (int64_t)peer->uid, peer->name, method, detail);
+    audit_append(methods->audit, (int64_t)peer->uid, peer->name, method, detail);
 }
 
 static void audit_listed(void *context, json_t *rows, const struct error *error)

@@ -25,7 +25,9 @@ struct methods {
     struct events *events;
     struct audit *audit;
     struct journal *journal;
-    int64_t started_us; /* wall clock */
+    int64_t started_us;      /* wall clock */
+    int64_t denied_since_us; /* monotonic: the minute in which denied calls are counted */
+    uint64_t denied;
     MUST_USE bool (*reload)(void *context, struct reload_result *result, struct error *error);
     void *context;
 };
@@ -33,8 +35,13 @@ struct methods {
 /* methods must outlive the server. */
 void methods_register(struct rpc *rpc, struct methods *methods);
 
-/* The audit row of a call that may change something, or was denied: for rpc_config.called. */
-void methods_audit_call(struct audit *audit, const struct rpc_peer *peer, const char *method,
+/*
+ * The audit row of a call that may change something, or was denied: for rpc_config.called. Of denied calls at
+ * most METHODS_DENIED_A_MINUTE are written, so that nobody without a role can fill the disk; the rest is
+ * counted.
+ */
+enum { METHODS_DENIED_A_MINUTE = 30 };
+void methods_audit_call(struct methods *methods, const struct rpc_peer *peer, const char *method,
                         const json_t *params, bool allowed);
 
 #endif

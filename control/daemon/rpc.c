@@ -2,6 +2,7 @@
 
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
+#include "control/daemon/rpc_call.h"
 #include "control/daemon/rpc_connection.h"
 #include "control/daemon/rpc_socket.h"
 #include "control/daemon/text.h"
@@ -14,19 +15,11 @@
 enum {
     TABLES = 8,
     BACKLOG = 64,
-    CALLS_AT_ONCE = 16,               /* of one connection */
-    STREAM_UNSENT_LIMIT = 256 * 1024, /* bytes; a subscriber further behind is dropped */
+    RESERVED_CONNECTIONS = 16, /* beyond RPC_CONNECTIONS, for operators: viewers can't lock them out */
+    STRANGERS = 8,             /* connections of peers without a role */
+    CALLS_AT_ONCE = 16,        /* of one connection */
     FAREWELL_MS = 1000,
     FAREWELL_SLOW_MS = 5000
-};
-
-/* JSON-RPC 2.0, section 5.1 */
-enum {
-    RPC_PARSE_ERROR = -32700,
-    RPC_INVALID_REQUEST = -32600,
-    RPC_METHOD_NOT_FOUND = -32601,
-    RPC_INVALID_PARAMS = -32602,
-    RPC_METHOD_FAILED = -32000
 };
 
 struct table {
@@ -43,221 +36,11 @@ struct rpc {
     struct table tables[TABLES];
     size_t table_count;
     struct rpc_connection *connections;
-    size_t connection_count;
+    size_t connection_count, stranger_count;
     bool stopping;
     void (*stopped)(void *context);
     void *stopped_context;
 };
-
-struct rpc_call {
-    struct rpc_connection *connection; /* NULL: gone, or a notification's that is to have no answer */
-    bool counted;                      /* in its connection's list */
-    json_t *id, *params;               /* id NULL: a notification */
-    struct rpc_peer peer;
-    void (*gone)(void *context);
-    void *gone_context;
-    struct rpc_call *prev, *next;
-};
-
-struct rpc_stream {
-    struct rpc_connection *connection;
-    void (*ended)(void *context);
-    void *context;
-    struct rpc_stream *next;
-};
-
-/* --- documents --- */
-
-static void send_error(struct rpc_connection *connection, json_t *id, int code, const struct error *error)
-{
-    connection_send(connection,
-                    json_pack("{s:s, s:O, s:{s:i, s:o, s:{s:s, s:o, s:o}}}", "jsonrpc", "2.0", "id", id,
-                              "error", "code", code, "message", text_json(error->message), "data", "code",
-                              error_code_text(error->code), "message", text_json(error->message), "remedy",
-                              text_json(error->remedy)));
-}
-
-static void refuse(struct rpc_connection *connection, json_t *id, int code, const char *message,
-                   const char *remedy)
-{
-    struct error error;
-    error_clear(&error);
-    error_set(&error, ERROR_USAGE, "%s", message);
-    error_remedy(&error, "%s", remedy);
-    send_error(connection, id == NULL ? json_null() : id, code, &error);
-}
-
-/* --- calls --- */
-
-/* Takes the call off its connection: its answer goes nowhere from now on. */
-static void detach_call(struct rpc_call *call)
-{
-    if (call->counted) {
-        DL_DELETE(call->connection->calls, call);
-        call->connection->call_count--;
-        call->counted = false;
-    }
-    call->connection = NULL;
-}
-
-/* A connection whose peer has nothing more to ask closes after its last answer; so does one without a role.
- */
-static void close_if_over(struct rpc_connection *connection)
-{
-    if (connection->call_count == 0 && (connection->ended || connection->peer.roles == 0)) {
-        connection_finish(connection, FAREWELL_SLOW_MS);
-    }
-}
-
-static void free_call(struct rpc_call *call)
-{
-    struct rpc_connection *connection = call->connection;
-    detach_call(call);
-    json_decref(call->id);
-    json_decref(call->params);
-    free(call);
-    if (connection != NULL) {
-        close_if_over(connection);
-    }
-}
-
-const struct rpc_peer *rpc_call_peer(const struct rpc_call *call)
-{
-    return &call->peer;
-}
-
-const json_t *rpc_call_params(const struct rpc_call *call)
-{
-    return call->params;
-}
-
-static bool wants_answer(const struct rpc_call *call)
-{
-    return call->connection != NULL && call->id != NULL;
-}
-
-bool rpc_call_unpack(struct rpc_call *call, const char *format, ...)
-{
-    json_error_t problem;
-    va_list arguments;
-    va_start(arguments, format);
-    int status = json_vunpack_ex(call->params, &problem, JSON_STRICT, format, arguments);
-    va_end(arguments);
-    if (status == 0) {
-        return true;
-    }
-    if (wants_answer(call)) {
-        struct error error;
-        error_clear(&error);
-        error_set(&error, ERROR_USAGE, "params: %s", problem.text);
-        error_remedy(&error, "the method `methods` says what each one takes");
-        send_error(call->connection, call->id, RPC_INVALID_PARAMS, &error);
-    }
-    free_call(call);
-    return false;
-}
-
-void rpc_progress(struct rpc_call *call, json_t *params)
-{
-    if (!wants_answer(call) || params == NULL) {
-        json_decref(params);
-        return;
-    }
-    json_object_set(params, "id", call->id);
-    connection_send(call->connection,
-                    json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", "progress", "params", params));
-}
-
-void rpc_reply(struct rpc_call *call, json_t *result)
-{
-    if (result == NULL) {
-        struct error error;
-        error_clear(&error);
-        error_set(&error, ERROR_MEMORY, "the answer could not be put together");
-        rpc_fail(call, &error);
-        return;
-    }
-    call->gone = NULL;
-    if (wants_answer(call)) {
-        connection_send(call->connection,
-                        json_pack("{s:s, s:O, s:O}", "jsonrpc", "2.0", "id", call->id, "result", result));
-    }
-    json_decref(result);
-    free_call(call);
-}
-
-void rpc_fail(struct rpc_call *call, const struct error *error)
-{
-    call->gone = NULL;
-    if (wants_answer(call)) {
-        send_error(call->connection, call->id, RPC_METHOD_FAILED, error);
-    }
-    free_call(call);
-}
-
-void rpc_call_on_gone(struct rpc_call *call, void (*gone)(void *context), void *context)
-{
-    call->gone = gone;
-    call->gone_context = context;
-}
-
-/* --- streams --- */
-
-struct rpc_stream *rpc_reply_stream(struct rpc_call *call, json_t *result, void (*ended)(void *context),
-                                    void *context)
-{
-    struct rpc_connection *connection = call->connection;
-    rpc_reply(call, result);
-    if (connection == NULL || connection->closing || connection->farewell) {
-        return NULL;
-    }
-    struct rpc_stream *stream = calloc(1, sizeof(*stream));
-    if (stream == NULL) {
-        connection_close(connection);
-        return NULL;
-    }
-    stream->connection = connection;
-    stream->ended = ended;
-    stream->context = context;
-    stream->next = connection->streams;
-    connection->streams = stream;
-    return stream;
-}
-
-void rpc_stream_end(struct rpc_stream *stream)
-{
-    struct rpc_stream **link = &stream->connection->streams;
-    while (*link != stream) {
-        link = &(*link)->next;
-    }
-    *link = stream->next;
-    free(stream);
-}
-
-static void break_stream(struct rpc_stream *stream)
-{
-    void (*ended)(void *) = stream->ended;
-    void *context = stream->context;
-    rpc_stream_end(stream);
-    ended(context);
-}
-
-bool rpc_stream_send(struct rpc_stream *stream, const char *method, json_t *params)
-{
-    struct rpc_connection *connection = stream->connection;
-    if (connection_unsent(connection) <= STREAM_UNSENT_LIMIT) {
-        connection_send(connection,
-                        json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", method, "params", params));
-        return true;
-    }
-    json_decref(params);
-    LOG_WARN("rpc_stream_dropped", LOG_STR("peer", connection->peer.name),
-             LOG_U64("unsent_bytes", connection_unsent(connection)));
-    connection_send(connection, json_pack("{s:s, s:s, s:{s:s}}", "jsonrpc", "2.0", "method", "dropped",
-                                          "params", "reason", "the subscriber did not keep up"));
-    break_stream(stream);
-    return false;
-}
 
 /* --- requests --- */
 
@@ -303,7 +86,7 @@ static bool may_call(struct rpc_connection *connection, const struct rpc_method 
         error_remedy(&error, "add the user to control.%ss in the configuration, and reload",
                      role_name(method->role));
         if (id != NULL) {
-            send_error(connection, id, RPC_METHOD_FAILED, &error);
+            call_error(connection, id, RPC_METHOD_FAILED, &error);
         }
     }
     return allowed;
@@ -312,21 +95,11 @@ static bool may_call(struct rpc_connection *connection, const struct rpc_method 
 static void dispatch(struct rpc_connection *connection, const struct rpc_method *method, void *context,
                      json_t *id, json_t *params)
 {
-    struct rpc_call *call = calloc(1, sizeof(*call));
-    json_t *given = params == NULL ? json_object() : json_incref(params);
-    if (call == NULL || given == NULL) {
-        free(call);
-        json_decref(given);
+    struct rpc_call *call = call_new(connection, id, params);
+    if (call == NULL) {
         connection_close(connection);
         return;
     }
-    call->connection = connection;
-    call->counted = true;
-    call->id = id == NULL ? NULL : json_incref(id);
-    call->params = given;
-    call->peer = connection->peer;
-    DL_APPEND(connection->calls, call);
-    connection->call_count++;
     LOG_DEBUG("rpc_call", LOG_STR("peer", connection->peer.name), LOG_STR("method", method->name));
     method->handler(context, call);
 }
@@ -344,19 +117,20 @@ static void handle_request(struct rpc_connection *connection, json_t *request)
             error_clear(&error);
             error_set(&error, ERROR_USAGE, "there is no method \"%s\"", name);
             error_remedy(&error, "the method `methods` lists them");
-            send_error(connection, id, RPC_METHOD_NOT_FOUND, &error);
+            call_error(connection, id, RPC_METHOD_NOT_FOUND, &error);
         }
     } else if (params != NULL && !json_is_object(params)) {
         if (id != NULL) {
-            refuse(connection, id, RPC_INVALID_PARAMS, "params: an object with named parameters was expected",
-                   "the method `methods` says what each one takes");
+            call_refuse(connection, id, RPC_INVALID_PARAMS,
+                        "params: an object with named parameters was expected",
+                        "the method `methods` says what each one takes");
         }
     } else if (!may_call(connection, method, id, params)) {
         return;
     } else if (connection->call_count >= CALLS_AT_ONCE) {
         if (id != NULL) {
-            refuse(connection, id, RPC_METHOD_FAILED, "too many requests at once on this connection",
-                   "wait for an answer");
+            call_refuse(connection, id, RPC_METHOD_FAILED, "too many requests at once on this connection",
+                        "wait for an answer");
         }
     } else {
         dispatch(connection, method, context, id, params);
@@ -376,8 +150,8 @@ static bool is_blank(const char *line, size_t length)
 void rpc_connection_line(struct rpc_connection *connection, const char *line, size_t length)
 {
     if (line == NULL) {
-        refuse(connection, NULL, RPC_INVALID_REQUEST, "the request is longer than 64 KiB",
-               "one JSON document a line");
+        call_refuse(connection, NULL, RPC_INVALID_REQUEST, "the request is longer than 64 KiB",
+                    "one JSON document a line");
         return;
     }
     if (is_blank(line, length)) {
@@ -390,48 +164,29 @@ void rpc_connection_line(struct rpc_connection *connection, const char *line, si
         error_clear(&error);
         error_set(&error, ERROR_USAGE, "the request is not JSON: %s", problem.text);
         error_remedy(&error, "one JSON document a line");
-        send_error(connection, json_null(), RPC_PARSE_ERROR, &error);
+        call_error(connection, NULL, RPC_PARSE_ERROR, &error);
     } else if (json_is_array(request)) {
-        refuse(connection, NULL, RPC_INVALID_REQUEST, "batches are not supported",
-               "send each request on its own line, without waiting for answers");
+        call_refuse(connection, NULL, RPC_INVALID_REQUEST, "batches are not supported",
+                    "send each request on its own line, without waiting for answers");
     } else if (!is_request(request)) {
-        refuse(connection, NULL, RPC_INVALID_REQUEST, "the request is not one of JSON-RPC 2.0",
-               "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\",\"params\":{}}");
+        call_refuse(connection, NULL, RPC_INVALID_REQUEST, "the request is not one of JSON-RPC 2.0",
+                    "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\",\"params\":{}}");
     } else {
         handle_request(connection, request);
     }
     json_decref(request);
     if (!connection->closing) {
-        close_if_over(connection);
+        call_close_if_over(connection);
     }
 }
 
 /* --- connections --- */
 
-void rpc_connection_identified(struct rpc_connection *connection)
+void rpc_connection_admitted(struct rpc_connection *connection)
 {
-    connection->peer.roles = roles_of(connection->rpc->config.roles, connection->peer.uid, connection->groups,
-                                      connection->group_count);
     if (connection->peer.roles == 0) {
-        /* It hears why with its first request, and can't occupy a place for long. */
+        /* It hears why with its first request, and can't keep its place for long without one. */
         connection_limit(connection, FAREWELL_SLOW_MS);
-    }
-}
-
-void rpc_connection_lost(struct rpc_connection *connection)
-{
-    struct rpc_call *call;
-    while ((call = connection->calls) != NULL) {
-        detach_call(call);
-        if (call->gone != NULL) {
-            call->gone(call->gone_context);
-        }
-    }
-    struct rpc_stream *stream;
-    while ((stream = connection->streams) != NULL) {
-        connection->streams = stream->next;
-        stream->ended(stream->context);
-        free(stream);
     }
 }
 
@@ -454,7 +209,15 @@ void rpc_connection_freed(struct rpc *rpc, struct rpc_connection *connection)
 {
     DL_DELETE2(rpc->connections, connection, previous, next);
     rpc->connection_count--;
+    rpc->stranger_count -= connection->is_stranger;
     finish_stop(rpc);
+}
+
+static bool has_room(const struct rpc *rpc, const struct rpc_connection *connection)
+{
+    bool operates = (connection->peer.roles & ROLE_OPERATOR) != 0;
+    return rpc->connection_count <= RPC_CONNECTIONS + (operates ? RESERVED_CONNECTIONS : 0) &&
+           (!connection->is_stranger || rpc->stranger_count <= STRANGERS);
 }
 
 static void on_connection(uv_stream_t *listener, int status)
@@ -471,11 +234,20 @@ static void on_connection(uv_stream_t *listener, int status)
         LOG_ERROR("rpc_accept_failed", LOG_STR("error", "out of memory"));
         return;
     }
+    connection->peer.roles =
+        roles_of(rpc->config.roles, connection->peer.uid, connection->groups, connection->group_count);
+    connection->is_stranger = connection->peer.roles == 0;
     DL_APPEND2(rpc->connections, connection, previous, next);
     rpc->connection_count++;
-    if (rpc->connection_count > RPC_CONNECTIONS && !connection->closing) {
-        refuse(connection, NULL, RPC_METHOD_FAILED, "too many connections to the control socket",
-               "close some and try again");
+    rpc->stranger_count += connection->is_stranger;
+    if (connection->closing) {
+        return;
+    }
+    if (has_room(rpc, connection)) {
+        connection_begin(connection);
+    } else {
+        call_refuse(connection, NULL, RPC_METHOD_FAILED, "too many connections to the control socket",
+                    "close some and try again");
         connection_finish(connection, FAREWELL_MS);
     }
 }

@@ -14,6 +14,7 @@ enum {
     INPUT_START = 4096,
     UNSENT_PAUSE = 1024 * 1024, /* bytes: a peer that doesn't read isn't read from */
     STALL_MS = 30 * 1000,
+    LOOKUP_MS = 1000, /* for a name; then the number does */
     NAME_BUFFER_SIZE = 16384
 };
 
@@ -241,18 +242,25 @@ static bool ask_kernel(int descriptor, uid_t *uid, pid_t *pid, gid_t *groups, si
     return true;
 }
 
+static void admit(struct rpc_connection *connection)
+{
+    if (!connection->admitted && !connection->closing && !connection->farewell) {
+        connection->admitted = true;
+        uv_timer_stop(&connection->timer);
+        rpc_connection_admitted(connection);
+        resume_reading(connection);
+    }
+}
+
 /* Name services may take their time: off the loop. */
 static void look_up_name(uv_work_t *work)
 {
     struct rpc_connection *connection = work->data;
-    struct rpc_peer *peer = &connection->peer;
     struct passwd entry, *found = NULL;
     char *buffer = malloc(NAME_BUFFER_SIZE);
-    if (buffer != NULL && getpwuid_r(peer->uid, &entry, buffer, NAME_BUFFER_SIZE, &found) == 0 &&
+    if (buffer != NULL && getpwuid_r(connection->peer.uid, &entry, buffer, NAME_BUFFER_SIZE, &found) == 0 &&
         found != NULL) {
-        (void)snprintf(peer->name, sizeof(peer->name), "%s", found->pw_name);
-    } else {
-        (void)snprintf(peer->name, sizeof(peer->name), "%lu", (unsigned long)peer->uid);
+        (void)snprintf(connection->found_name, sizeof(connection->found_name), "%s", found->pw_name);
     }
     free(buffer);
 }
@@ -261,11 +269,24 @@ static void name_found(uv_work_t *work, int status)
 {
     (void)status;
     struct rpc_connection *connection = work->data;
-    if (!connection->closing && !connection->farewell) {
-        rpc_connection_identified(connection);
-        resume_reading(connection);
+    if (connection->found_name[0] != '\0') {
+        memcpy(connection->peer.name, connection->found_name, sizeof(connection->peer.name));
     }
+    admit(connection);
     handle_closed(connection);
+}
+
+/* Nobody may be kept out because a directory service hangs. */
+static void name_is_late(uv_timer_t *timer)
+{
+    admit(timer->data);
+}
+
+void connection_begin(struct rpc_connection *connection)
+{
+    connection->open_handles++;
+    ENSURE(uv_queue_work(connection->pipe.loop, &connection->lookup, look_up_name, name_found) == 0);
+    uv_timer_start(&connection->timer, name_is_late, LOOKUP_MS, 0);
 }
 
 static bool identify(struct rpc_connection *connection, const struct rpc_connection_owner *owner)
@@ -301,7 +322,7 @@ struct rpc_connection *connection_accept(struct rpc *rpc, uv_stream_t *listener,
         connection_close(connection);
         return connection;
     }
-    connection->open_handles++;
-    ENSURE(uv_queue_work(listener->loop, &connection->lookup, look_up_name, name_found) == 0);
+    (void)snprintf(connection->peer.name, sizeof(connection->peer.name), "%lu",
+                   (unsigned long)connection->peer.uid);
     return connection;
 }

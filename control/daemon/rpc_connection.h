@@ -24,10 +24,14 @@ struct rpc_connection {
     struct rpc_stream *streams;
     size_t call_count;
 
+    bool admitted;    /* reads: its identity is known */
+    bool is_stranger; /* had no role when it came */
+
     uv_pipe_t pipe;
-    uv_timer_t timer; /* closes it: the peer doesn't read, or a farewell must end */
-    uv_work_t lookup; /* the name of its uid */
-    int open_handles; /* freed when the last of them (the lookup too) is gone */
+    uv_timer_t timer;               /* closes it: the peer doesn't read, or a farewell must end */
+    char found_name[RPC_NAME_SIZE]; /* written by the lookup, on another thread */
+    uv_work_t lookup;               /* the name of its uid */
+    int open_handles;               /* freed when the last of them (the lookup too) is gone */
     bool closing;
     bool ended;    /* the peer has sent all that it will send */
     bool farewell; /* closes as soon as everything is written */
@@ -43,22 +47,24 @@ struct rpc_connection_owner {
 };
 
 /*
- * Takes the next connection from the listener and begins to read once its identity is known. NULL: it could
- * not be accepted. From then on it calls rpc_connection_line() and, at its end, rpc_connection_lost() and
- * rpc_connection_freed().
+ * Takes the next connection from the listener; uid and groups are known then, or it is closing already. NULL:
+ * out of memory. Whatever happens, rpc_connection_lost() and rpc_connection_freed() come at its end.
  */
 struct rpc_connection *connection_accept(struct rpc *rpc, uv_stream_t *listener,
                                          const struct rpc_connection_owner *owner);
 
+/* Looks up the name of the uid, then reads and calls rpc_connection_line(). */
+void connection_begin(struct rpc_connection *connection);
+
 void connection_send(struct rpc_connection *connection, json_t *document); /* taken over; NULL is logged */
 size_t connection_unsent(const struct rpc_connection *connection);         /* bytes */
 void connection_close(struct rpc_connection *connection);
-void connection_finish(struct rpc_connection *connection, uint64_t within_ms); /* close once all is written */
 void connection_limit(struct rpc_connection *connection, uint64_t within_ms);  /* unless it says something */
+void connection_finish(struct rpc_connection *connection, uint64_t within_ms); /* close once all is written */
 
 /* rpc.c's part. line isn't NUL-terminated; NULL: it was longer than RPC_LINE_LIMIT. */
 void rpc_connection_line(struct rpc_connection *connection, const char *line, size_t length);
-void rpc_connection_identified(struct rpc_connection *connection);
+void rpc_connection_admitted(struct rpc_connection *connection);
 void rpc_connection_lost(struct rpc_connection *connection);
 void rpc_connection_freed(struct rpc *rpc, struct rpc_connection *connection);
 

@@ -211,7 +211,7 @@ static void on_signal(uv_signal_t *handle, int number)
 static void called(void *context, const struct rpc_peer *peer, const char *method, const json_t *params,
                    bool allowed)
 {
-    methods_audit_call(((struct daemon *)context)->audit, peer, method, params, allowed);
+    methods_audit_call(&((struct daemon *)context)->methods, peer, method, params, allowed);
 }
 
 static void on_publish(uv_timer_t *timer)

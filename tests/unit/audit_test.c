@@ -2,6 +2,7 @@
 #include "control/daemon/audit.h"
 
 #include "conf/base/log.h"
+#include "control/daemon/methods.h"
 
 #include <setjmp.h>
 #include <sqlite3.h>
@@ -188,6 +189,21 @@ static void text_moved_between_columns_is_found(void **state)
                   "row 4 was changed");
 }
 
+static void denied_calls_are_listed_up_to_a_bound(void **state)
+{
+    struct world *world = *state;
+    struct methods methods = {.audit = world->audit};
+    struct rpc_peer peer = {.uid = 1004, .name = "mallory"};
+    for (int i = 0; i < 1000; i++) {
+        methods_audit_call(&methods, &peer, "cutover", NULL, false);
+    }
+    methods_audit_call(&methods, &peer, "cutover", NULL, true);
+    tamper(world, "select 1");
+    audit_list(world->audit, 0, 1000, keep_rows, world);
+    wait_for_answer(world);
+    assert_int_equal(json_array_size(world->rows), 6 + METHODS_DENIED_A_MINUTE + 1);
+}
+
 int main(void)
 {
     log_configure(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
@@ -198,6 +214,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_changed_time_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_removed_row_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rows_moved_up_are_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(denied_calls_are_listed_up_to_a_bound, set_up, tear_down),
         cmocka_unit_test_setup_teardown(text_moved_between_columns_is_found, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,6 +47,30 @@ static void who_has_no_role_is_told_and_closed(void **state)
     close(mallory);
 }
 
+static void strangers_and_viewers_leave_room_for_operators(void **state)
+{
+    struct world *world = *state;
+    int strangers[12], viewers[RPC_CONNECTIONS];
+    for (size_t i = 0; i < ARRAY_LENGTH(strangers); i++) {
+        strangers[i] = dial_as(world, MALLORY);
+    }
+    expect_error(world, strangers[8], "", -32000, "usage");
+    assert_string_equal(hear(world, strangers[8]), "");
+    for (size_t i = 0; i < ARRAY_LENGTH(viewers); i++) {
+        viewers[i] = dial_as(world, ALICE);
+    }
+    expect_error(world, viewers[RPC_CONNECTIONS - 1], "", -32000, "usage");
+    int bob = dial_as(world, BOB);
+    expect_allowed(world, bob, "reload");
+    close(bob);
+    for (size_t i = 0; i < ARRAY_LENGTH(strangers); i++) {
+        close(strangers[i]);
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(viewers); i++) {
+        close(viewers[i]);
+    }
+}
+
 static mode_t socket_mode(const struct world *world)
 {
     struct stat status;
@@ -120,6 +144,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(roles_decide_who_may_do_what, set_up_roles, tear_down),
         cmocka_unit_test_setup_teardown(who_has_no_role_is_told_and_closed, set_up_roles, tear_down),
+        cmocka_unit_test_setup_teardown(strangers_and_viewers_leave_room_for_operators, set_up_roles,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(the_socket_is_open_to_whom_roles_can_name, set_up, tear_down),
         cmocka_unit_test(unknown_names_in_roles_are_errors),
         cmocka_unit_test_setup_teardown(a_stale_socket_is_replaced_and_a_live_one_is_not, set_up, tear_down),
