@@ -48,16 +48,16 @@ void move_server(struct move *move, const struct frame_piece *piece, const struc
 
 enum move_answer {
     MOVE_MORE,   /* not over yet */
-    MOVE_AGAIN,  /* didn't work, and is worth asking again: call move_ask() or move_replay() once more */
+    MOVE_AGAIN,  /* call move_ask() once more */
     MOVE_DONE,   /* over; look at move_is_movable() */
-    MOVE_FAILED, /* can't be had: move_is_movable() is false and says why */
+    MOVE_FAILED, /* can't be had: move_is_movable() is false and says why. A target is to be closed */
     MOVE_FATAL   /* that server ended the connection with an ErrorResponse */
 };
 
 /*
  * Messages with exactly one Sync that ask the session's own server for its state, appended to *out; nothing
- * if the state is known. `armed`: the target's state was replayed before, so only what traffic may have
- * changed is asked. False: out of memory, or the session can't move anyway (*out is unchanged).
+ * if it is known. Only what traffic may have changed since the last time is asked. False: out of memory, or
+ * the session can't move anyway (*out is unchanged).
  */
 MUST_USE bool move_ask(struct move *move, struct strbuf *out);
 /* A piece of the answer (step.ours). */
@@ -67,8 +67,8 @@ MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_
 /* ParameterStatus of the target link's login. */
 void move_target_parameter(struct move *move, struct slice name, struct slice value);
 /*
- * Messages that bring the target link from what was replayed before to the session's state; nothing appended
- * if it has it. May need several rounds: after MOVE_AGAIN call it once more.
+ * Messages that bring the target link from what was replayed before to the state that was asked; nothing
+ * appended if it has it. False: out of memory, or the session was never asked.
  */
 MUST_USE bool move_replay(struct move *move, struct strbuf *out);
 /* A piece that the target link sent, asynchronous messages included. */

@@ -70,7 +70,8 @@ static void name_end(struct scan *scan, struct scan_matcher *matcher, enum token
 {
     if (matcher->config && (matcher->state == NAME_DOT || next == OTHER || next == OPEN)) {
         scan->flags |= SCAN_COMPUTED; /* set_config('a.' || ... */
-    } else if (matcher->state == NAME && matcher->dotted && matcher->length < sizeof matcher->name) {
+    } else if (matcher->state == NAME && (matcher->dotted || matcher->config) &&
+               matcher->length < sizeof matcher->name) {
         matcher->name[matcher->length] = '\0';
         scan->found(scan->context, matcher->name);
     }

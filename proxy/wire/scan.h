@@ -1,5 +1,5 @@
 /*
- * Reads SQL text as it passes, in pieces, for what the session move must know: names of custom settings
+ * Reads SQL text as it passes, in pieces, for what the session move must know: names of settings
  * (`SET [SESSION|LOCAL] a.b`, `set_config('a.b', ...)`), and words that hint at session state. It errs on the
  * side of finding too much: bodies of strings, dollar quotes and comments count as well; a name that was
  * never set costs one current_setting(name, true).
@@ -48,7 +48,8 @@ struct scan {
     uint8_t word_length;
     char word[SCAN_WORD_SIZE]; /* lower case, cut */
     struct scan_matcher matchers[2];
-    void (*found)(void *context, const char *name); /* lower case, with a dot, NUL-terminated */
+    void (*found)(void *context,
+                  const char *name); /* lower case, NUL-terminated; with a dot but in set_config() */
     void *context;
 };
 

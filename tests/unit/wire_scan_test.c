@@ -47,7 +47,7 @@ static const struct {
     {"select set_config('app.a' || x, $2, false)", "", SCAN_SETTING | SCAN_COMPUTED},
     {"select set_config(name, value, false) from t", "", SCAN_SETTING | SCAN_COMPUTED},
     {"select set_config(lower($1), $2, false)", "", SCAN_SETTING | SCAN_COMPUTED},
-    {"select set_config('search_path', '', false)", "", SCAN_SETTING},
+    {"select set_config('search_path', '', false)", "search_path", SCAN_SETTING},
     {"do $$ begin perform set_config('app.a', '1', false); set app.b = 2; end $$", "app.a app.b",
      SCAN_SETTING},
     {"do $x$ -- don't\n begin set app.b = '$$'; end $x$; set app.c = 1", "app.b app.c", 0},

@@ -1,0 +1,172 @@
+/* Asking the session's own server: what is sent, and what its answer means. */
+#include "proxy/move_internal.h"
+
+#include "proxy/wire/decode.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static enum interrogate_level level_of(const struct move *move)
+{
+    bool settings = move->always_settings || (move->dirt & MOVE_DIRT_SETTINGS) != 0;
+    return move->own == NULL || settings ? INTERROGATE_FULL : INTERROGATE_CHEAP;
+}
+
+static void asking_ends(struct move *move)
+{
+    snapshot_unref(move->asking.snapshot);
+    move->asking = (struct interrogation){.snapshot = NULL};
+    strbuf_clear(&move->body);
+}
+
+/* A session that ran nothing has the state that any new one has. */
+static bool nothing_to_ask(struct move *move)
+{
+    if (move->own == NULL && move->dirt == 0) {
+        move->own = snapshot_new();
+        return move->own != NULL;
+    }
+    return true;
+}
+
+static void build_asking(const struct move *move, struct build *build)
+{
+    struct slice names = slice_of(strbuf_text(&move->names), move->names.length);
+    names.length -= names.length > 0 ? 1 : 0; /* the blank at the end */
+    if (move->cleaning) {
+        interrogate_build_cleanup(build);
+    } else {
+        interrogate_build(build, move->asking.level, move->asking.patient, names);
+    }
+}
+
+static bool append_asking(const struct move *move, struct strbuf *out)
+{
+    struct build build;
+    build_init(&build, NULL, 0);
+    build_asking(move, &build);
+    uint8_t *bytes = malloc(build.length);
+    if (bytes == NULL) {
+        return false;
+    }
+    build_init(&build, bytes, build.length);
+    build_asking(move, &build);
+    strbuf_append(out, bytes, build.length);
+    free(bytes);
+    return !out->failed;
+}
+
+bool move_ask(struct move *move, struct strbuf *out)
+{
+    if (move->replication || !nothing_to_ask(move)) {
+        return false;
+    }
+    if (move->cleaning) {
+        return append_asking(move, out);
+    }
+    if (move->dirt == 0) {
+        return true;
+    }
+    struct interrogation *asking = &move->asking;
+    asking_ends(move);
+    strbuf_clear(&move->asking_reasons);
+    asking->level = level_of(move);
+    asking->patient = move->attempts > 0;
+    asking->reasons = &move->asking_reasons;
+    asking->snapshot = snapshot_new();
+    if (asking->snapshot == NULL) {
+        return false;
+    }
+    if (!append_asking(move, out)) {
+        return false;
+    }
+    move->asked_dirt = move->dirt;
+    move->asked_hints = move->hints;
+    move->dirt = 0;
+    move->hints = 0;
+    move->broken = false;
+    move->failure[0] = '\0';
+    return true;
+}
+
+static enum move_answer ask_failed(struct move *move)
+{
+    asking_ends(move);
+    move->dirt |= move->asked_dirt;
+    move->hints |= move->asked_hints;
+    move->attempts++;
+    if (move->attempts < MOVE_ATTEMPTS) {
+        return MOVE_AGAIN;
+    }
+    move->attempts = 0;
+    move->cleaning = true;
+    return MOVE_AGAIN;
+}
+
+static enum move_answer ask_done(struct move *move)
+{
+    struct interrogation *asking = &move->asking;
+    if (move->cleaning) {
+        move->cleaning = false;
+        return MOVE_FAILED;
+    }
+    if (move->broken || asking->failed) {
+        if (move->failure[0] == '\0') {
+            move_fail(move, "its state is larger than can be moved");
+        }
+        return ask_failed(move);
+    }
+    bool changed = asking->level == INTERROGATE_CHEAP && strcmp(asking->quick, move->quick) != 0;
+    if (asking->level == INTERROGATE_CHEAP && !changed &&
+        !snapshot_copy(asking->snapshot, move->own, SNAPSHOT_SETTING)) {
+        move_fail(move, "out of memory");
+        return ask_failed(move);
+    }
+    if (changed) { /* a function has set something: ask for all */
+        asking_ends(move);
+        move->dirt |= MOVE_DIRT_USED | MOVE_DIRT_SETTINGS;
+        return MOVE_AGAIN;
+    }
+    snapshot_sort(asking->snapshot);
+    snapshot_unref(move->own);
+    move->own = asking->snapshot;
+    asking->snapshot = NULL;
+    memcpy(move->quick, asking->quick, sizeof move->quick);
+    strbuf_clear(&move->reasons);
+    strbuf_append(&move->reasons, strbuf_text(&move->asking_reasons), move->asking_reasons.length);
+    asking_ends(move);
+    move->attempts = 0;
+    move->failure[0] = '\0';
+    return MOVE_DONE;
+}
+
+enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
+                                 const struct move_types *types)
+{
+    struct slice body;
+    if ((piece->type != 'D' && piece->type != 'E' && piece->type != 'Z') || !move_body(move, piece, &body)) {
+        return MOVE_MORE;
+    }
+    if (piece->type == 'D') {
+        move->asking.types = types;
+        if (move->asking.snapshot != NULL) {
+            interrogate_row(&move->asking, body);
+        }
+        return MOVE_MORE;
+    }
+    if (piece->type == 'Z') {
+        return ask_done(move);
+    }
+    struct decode_error error;
+    decode_error(body, &error);
+    move->broken = true;
+    move_fail(move, "its state can't be read: %.*s", (int)error.message.length,
+              (const char *)error.message.data);
+    if (decode_error_is_fatal(&error)) {
+        asking_ends(move);
+        move->dirt |= move->asked_dirt;
+        move->hints |= move->asked_hints;
+        return MOVE_FATAL;
+    }
+    return MOVE_MORE;
+}

@@ -1,0 +1,115 @@
+/* What the files of the session move share. Nobody else looks into a struct move. */
+#ifndef SWITCHBACK_PROXY_MOVE_INTERNAL_H
+#define SWITCHBACK_PROXY_MOVE_INTERNAL_H
+
+#include "proxy/interrogate.h"
+#include "proxy/move.h"
+#include "proxy/move_snapshot.h"
+#include "proxy/wire/scan.h"
+
+enum {
+    MOVE_NAMES_MAX = 256,           /* settings learned by name; more make a session immovable */
+    MOVE_UNNAMED_MAX = 1 << 20,     /* bytes of an unnamed statement that is kept */
+    MOVE_UNNAMED_PENDING = 8,       /* unnamed statements that may be on their way at once */
+    MOVE_BODY_MAX = 64 << 20,       /* bytes of a row of an answer */
+    MOVE_BIND_MAX = 64 << 10,       /* bytes of a Bind that is looked into for names */
+    MOVE_PARAMETERS_MAX = 64 << 10, /* bytes of all ParameterStatus of a server */
+    MOVE_REASONS_MAX = 1024,
+    MOVE_FAILURE_SIZE = 256,
+    MOVE_ATTEMPTS = 3
+};
+
+/* What traffic may have changed since the session was asked last. */
+enum move_dirt {
+    MOVE_DIRT_USED = 1,    /* anything was run */
+    MOVE_DIRT_SETTINGS = 2 /* settings may have changed */
+};
+
+/* The body of a Parse without a name: its text and types, to be sent again as they are. */
+struct move_unnamed {
+    uint64_t number; /* of the Parse, see boundary.h */
+    uint8_t *body;   /* NULL: none */
+    uint32_t length;
+};
+
+/* Walks the oids of a RowDescription or ParameterDescription as it passes. */
+struct move_oid_walk {
+    uint32_t skip; /* bytes before what comes next */
+    uint32_t oid;
+    uint8_t phase, have;
+};
+
+struct move {
+    bool replication;
+
+    /* traffic */
+    uint8_t dirt;             /* enum move_dirt */
+    uint32_t hints;           /* enum scan_flag, of all texts since the session was asked last */
+    bool always_settings;     /* a statement that may run again sets what its text doesn't tell */
+    bool computed_name;       /* set_config() of a name that can't be told */
+    bool watch_binds;         /* names may come as parameters */
+    uint32_t used_type;       /* an oid that differs between the sides; 0: none was seen */
+    uint32_t used_function;   /* a user's function that was called by its oid; 0: none */
+    uint32_t name_count;      /* more than MOVE_NAMES_MAX: not all of them were kept */
+    struct strbuf names;      /* settings that traffic mentioned, each followed by a blank */
+    struct strbuf parameters; /* ParameterStatus as the client knows it: name\0value\0 ... */
+    struct scan scan;
+    uint8_t parse_field; /* of the Parse that passes: name, text, types */
+    bool parse_unnamed;
+    struct strbuf bind; /* the Bind that passes in pieces */
+    struct move_oid_walk oids;
+    struct frame_capture capture;
+
+    struct move_unnamed unnamed;                       /* as the server has it */
+    struct move_unnamed pending[MOVE_UNNAMED_PENDING]; /* sent, not answered, oldest first */
+    uint8_t pending_count;
+    bool collecting;   /* the last one of them is still passing */
+    bool unnamed_lost; /* there may be one that wasn't kept */
+    bool kill;         /* a Query or Close destroys those numbered below kill_below, once answered */
+    uint64_t kill_below;
+
+    /* asking */
+    struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
+    struct strbuf reasons; /* why it can't move, by that */
+    char quick[INTERROGATE_QUICK_SIZE];
+    struct interrogation asking;
+    struct strbuf asking_reasons;
+    struct strbuf body; /* a row that comes in pieces */
+    uint8_t asked_dirt; /* dirt and hints before we asked */
+    uint32_t asked_hints;
+    uint8_t attempts;
+    bool cleaning; /* asking has failed for good, and its remains are being removed */
+    bool broken;   /* the exchange under way has failed */
+    char failure[MOVE_FAILURE_SIZE];
+
+    /* the target */
+    struct snapshot *target;         /* what was replayed; NULL: nothing */
+    struct strbuf target_parameters; /* ParameterStatus as the target sent it */
+    uint64_t target_unnamed;         /* number of the unnamed statement it has; NO_UNNAMED: none */
+    struct snapshot *replaying;
+    uint64_t replaying_unnamed;
+    bool replaying_state;    /* what is being answered is the state, not the unnamed statement */
+    struct move_step *steps; /* of the replay under way */
+    size_t step_count, answers;
+    uint8_t syncs; /* ReadyForQuery still to come */
+};
+
+#define NO_UNNAMED UINT64_MAX
+
+/* move_traffic.c */
+void move_learn_name(struct move *move, const char *name);
+void move_forget_unnamed(struct move_unnamed *unnamed);
+
+/* move.c */
+bool move_parameter_set(struct strbuf *parameters, struct slice name, struct slice value);
+/* The current value, NULL if the server never reported it. */
+const char *move_parameter_get(const struct strbuf *parameters, const char *name);
+void move_fail(struct move *move, const char *format, ...) PRINTF_LIKE(2, 3);
+/* The whole body of a message that may come in pieces, at its last piece. False: not yet, or out of memory
+ * (move->broken). */
+bool move_body(struct move *move, const struct frame_piece *piece, struct slice *body);
+
+/* move_replay.c */
+void move_replay_forget(struct move *move);
+
+#endif
