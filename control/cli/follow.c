@@ -8,6 +8,7 @@
 #include "control/cli/interrupt.h"
 #include "control/cli/readable.h"
 #include "control/cli/render.h"
+#include "control/cli/terminal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -152,28 +153,44 @@ struct viewer {
     char said[256]; /* what the last plain status said */
 };
 
-/* On a terminal: the status, below it the last events, drawn over what stood there. */
+static size_t count_lines(const char *text)
+{
+    size_t count = 0;
+    for (; *text != '\0'; text++) {
+        count += *text == '\n';
+    }
+    return count;
+}
+
+/* As many of the last events as there is room for. */
+static void put_events(struct strbuf *screen, const json_t *events, size_t room)
+{
+    size_t count = json_array_size(events);
+    for (size_t i = count > room ? count - room : 0; i < count; i++) {
+        render_event(screen, json_array_get(events, i), clock_wall_us());
+    }
+}
+
+/* On a terminal: the status, below it the last events, drawn over what stood there. Lines are cut, so that
+ * each takes one row. */
 static void draw(struct viewer *viewer)
 {
     FILE *out = viewer->follower.invocation->cli->out;
+    struct terminal_size size = terminal_size(out);
     struct strbuf screen;
-    size_t index;
-    const json_t *event;
     strbuf_init(&screen, SCREEN_LIMIT);
     render_status(&screen, viewer->status, clock_wall_us());
     strbuf_puts(&screen, "\n");
-    json_array_foreach(viewer->events, index, event)
-    {
-        render_event(&screen, event, clock_wall_us());
-    }
+    size_t used = count_lines(strbuf_text(&screen)) + 1;
+    put_events(&screen, viewer->events, used < size.rows ? size.rows - used : 0);
     if (viewer->lines > 0) {
         (void)fprintf(out, "\033[%zuA", viewer->lines);
     }
     viewer->lines = 0;
     const char *text = strbuf_text(&screen);
-    while (*text != '\0') { /* each line clears what an older, longer one left */
+    while (*text != '\0' && viewer->lines + 1 < size.rows) {
         size_t length = strcspn(text, "\n");
-        (void)fprintf(out, "\033[K%.*s\n", (int)length, text);
+        (void)fprintf(out, "\033[K%.*s\n", (int)terminal_fit(text, length, size.columns - 1), text);
         viewer->lines++;
         text += length + (text[length] == '\n' ? 1 : 0);
     }

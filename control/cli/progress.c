@@ -3,12 +3,11 @@
 #include "conf/base/clock.h"
 #include "control/cli/field.h"
 #include "control/cli/render.h"
+#include "control/cli/terminal.h"
 
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
-enum { LINE_LIMIT = 4096, NARROWEST = 20, USUAL_WIDTH = 80 };
+enum { LINE_LIMIT = 4096 };
 
 static const int64_t redraw_us = 200000;
 static const int64_t plain_line_us = 5000000; /* at most one so often while only figures change */
@@ -24,28 +23,6 @@ void progress_deinit(struct progress *progress)
     progress->last = NULL;
 }
 
-static size_t terminal_width(FILE *stream)
-{
-    struct winsize size = {.ws_col = 0};
-    if (ioctl(fileno(stream), TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {
-        return USUAL_WIDTH;
-    }
-    return size.ws_col < NARROWEST ? NARROWEST : size.ws_col;
-}
-
-/* Where a text of UTF-8 ends that must fit into so many columns. */
-static size_t fit(const char *text, size_t columns)
-{
-    size_t at = 0;
-    for (size_t letters = 0; text[at] != '\0'; at++) {
-        letters += ((unsigned char)text[at] & 0xc0) != 0x80;
-        if (letters > columns) {
-            break;
-        }
-    }
-    return at;
-}
-
 static void draw(struct progress *progress)
 {
     FILE *stream = progress->invocation->cli->err;
@@ -54,7 +31,8 @@ static void draw(struct progress *progress)
     render_progress(&line, progress->invocation->verb->name, progress->last,
                     clock_mono_us() - progress->begun_us);
     const char *text = strbuf_text(&line);
-    (void)fprintf(stream, "\r\033[K%.*s", (int)fit(text, terminal_width(stream) - 1), text);
+    (void)fprintf(stream, "\r\033[K%.*s",
+                  (int)terminal_fit(text, line.length, terminal_size(stream).columns - 1), text);
     (void)fflush(stream);
     strbuf_deinit(&line);
     progress->drawn = true;

@@ -119,7 +119,9 @@ static inline void play(int listener, int requests, const char *const *steps)
             length++;
         }
         line[length] = '\n';
-        (void)write(requests, line, length + 1);
+        if (write(requests, line, length + 1) != (ssize_t)(length + 1)) {
+            _exit(1);
+        }
         for (const char *at = *steps; *at != '\0'; at += strcspn(at, "\n") + 1) {
             char answer[TEXT];
             (void)snprintf(answer, sizeof answer, "%.*s\n", (int)strcspn(at, "\n"), at);
@@ -137,7 +139,8 @@ static inline void play(int listener, int requests, const char *const *steps)
             }
         }
     }
-    (void)read(fd, line, 1); /* until the client has gone */
+    while (read(fd, line, 1) > 0) { /* until the client has gone */
+    }
     _exit(0);
 }
 
