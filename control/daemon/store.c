@@ -13,6 +13,7 @@
 #define RESERVE_SQL             "begin; insert into reserve values (zeroblob(1114112)); commit; delete from reserve"
 #define IDLE_CHECK_NS           (10 * (uint64_t)1000000000)
 #define IDLE_CHECKPOINT_PAGES   64
+#define CHECKPOINT_WAIT_MS      100
 #define FORCED_CHECKPOINT_PAGES 16384 /* 64 MiB: even in the middle of a flip that never ends */
 
 struct queue {
@@ -69,11 +70,14 @@ static int count_log_pages(void *context, sqlite3 *database, const char *name, i
     return SQLITE_OK;
 }
 
+/* Moves the log into the database. Rows wait behind it, so it gives up soon on a reader. */
 static void checkpoint(struct store *store, int mode)
 {
+    sqlite3_busy_timeout(store->database, CHECKPOINT_WAIT_MS);
     if (sqlite3_wal_checkpoint_v2(store->database, NULL, mode, NULL, NULL) == SQLITE_OK) {
         store->log_pages = 0;
     }
+    sqlite3_busy_timeout(store->database, STORE_BUSY_TIMEOUT_MS);
 }
 
 static void fail_job(struct store_job *job, const struct error *error)

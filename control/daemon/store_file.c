@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 enum {
-    BUSY_TIMEOUT_MS = 5000,
     APPLICATION_ID = 0x53574221, /* "SWB!", so that no other program's database is taken for ours */
     SCHEMA_VERSION = 1
 };
@@ -211,7 +210,7 @@ sqlite3 *store_connect(const char *directory, const char *path, struct error *er
         sqlite3_close(database);
         return NULL;
     }
-    sqlite3_busy_timeout(database, BUSY_TIMEOUT_MS);
+    sqlite3_busy_timeout(database, STORE_BUSY_TIMEOUT_MS);
     /* Moving the log into the database is the writer's own decision: never in the middle of a flip. */
     if (!check_pages(database, path, error) ||
         !store_execute(database,
@@ -233,6 +232,6 @@ sqlite3 *store_connect_read_only(const char *path, struct error *error)
         sqlite3_close(database);
         return NULL;
     }
-    sqlite3_busy_timeout(database, BUSY_TIMEOUT_MS);
+    sqlite3_busy_timeout(database, STORE_BUSY_TIMEOUT_MS);
     return database;
 }

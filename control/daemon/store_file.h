@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 #include <stdbool.h>
 
-enum { STORE_PATH_SIZE = 512 };
+enum { STORE_PATH_SIZE = 512, STORE_BUSY_TIMEOUT_MS = 5000 };
 
 /* Creates the directory if it is missing; fills path with that of the database. */
 MUST_USE bool store_directory(const char *directory, char path[STORE_PATH_SIZE], struct error *error);
