@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONNECT_TIMEOUT_US = 10 * 1000000, POLL_MS = 1000, MAX_PARAMETERS = 8 };
+enum { CONNECT_TIMEOUT_US = 10 * 1000000, POLL_MS = 1000, CLUSTER_PATIENCE_US = 3 * 1000000 };
 
 /* Waits until the socket is ready, the deadline has passed or the task must stop. */
 static bool wait_socket(struct blocking *blocking, short events, int64_t deadline_us, struct error *error)
@@ -52,17 +52,37 @@ static bool connection_failed(struct blocking *blocking, struct error *error)
                      blocking->database, message);
 }
 
+/* Our own SQLSTATEs (schema.sql) say what went wrong better than "sql". */
+static enum error_code code_of(const char *sqlstate)
+{
+    static const struct {
+        const char *sqlstate;
+        enum error_code code;
+    } codes[] = {
+        {"SB001", ERROR_STALE},     {"SB002", ERROR_NOT_IN_SYNC},  {"SB003", ERROR_NOT_PREPARED},
+        {"SB004", ERROR_UNDECIDED}, {"SB005", ERROR_CHECK_FAILED},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(codes); i++) {
+        if (strcmp(codes[i].sqlstate, sqlstate) == 0) {
+            return codes[i].code;
+        }
+    }
+    return ERROR_SQL;
+}
+
 static bool query_failed(struct blocking *blocking, const PGresult *result, struct error *error)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     (void)snprintf(blocking->sqlstate, sizeof blocking->sqlstate, "%s", sqlstate == NULL ? "" : sqlstate);
+    const char *position = PQresultErrorField(result, PG_DIAG_STATEMENT_POSITION);
+    blocking->position = position == NULL ? 0 : strtoll(position, NULL, 10);
     if (sqlstate == NULL || PQstatus(blocking->connection) == CONNECTION_BAD) {
         return connection_failed(blocking, error);
     }
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
     const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-    error_set(error, ERROR_SQL, "%s, database %s: %s%s%s (SQLSTATE %s)", side_name(blocking->side),
+    error_set(error, code_of(sqlstate), "%s, database %s: %s%s%s (SQLSTATE %s)", side_name(blocking->side),
               blocking->database, primary == NULL ? "error" : primary, detail == NULL ? "" : ": ",
               detail == NULL ? "" : detail, sqlstate);
     if (hint != NULL) {
@@ -158,6 +178,19 @@ struct blocking *blocking_open(struct task *task, const struct brief *brief, enu
         return NULL;
     }
     blocking->version = PQserverVersion(blocking->connection);
+    return blocking;
+}
+
+struct blocking *blocking_open_cluster(struct task *task, const struct brief *brief, enum side side,
+                                       struct error *error)
+{
+    int64_t patience =
+        clock_mono_us() + CLUSTER_PATIENCE_US; /* a host that doesn't answer won't the next time */
+    struct blocking *blocking = blocking_open(task, brief, side, "postgres", error);
+    struct error other;
+    for (size_t i = 0; blocking == NULL && i < brief->databases.count && clock_mono_us() < patience; i++) {
+        blocking = blocking_open(task, brief, side, brief->databases.items[i], &other);
+    }
     return blocking;
 }
 
@@ -268,6 +301,18 @@ char *blocking_value(struct blocking *blocking, struct error *error, const char 
         error_set(error, ERROR_MEMORY, "out of memory");
     }
     return value;
+}
+
+bool blocking_lock_out(struct blocking *blocking, struct error *error)
+{
+    char *locked = blocking_value(
+        blocking, error, "select pg_try_advisory_lock(hashtextextended('switchback prepare', 0))", 0, NULL);
+    if (locked == NULL) {
+        return false;
+    }
+    bool ours = *locked == 't';
+    free(locked);
+    return ours || error_set(error, ERROR_HELD, "another prepare or finalize is running");
 }
 
 const char *row_text(const PGresult *result, int row, int column)

@@ -20,13 +20,21 @@ struct blocking {
     char database[REPLICATION_NAME_SIZE];
     int version;                  /* 150018 */
     char sqlstate[SQLSTATE_SIZE]; /* of the last error; "" if it had none */
+    int64_t position;             /* of the last error in the statement's text, in characters from 1; or 0 */
 };
 
 /* Logged in, search_path empty, no timeouts. NULL with ERROR_UNREACHABLE, or ERROR_SQL if the server refused.
  */
 MUST_USE struct blocking *blocking_open(struct task *task, const struct brief *brief, enum side side,
                                         const char *database, struct error *error);
+/* To the database postgres, or to a managed one if that is missing: for what concerns the whole cluster. */
+MUST_USE struct blocking *blocking_open_cluster(struct task *task, const struct brief *brief, enum side side,
+                                                struct error *error);
 void blocking_close(struct blocking *blocking); /* NULL is fine */
+
+/* prepare and finalize don't run beside each other, or twice; the lock ends with the connection. ERROR_HELD.
+ */
+MUST_USE bool blocking_lock_out(struct blocking *blocking, struct error *error);
 
 /* One statement with `count` text parameters. NULL with *error filled. */
 MUST_USE PGresult *blocking_query(struct blocking *blocking, struct error *error, const char *sql,

@@ -2,9 +2,13 @@
 
 #include "replication/sql.h"
 
-/* "*" becomes "%"; what LIKE would take for its own is escaped. */
+#include <string.h>
+
+/* "*" becomes "%"; what LIKE would take for its own is escaped. A name alone is one of any schema, as
+ * switchback.is_local takes it. */
 static void put_pattern(struct strbuf *text, const char *pattern)
 {
+    strbuf_puts(text, strchr(pattern, '.') == NULL ? "%." : "");
     for (const char *c = pattern; *c != '\0'; c++) {
         if (*c == '%' || *c == '_' || *c == '\\') {
             strbuf_puts(text, "\\");

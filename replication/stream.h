@@ -1,0 +1,43 @@
+/*
+ * The objects of one stream in one database: the publication and slot on its publisher, the subscription on
+ * its subscriber. prepare makes them in both directions, finalize drops them. On a task's thread.
+ */
+#ifndef SWITCHBACK_REPLICATION_STREAM_H
+#define SWITCHBACK_REPLICATION_STREAM_H
+
+#include "replication/blocking.h"
+
+struct stream {
+    const struct brief *brief;
+    struct blocking *publisher, *subscriber;
+};
+
+struct stream_facts {
+    bool subscribed;   /* the subscription exists */
+    bool enabled;      /* and runs */
+    bool slot, usable; /* the slot exists; it holds all WAL that it needs */
+    bool slot_active;
+    bool same_tables; /* the subscription has what the publication lists */
+};
+
+MUST_USE bool stream_read(const struct stream *stream, struct stream_facts *facts, struct error *error);
+
+/* The publication lists exactly the managed tables and switchback.marker; columns only where the subscriber
+ * lacks some. */
+MUST_USE bool stream_publish(const struct stream *stream, struct error *error);
+
+/* Makes the slot; waits for transactions that write. */
+MUST_USE bool stream_create_slot(const struct stream *stream, struct error *error);
+
+/* Appends CREATE SUBSCRIPTION: forward with initial copy and enabled, reverse without and disabled. */
+MUST_USE bool stream_put_subscription(const struct stream *stream, bool forward, struct strbuf *sql,
+                                      struct error *error);
+/* Appends the connection string by which the subscriber reaches the publisher. */
+void stream_put_conninfo(const struct stream *stream, struct strbuf *conninfo);
+
+/* These drop what is there; nothing there is fine. A slot in use is waited for a little. */
+MUST_USE bool stream_drop_subscription(struct blocking *subscriber, enum side publisher, struct error *error);
+MUST_USE bool stream_drop_slot(struct blocking *publisher, struct error *error);
+MUST_USE bool stream_drop_publication(struct blocking *publisher, struct error *error);
+
+#endif
