@@ -6,6 +6,7 @@
 #include "proxy/answer.h"
 #include "proxy/cancel.h"
 #include "proxy/key_pool.h"
+#include "proxy/mover.h"
 #include "proxy/relay.h"
 #include "proxy/session.h"
 #include "proxy/wire/build.h"
@@ -142,7 +143,7 @@ static void on_ready(struct server_link *link, struct slice greeting)
     LOG_DEBUG("session_established", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
               LOG_STR("database", session->startup.database), LOG_STR("client", session->peer),
               LOG_STR("side", side_name(link->side)), LOG_U64("backend", link->pid));
-    if (!send_welcome(session, greeting)) {
+    if (!mover_session_begin(session, greeting) || !send_welcome(session, greeting)) {
         session_drop(session);
         return;
     }

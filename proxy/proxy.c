@@ -368,6 +368,85 @@ void proxy_release(struct proxy *proxy, uint64_t hold)
     post_to_all(proxy, &command);
 }
 
+/* --- a move --- */
+
+static void run_arm(struct worker *worker, const struct command *command)
+{
+    mover_arm(worker, command->id, command->route, command->time_us);
+}
+
+void proxy_arm(struct proxy *proxy, uint64_t flip, struct proxy_route target, int64_t timeout_us)
+{
+    const struct command command = {.run = run_arm, .id = flip, .route = target, .time_us = timeout_us};
+    collect_expect(&proxy->collect, PROXY_EVENT_ARMED, flip);
+    post_to_all(proxy, &command);
+}
+
+static void run_swap(struct worker *worker, const struct command *command)
+{
+    mover_swap(worker, command->id, command->route);
+}
+
+void proxy_swap(struct proxy *proxy, uint64_t flip, struct proxy_route route)
+{
+    const struct command command = {.run = run_swap, .id = flip, .route = route};
+    collect_expect(&proxy->collect, PROXY_EVENT_SWAPPED, flip);
+    post_to_all(proxy, &command);
+}
+
+static void run_disarm(struct worker *worker, const struct command *command)
+{
+    mover_disarm(worker, command->id);
+}
+
+void proxy_disarm(struct proxy *proxy, uint64_t flip)
+{
+    const struct command command = {.run = run_disarm, .id = flip};
+    collect_expect(&proxy->collect, PROXY_EVENT_DISARMED, flip);
+    post_to_all(proxy, &command);
+}
+
+struct types_letter {
+    struct letter letter;
+    char database[PROXY_NAME_SIZE];
+    size_t count;
+    uint32_t oids[];
+};
+
+static void deliver_types(struct letter *letter, void *receiver)
+{
+    struct worker *worker = receiver;
+    struct types_letter *types = CONTAINER_OF(letter, struct types_letter, letter);
+    uint32_t *oids = malloc((types->count + 1) * sizeof(*oids));
+    ENSURE(oids != NULL);
+    memcpy(oids, types->oids, types->count * sizeof(*oids));
+    ENSURE(types_set(&worker->types, types->database, oids, types->count));
+    free(types);
+}
+
+static int compare_oids(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left;
+    uint32_t b = *(const uint32_t *)right;
+    return (a > b) - (a < b);
+}
+
+void proxy_set_differing_types(struct proxy *proxy, const char *database, const uint32_t *oids, size_t count)
+{
+    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
+        struct types_letter *types = calloc(1, sizeof(*types) + count * sizeof(*oids));
+        ENSURE(types != NULL);
+        types->letter.deliver = deliver_types;
+        (void)snprintf(types->database, sizeof(types->database), "%s", database);
+        types->count = count;
+        if (count > 0) {
+            memcpy(types->oids, oids, count * sizeof(*oids));
+            qsort(types->oids, count, sizeof(*oids), compare_oids);
+        }
+        mailbox_post(&proxy->shared.workers[i].mailbox, &types->letter);
+    }
+}
+
 /* --- snapshots --- */
 
 static void run_sessions(struct worker *worker, const struct command *command)

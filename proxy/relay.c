@@ -2,6 +2,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/log.h"
+#include "proxy/mover.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
 #include "proxy/wire/build.h"
@@ -115,12 +116,13 @@ static void pass_to_server(struct session *session, const char *from, const char
         case BOUNDARY_DISCARD:
             forward(session, from, start);
             from = next;
-            break;
+            continue;
         case BOUNDARY_WAIT:
             forward(session, from, start);
             keep(session, start, end);
             return;
         }
+        move_client(session->move, &piece, &session->boundary, session->types);
         if (piece.type == 'X') {
             forward(session, from, next);
             on_terminate(session);
@@ -143,8 +145,7 @@ void relay_from_client(struct session *session, char *bytes, size_t length)
         (void)session_keep(session, bytes, length);
         return;
     }
-    char *from = bytes - held_back;
-    memcpy(from, session->cursor.header, held_back);
+    const char *from = memcpy(bytes - held_back, session->cursor.header, held_back);
     pass_to_server(session, from, bytes, length);
     session_update(session);
 }
@@ -167,7 +168,11 @@ void relay_resume(struct session *session)
 
 bool relay_cancel_kept(struct session *session)
 {
-    if (session->kept == NULL || session->kept_since_us == 0 || !session_at_boundary(session)) {
+    if (session->boundary.ours) {
+        session->cancel_waits = true; /* when our question is answered */
+        return true;
+    }
+    if (session->kept == NULL || session->discard != RELAY_DISCARD_NOTHING || !session_at_boundary(session)) {
         return false;
     }
     switch (session->kept[0]) {
@@ -229,8 +234,7 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
     struct session *session = link->session;
     const char *end = bytes + length;
     size_t held_back = link->cursor.header_have;
-    char *from = bytes - held_back;
-    memcpy(from, link->cursor.header, held_back);
+    const char *from = memcpy(bytes - held_back, link->cursor.header, held_back);
     struct slice rest = slice_of(bytes, length);
     struct frame_piece piece;
     struct boundary_step step;
@@ -238,9 +242,21 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
     int64_t now_us = clock_mono_us();
     while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
         boundary_server(&session->boundary, &piece, now_us, &step);
+        if (step.ours) {
+            /* what we asked stays ours, notices included */
+            const char *next = (const char *)rest.data;
+            pass_on(session, link, from, next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0));
+            from = next;
+            mover_asked(session, &piece, &step);
+            if (session->link != link) {
+                return;
+            }
+            continue;
+        }
         if (step.kind != BOUNDARY_NOTHING) {
             count(session, link, &step);
         }
+        move_server(session->move, &piece, &step, session->types);
     }
     if (answer == WIRE_BAD) {
         LOG_WARN("server_protocol", LOG_U64("session", session->id), LOG_STR("side", side_name(link->side)));
@@ -249,6 +265,10 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
         return;
     }
     pass_on(session, link, from, end - link->cursor.header_have);
+    if (session->cancel_waits && !session->boundary.ours) {
+        session->cancel_waits = false;
+        (void)relay_cancel_kept(session);
+    }
     if (session->kept != NULL) {
         relay_resume(session);
     } else if (!session->closing) {

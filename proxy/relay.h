@@ -30,10 +30,10 @@ void relay_from_client(struct session *session, char *bytes, size_t length);
 void relay_resume(struct session *session);
 
 /*
- * A cancel request for a session that the gate keeps at its boundary: the statement that waits was never
- * sent, so it is answered as the server would answer one that it cancels (57014), and forgotten. False: none
- * waits.
+ * A cancel request for a session that is kept at its boundary: the statement that waits was never sent, so it
+ * is answered as the server would answer one that it cancels (57014), and forgotten. False: none waits, the
+ * cancel is the server's.
  */
-MUST_USE bool relay_cancel_kept(struct session *session);
+bool relay_cancel_kept(struct session *session);
 
 #endif

@@ -121,7 +121,7 @@ bool hold_may_cancel(const struct session *session)
     const struct server_link *link = session->link;
     const struct proxy_route *route = &session->worker->hold.route;
     return link != NULL && link->phase == LINK_READY && link->pid != 0 && link->epoch == route->epoch &&
-           link->side == route->side;
+           link->side == route->side && !session->boundary.ours;
 }
 
 /* --- draining --- */
@@ -131,6 +131,11 @@ static void tell(struct worker *worker, enum proxy_event_kind kind)
     struct answer *answer = answer_new(worker, kind, worker->hold.id, 0, 0);
     answer->counts.sessions = worker->session_count;
     answer->counts.undrained = worker->hold.undrained;
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        mover_count(session, &answer->counts, answer->reason);
+    }
     answer_post(worker, answer);
 }
 
@@ -155,7 +160,7 @@ static bool is_drained(const struct session *session)
     if (session->established && session->startup.replication && session->boundary.copy != 0) {
         return true; /* a replication stream doesn't write, and has no boundary before its end */
     }
-    return session_at_boundary(session);
+    return session_at_boundary(session) && mover_is_settled(session);
 }
 
 void hold_note_session(struct session *session)

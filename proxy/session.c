@@ -5,6 +5,7 @@
 #include "conf/base/log.h"
 #include "proxy/key_pool.h"
 #include "proxy/login_client.h"
+#include "proxy/mover.h"
 #include "proxy/relay.h"
 #include "proxy/wire/build.h"
 #include "proxy/worker.h"
@@ -90,6 +91,7 @@ static void on_closed(struct stream *stream)
     worker->session_count--;
     login_client_free(session);
     keys_free(session->keys);
+    move_free(session->move);
     free(session->startup.parameters);
     free(session->kept);
     free(session);
@@ -203,6 +205,9 @@ void session_update(struct session *session)
         session_end(session, "57P01", "terminating connection due to administrator command", NULL);
         return;
     }
+    if (session->mover != NULL) {
+        mover_advance(session);
+    }
     session_update_reading(session);
 }
 
@@ -257,6 +262,14 @@ void session_update_reading(struct session *session)
     }
 }
 
+void session_set_immovable(struct session *session, bool immovable)
+{
+    if (immovable != session->immovable) {
+        session->immovable = immovable;
+        counter_add(&session->worker->statistics.sessions_immovable, immovable ? 1 : (uint64_t)-1);
+    }
+}
+
 bool session_keep(struct session *session, const char *bytes, size_t length)
 {
     char *kept = realloc(session->kept, session->kept_length + length);
@@ -288,6 +301,8 @@ struct server_link *session_unlink(struct session *session)
 static void let_go_of_server(struct session *session)
 {
     struct server_link *link = session_unlink(session);
+    mover_session_end(session);
+    session_set_immovable(session, false);
     if (link == NULL) {
         return;
     }
@@ -391,4 +406,15 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
         (void)snprintf(info->database, sizeof(info->database), "%s", session->startup.database);
     }
     memcpy(info->client, session->peer, sizeof(info->client));
+    if (session->move != NULL) {
+        info->movable = move_is_movable(session->move, info->reasons, sizeof(info->reasons));
+    }
+    if (session->mover != NULL) {
+        const struct server_link *target = session->mover->target;
+        info->armed_backend_pid = target != NULL ? (int32_t)target->pid : 0;
+        if (session->mover->step == MOVER_FAILED) {
+            info->movable = false;
+            memcpy(info->reasons, session->mover->failure, sizeof(info->reasons));
+        }
+    }
 }

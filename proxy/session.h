@@ -1,7 +1,8 @@
 /*
  * A session: one client connection with everything that hangs on it, from accept to close on one worker.
  * This file owns its life: accept, what it is doing (state), its server link, its end. Who does the rest:
- * login_client.c (startup, authentication), relay.c (bytes both ways), route_hold.c (gate), cancel.c.
+ * login_client.c (startup, authentication), relay.c (bytes both ways), route_hold.c (gate), mover.c (arm and
+ * swap), cancel.c.
  *
  * Rules: session_update() alone writes the state. session_link() and session_unlink() alone set the server
  * link. The memory is freed in the last close callback, so that a function may end the session it works on
@@ -19,6 +20,9 @@
 
 struct worker;
 struct client_login;
+struct move;
+struct move_types;
+struct mover;
 
 /* A ticket is what identifies a session to other threads and, with its secret, to clients that cancel. */
 enum { SESSION_TICKET_BITS = 23 };
@@ -68,12 +72,18 @@ struct session {
     uint8_t cancel_secret[4];
     UT_hash_handle by_ticket;
 
+    struct move *move;              /* what its traffic told about its state */
+    struct mover *mover;            /* while armed */
+    const struct move_types *types; /* that differ between the sides, in its database */
+
     int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
     bool counted;        /* against max_clients */
     uint8_t discard;     /* enum relay_discard */
     bool fatal;          /* the server has said that it ends the connection */
     bool established;    /* logged in: the client has seen ReadyForQuery */
     bool terminated;     /* the client sent Terminate */
+    bool immovable;      /* counted as such, as far as was asked */
+    bool cancel_waits;   /* a cancel came while its server was asked */
     bool undrained;      /* counted in the worker's hold */
     bool finishing;      /* what is unsent is flushed, then the client is closed */
     bool closing;        /* the client's handle is being closed */
@@ -110,6 +120,9 @@ void session_check_deadline(struct session *session, int64_t now_us);
 
 /* Keeps bytes that were read from the client, for later. False: out of memory, the session was ended. */
 bool session_keep(struct session *session, const char *bytes, size_t length);
+
+/* What was found out about moving it. */
+void session_set_immovable(struct session *session, bool immovable);
 
 /* The session as operators see it. */
 void session_describe(const struct session *session, int64_t now_us, struct proxy_session_info *info);

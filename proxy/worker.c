@@ -52,6 +52,7 @@ bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned i
     }
     ENSURE(uv_timer_init(&worker->loop, &worker->tick) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->hold.timer) == 0);
+    ENSURE(uv_timer_init(&worker->loop, &worker->flip.timer) == 0);
     worker->config = config_ref(config);
     return true;
 }
@@ -138,6 +139,7 @@ void worker_check_end(struct worker *worker)
     worker->ending = true;
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->hold.timer, NULL);
+    uv_close((uv_handle_t *)&worker->flip.timer, NULL);
     mailbox_close(&worker->mailbox, on_mailbox_closed);
 }
 
@@ -160,6 +162,7 @@ void worker_deinit(struct worker *worker)
     ENSURE(uv_loop_close(&worker->loop) == 0);
     HASH_CLEAR(by_ticket, worker->tickets);
     config_unref(worker->config);
+    types_free(worker->types);
     free(worker->hold.stalls);
     free(worker->buffer);
 }

@@ -7,8 +7,10 @@
 #define SWITCHBACK_PROXY_WORKER_H
 
 #include "proxy/config.h"
+#include "proxy/differing_types.h"
 #include "proxy/listener.h"
 #include "proxy/mailbox.h"
+#include "proxy/mover.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
 #include "proxy/statistics.h"
@@ -46,6 +48,8 @@ struct worker {
     unsigned cancels_begun;
     uint64_t sessions_made;
     struct route_hold hold;
+    struct mover_flip flip;
+    struct differing_types *types;
     struct statistics statistics;
     uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */
     bool tick_runs;

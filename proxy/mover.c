@@ -1,0 +1,526 @@
+#include "proxy/mover.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "proxy/answer.h"
+#include "proxy/relay.h"
+#include "proxy/session.h"
+#include "proxy/wire/decode.h"
+#include "proxy/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+enum {
+    /* before the hold a client waits only while its own session is asked: few at a time, so that each is
+     * asked quickly; and the target is not to be flooded with logins */
+    ASKING_AT_ONCE = 2,
+    OPENING_AT_ONCE = 16,
+    /* ARMED doesn't wait longer than this for a session that is in the middle of something */
+    BUSY_PATIENCE_US = 500 * 1000,
+    PATIENCE_TICK_MS = 50,
+    QUESTION_MAX = 16 * 1024 * 1024 /* the messages of one asking or replaying */
+};
+
+static void settle(struct session *session, enum mover_step step);
+static void replay(struct session *session);
+
+/* --- the worker's part --- */
+
+static void answer_armed(struct worker *worker)
+{
+    struct answer *answer = answer_new(worker, PROXY_EVENT_ARMED, worker->flip.id, 0, 0);
+    answer->counts.sessions = worker->session_count;
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        mover_count(session, &answer->counts, answer->reason);
+    }
+    worker->flip.answered = true;
+    (void)uv_timer_stop(&worker->flip.timer);
+    answer_post(worker, answer);
+}
+
+/* It is busy with something of its own, and has been for long enough. */
+static bool is_left_for_later(const struct session *session, int64_t now_us)
+{
+    return session->mover->step == MOVER_WAITING && !session_at_boundary(session) &&
+           now_us - session->worker->flip.begun_us > BUSY_PATIENCE_US;
+}
+
+static void check_armed(struct worker *worker)
+{
+    int64_t now_us = clock_mono_us();
+    if (!worker->flip.stands || worker->flip.answered) {
+        return;
+    }
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        if (session->mover != NULL && session->mover->awaited && !session->mover->settled &&
+            now_us < worker->flip.deadline_us && !is_left_for_later(session, now_us)) {
+            return;
+        }
+    }
+    answer_armed(worker);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    check_armed(CONTAINER_OF(timer, struct worker, flip.timer));
+}
+
+/* A place has become free: the next ones. */
+static void advance_others(struct worker *worker)
+{
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        if (session->mover != NULL &&
+            (session->mover->step == MOVER_QUEUED || session->mover->step == MOVER_WAITING)) {
+            mover_advance(session);
+        }
+    }
+}
+
+/* --- opening the target link --- */
+
+static void each_parameter(struct slice greeting, struct move *move,
+                           void (*note)(struct move *move, struct slice name, struct slice value))
+{
+    struct frame_cursor cursor;
+    struct frame_piece piece;
+    frame_init(&cursor, FRAME_FROM_SERVER);
+    while (frame_next(&cursor, &greeting, &piece) == WIRE_OK) {
+        struct slice name, value;
+        if (piece.type == 'S' && piece.first && piece.last &&
+            decode_parameter_status(piece.bytes, &name, &value)) {
+            note(move, name, value);
+        }
+    }
+}
+
+static void fail(struct session *session, const char *reason)
+{
+    struct mover *mover = session->mover;
+    (void)snprintf(mover->failure, sizeof(mover->failure), "%s", reason);
+    if (mover->target != NULL) {
+        link_close(mover->target, false);
+        mover->target = NULL;
+    }
+    move_reset_target(session->move);
+    LOG_WARN("session_move_failed", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
+             LOG_STR("reason", mover->failure));
+    settle(session, MOVER_FAILED);
+}
+
+static void on_target_ready(struct server_link *link, struct slice greeting)
+{
+    struct session *session = link->session;
+    each_parameter(greeting, session->move, move_target_parameter);
+    session->mover->step = MOVER_WAITING;
+    session->worker->flip.opening--;
+    mover_advance(session);
+    advance_others(session->worker);
+}
+
+static void on_target_failed(struct server_link *link, const struct link_failure *failure)
+{
+    struct session *session = link->session;
+    char reason[PROXY_REASON_SIZE];
+    (void)snprintf(reason, sizeof(reason), "login to %s: %.200s", side_name(link->side), failure->message);
+    session->mover->target = NULL; /* it closes itself */
+    session->worker->flip.opening--;
+    fail(session, reason);
+    advance_others(session->worker);
+}
+
+static void on_target_received(struct server_link *link, char *bytes, size_t length)
+{
+    struct session *session = link->session;
+    struct slice rest = slice_of(bytes, length);
+    struct frame_piece piece;
+    while (frame_next(&link->cursor, &rest, &piece) == WIRE_OK) {
+        struct slice name, value;
+        if (session->mover->step != MOVER_REPLAYING) {
+            if (piece.type == 'S' && piece.first && piece.last &&
+                decode_parameter_status(piece.bytes, &name, &value)) {
+                move_target_parameter(session->move, name, value);
+            }
+            continue;
+        }
+        switch (move_replay_answer(session->move, &piece)) {
+        case MOVE_MORE:
+            break;
+        case MOVE_AGAIN:
+            replay(session);
+            break;
+        case MOVE_DONE:
+            settle(session, move_is_movable(session->move, NULL, 0) ? MOVER_READY : MOVER_IMMOVABLE);
+            break;
+        case MOVE_FAILED:
+        case MOVE_FATAL:
+            fail(session, move_failure(session->move));
+            return;
+        }
+        if (session->mover == NULL || session->mover->target != link) {
+            return;
+        }
+    }
+}
+
+static void on_target_sent(struct server_link *link)
+{
+    (void)link;
+}
+
+static void on_target_ended(struct server_link *link, int status)
+{
+    (void)status;
+    if (link->session->mover->step == MOVER_ASKING) {
+        /* the answer is still to come: it finds out then that the target is gone */
+        struct mover *mover = link->session->mover;
+        link_close(mover->target, false);
+        mover->target = NULL;
+        return;
+    }
+    fail(link->session, "the target closed the connection");
+}
+
+static const struct link_events target_events = {.ready = on_target_ready,
+                                                 .failed = on_target_failed,
+                                                 .received = on_target_received,
+                                                 .sent = on_target_sent,
+                                                 .ended = on_target_ended};
+
+static void open_target(struct session *session)
+{
+    struct mover_flip *flip = &session->worker->flip;
+    if (flip->opening >= OPENING_AT_ONCE) {
+        return;
+    }
+    session->mover->target = link_open(session, flip->target.side, flip->target.epoch, &target_events);
+    if (session->mover->target == NULL) {
+        fail(session, "the target link could not be opened");
+        return;
+    }
+    session->mover->step = MOVER_OPENING;
+    flip->opening++;
+}
+
+/* --- asking and replaying --- */
+
+static void settle(struct session *session, enum mover_step step)
+{
+    session->mover->step = step;
+    session->mover->settled = true;
+    session_update(session);
+    check_armed(session->worker);
+}
+
+static void replay(struct session *session)
+{
+    struct mover *mover = session->mover;
+    struct strbuf out;
+    strbuf_init(&out, QUESTION_MAX);
+    if (mover->target == NULL) {
+        fail(session, "the target closed the connection");
+    } else if (!move_replay(session->move, &out) || out.failed) {
+        fail(session, move_failure(session->move));
+    } else if (out.length == 0) {
+        settle(session, MOVER_READY);
+    } else {
+        mover->step = MOVER_REPLAYING;
+        link_write(mover->target, out.data, out.length);
+    }
+    strbuf_deinit(&out);
+}
+
+/* Its state is known as well as it can be. */
+static void on_known(struct session *session)
+{
+    bool movable = move_is_movable(session->move, NULL, 0);
+    session_set_immovable(session, !movable);
+    if (movable) {
+        replay(session);
+    } else {
+        settle(session, MOVER_IMMOVABLE);
+    }
+}
+
+static void ask(struct session *session)
+{
+    struct worker *worker = session->worker;
+    struct mover *mover = session->mover;
+    struct strbuf out;
+    strbuf_init(&out, QUESTION_MAX);
+    bool asks = move_ask(session->move, &out) && !out.failed && out.length > 0;
+    if (!asks) {
+        strbuf_deinit(&out);
+        on_known(session);
+        return;
+    }
+    mover->step = MOVER_ASKING;
+    worker->flip.asking++;
+    session->link->cursor.quiet_rows = false;
+    boundary_inject(&session->boundary, clock_mono_us());
+    link_write(session->link, out.data, out.length);
+    strbuf_deinit(&out);
+    session_update(session);
+}
+
+void mover_asked(struct session *session, const struct frame_piece *piece, const struct boundary_step *step)
+{
+    enum move_answer answer = move_ask_answer(session->move, piece, session->types);
+    if (step->kind == BOUNDARY_READY) {
+        session->link->cursor.quiet_rows = true;
+    }
+    if (answer == MOVE_MORE) {
+        return;
+    }
+    struct worker *worker = session->worker;
+    bool wanted = session->mover != NULL && session->mover->step == MOVER_ASKING;
+    if (wanted) {
+        worker->flip.asking--;
+        session->mover->step = MOVER_WAITING;
+    }
+    if (answer == MOVE_FATAL) {
+        session_end(session, "57P01", "the server ended the connection", NULL);
+    } else if (wanted && answer == MOVE_AGAIN) {
+        ask(session);
+    } else if (wanted) {
+        on_known(session);
+    }
+    advance_others(worker);
+}
+
+void mover_advance(struct session *session)
+{
+    struct mover *mover = session->mover;
+    struct worker *worker = session->worker;
+    if (mover == NULL || session->closing || session->finishing || session->link == NULL) {
+        return;
+    }
+    bool held = worker->hold.stands;
+    switch (mover->step) {
+    case MOVER_QUEUED:
+        open_target(session);
+        break;
+    case MOVER_WAITING:
+        if ((held || worker->flip.asking < ASKING_AT_ONCE) && session_at_boundary(session)) {
+            ask(session);
+        }
+        break;
+    case MOVER_READY:
+    case MOVER_IMMOVABLE:
+        /* what the traffic since may have changed is asked when no more can come */
+        if (held && mover->target != NULL && move_is_dirty(session->move) && session_at_boundary(session)) {
+            ask(session);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+bool mover_is_settled(const struct session *session)
+{
+    const struct mover *mover = session->mover;
+    if (mover == NULL || mover->step == MOVER_FAILED) {
+        return true;
+    }
+    if (mover->step == MOVER_READY) {
+        return move_is_ready(session->move);
+    }
+    return mover->step == MOVER_IMMOVABLE && (mover->target == NULL || !move_is_dirty(session->move));
+}
+
+void mover_count(const struct session *session, struct proxy_counts *counts, char reason[PROXY_REASON_SIZE])
+{
+    const struct mover *mover = session->mover;
+    if (mover == NULL) {
+        return;
+    }
+    counts->armed += mover->step == MOVER_READY;
+    counts->immovable += mover->step == MOVER_IMMOVABLE;
+    counts->failed += mover->step == MOVER_FAILED;
+    if (mover->step == MOVER_FAILED && reason[0] == '\0') {
+        memcpy(reason, mover->failure, sizeof(mover->failure));
+    }
+}
+
+/* --- arm, swap, disarm --- */
+
+static void disarm_sessions(struct worker *worker)
+{
+    struct session *session = NULL;
+    worker->flip.stands = false;
+    (void)uv_timer_stop(&worker->flip.timer);
+    DL_FOREACH(worker->sessions, session)
+    {
+        mover_session_end(session);
+    }
+}
+
+static void arm_session(struct session *session, bool awaited)
+{
+    if (!session->established || session->closing || session->finishing || session->mover != NULL) {
+        return;
+    }
+    session->mover = calloc(1, sizeof(*session->mover));
+    if (session->mover == NULL) {
+        LOG_ERROR("session_move_failed", LOG_U64("session", session->id), LOG_STR("reason", "out of memory"));
+        return;
+    }
+    session->mover->awaited = awaited;
+    if (session->startup.replication) {
+        settle(session, MOVER_IMMOVABLE); /* not worth a link */
+    } else {
+        mover_advance(session);
+    }
+}
+
+void mover_arm(struct worker *worker, uint64_t flip, struct proxy_route target, int64_t timeout_us)
+{
+    int64_t now_us = clock_mono_us();
+    disarm_sessions(worker);
+    struct mover_flip *part = &worker->flip;
+    part->stands = true;
+    part->id = flip;
+    part->target = target;
+    part->answered = false;
+    part->begun_us = now_us;
+    part->deadline_us = now_us + timeout_us;
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        arm_session(session, true);
+    }
+    check_armed(worker);
+    if (!part->answered) {
+        ENSURE(uv_timer_start(&part->timer, on_timer, PATIENCE_TICK_MS, PATIENCE_TICK_MS) == 0);
+    }
+}
+
+/* The target link becomes the session's server. */
+static void swap_session(struct session *session, const struct proxy_route *route)
+{
+    struct server_link *target = session->mover->target;
+    struct strbuf out;
+    strbuf_init(&out, QUESTION_MAX);
+    session->mover->target = NULL;
+    link_close(session_unlink(session), true);
+    target->events = &relay_link_events;
+    target->epoch = route->epoch;
+    target->cursor.quiet_rows = true;
+    session_link(session, target);
+    boundary_init(&session->boundary);
+    bool told = move_swapped(session->move, &out) && !out.failed &&
+                (out.length == 0 || stream_write(&session->client, out.data, out.length));
+    strbuf_deinit(&out);
+    mover_session_end(session);
+    if (!told) {
+        session_drop(session);
+    }
+}
+
+static bool can_swap(const struct session *session, const struct proxy_route *route)
+{
+    const struct mover *mover = session->mover;
+    return mover != NULL && mover->step == MOVER_READY && mover->target != NULL &&
+           mover->target->side == route->side && mover->target->phase == LINK_READY &&
+           move_is_ready(session->move) && session_at_boundary(session);
+}
+
+static void end_immovable(struct session *session)
+{
+    char reasons[PROXY_REASON_SIZE] = "";
+    char message[PROXY_REASON_SIZE + 64];
+    if (session->mover != NULL && session->mover->step == MOVER_FAILED) {
+        memcpy(reasons, session->mover->failure, sizeof(reasons));
+    } else {
+        (void)move_is_movable(session->move, reasons, sizeof(reasons));
+    }
+    (void)snprintf(message, sizeof(message), "the session can't move to the new active side%s%s",
+                   reasons[0] != '\0' ? ": " : "", reasons);
+    session_end(session, "57P01", message, NULL);
+}
+
+void mover_swap(struct worker *worker, uint64_t flip, struct proxy_route route)
+{
+    struct answer *answer = answer_new(worker, PROXY_EVENT_SWAPPED, flip, 0, 0);
+    worker->hold.route = route;
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        if (!session->established || session->closing || session->finishing) {
+            continue;
+        }
+        if (session->link->side == route.side) {
+            session->link->epoch = route.epoch; /* traffic stays, or comes back before it moved */
+        } else if (can_swap(session, &route)) {
+            swap_session(session, &route);
+            answer->counts.moved++;
+        } else {
+            end_immovable(session);
+            answer->counts.disconnected++;
+        }
+    }
+    answer->counts.sessions = worker->session_count;
+    answer_post(worker, answer);
+}
+
+void mover_disarm(struct worker *worker, uint64_t flip)
+{
+    disarm_sessions(worker);
+    answer_post(worker, answer_new(worker, PROXY_EVENT_DISARMED, flip, 0, 0));
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        session_update(session); /* whoever a hold waited for has nothing left to do */
+    }
+}
+
+/* --- life of a session --- */
+
+bool mover_session_begin(struct session *session, struct slice greeting)
+{
+    session->move = move_new(session->startup.replication);
+    if (session->move == NULL) {
+        return false;
+    }
+    static const struct move_types none = {.count = 0};
+    bool managed = config_is_managed(session->worker->config, session->startup.database);
+    session->types = managed ? types_of(&session->worker->types, session->startup.database) : &none;
+    if (session->types == NULL) {
+        return false;
+    }
+    each_parameter(greeting, session->move, move_parameter);
+    if (session->worker->flip.stands) {
+        arm_session(session, false);
+    }
+    return true;
+}
+
+void mover_session_end(struct session *session)
+{
+    struct mover *mover = session->mover;
+    struct mover_flip *flip = &session->worker->flip;
+    if (mover == NULL) {
+        return;
+    }
+    flip->asking -= mover->step == MOVER_ASKING;
+    flip->opening -= mover->step == MOVER_OPENING;
+    if (mover->target != NULL) {
+        link_close(mover->target, mover->target->phase == LINK_READY && mover->step != MOVER_REPLAYING);
+        move_reset_target(session->move);
+    }
+    free(mover);
+    session->mover = NULL;
+    if (flip->stands) {
+        advance_others(session->worker);
+        check_armed(session->worker);
+    }
+}

@@ -1,0 +1,363 @@
+/*
+ * A small world for the tests of the data plane: the proxy on a free port, a scripted server behind it, and
+ * clients, all in one thread. Whoever waits pumps the proxy's main loop, and fails after a while.
+ */
+#ifndef SWITCHBACK_TESTS_UNIT_PROXY_WORLD_H
+#define SWITCHBACK_TESTS_UNIT_PROXY_WORLD_H
+
+#include "conf/base/clock.h"
+#include "conf/base/log.h"
+#include "proxy/proxy.h"
+#include "proxy/wire/build.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { WORLD_PATIENCE_US = 10 * 1000000, WORLD_EVENTS = 256, WORLD_QUIET_MS = 60 };
+
+/* Literal messages: their bytes without the literal's final NUL. */
+#define BYTES(literal) (literal), (sizeof(literal) - 1)
+#define QUERY_1        "Q\0\0\0\x0dselect 1\0"
+#define QUERY_BEGIN    "Q\0\0\0\x0a" "begin\0"
+#define QUERY_COMMIT   "Q\0\0\0\x0b" "commit\0"
+#define READY_I        "Z\0\0\0\x05I"
+#define READY_T        "Z\0\0\0\x05T"
+#define COMPLETE_1     "C\0\0\0\x0dSELECT 1\0"
+#define COMPLETE_BEGIN "C\0\0\0\x0a" "BEGIN\0"
+#define COMPLETE_END   "C\0\0\0\x0b" "COMMIT\0"
+#define TERMINATE      "X\0\0\0\x04"
+#define SERVER_KEY     "\x01\x02\x03\x04"
+
+struct world {
+    uv_loop_t loop;
+    struct settings settings;
+    char *databases[1];
+    struct proxy *proxy;
+    int servers[SIDE_COUNT]; /* listening sockets */
+    struct proxy_event events[WORLD_EVENTS];
+    size_t event_count, event_seen;
+    const char *verifier; /* of every role; NULL: unknown */
+    bool stopped;
+};
+
+static inline void world_on_event(void *context, const struct proxy_event *event)
+{
+    struct world *world = context;
+    assert_true(world->event_count < WORLD_EVENTS);
+    world->events[world->event_count++] = *event;
+    world->stopped = world->stopped || event->kind == PROXY_EVENT_STOPPED;
+}
+
+static inline void world_on_verifier(void *context, uint64_t request, enum side side, const char *role)
+{
+    struct world *world = context;
+    struct proxy_verifier verifier = {.found = world->verifier != NULL, .can_login = true};
+    (void)side;
+    assert_true(role[0] != '\0');
+    if (verifier.found) {
+        (void)snprintf(verifier.text, sizeof(verifier.text), "%s", world->verifier);
+    }
+    proxy_verifier_answer(world->proxy, request, &verifier);
+}
+
+static inline int world_listen(int64_t *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof(address);
+    int made = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(made >= 0);
+    assert_int_equal(bind(made, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(made, 64), 0);
+    assert_int_equal(getsockname(made, (struct sockaddr *)&address, &length), 0);
+    *port = ntohs(address.sin_port);
+    return made;
+}
+
+/* Settings that a test may change before world_start(). */
+static inline struct world *world_new(void)
+{
+    struct world *world = calloc(1, sizeof(*world));
+    assert_non_null(world);
+    (void)signal(SIGPIPE, SIG_IGN);
+    log_configure(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
+    assert_int_equal(uv_loop_init(&world->loop), 0);
+    struct settings *settings = &world->settings;
+    static char host[] = "127.0.0.1", empty[] = "", app[] = "app";
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        world->servers[side] = world_listen(&settings->sides[side].port);
+        settings->sides[side].host = host;
+    }
+    int64_t port = 0;
+    (void)close(world_listen(&port));
+    world->databases[0] = app;
+    settings->databases = (struct settings_list){.items = world->databases, .count = 1};
+    settings->listen_host = host;
+    settings->listen_port = port;
+    settings->listen_unix_dir = empty;
+    settings->listen_backlog = 64;
+    settings->max_clients = 100;
+    settings->login_timeout_us = WORLD_PATIENCE_US;
+    settings->max_hold_us = WORLD_PATIENCE_US;
+    settings->workers = 2;
+    settings->auth_method = AUTH_TRUST;
+    return world;
+}
+
+static inline void world_start_route(struct world *world, struct proxy_route route)
+{
+    const struct proxy_callbacks callbacks = {
+        .context = world, .event = world_on_event, .verifier = world_on_verifier};
+    struct error error;
+    world->proxy = proxy_start(&world->loop, &world->settings, route, &callbacks, &error);
+    if (world->proxy == NULL) {
+        fail_msg("%s", error.message);
+    }
+}
+
+static inline void world_start(struct world *world)
+{
+    world_start_route(world, (struct proxy_route){.side = SIDE_BLUE, .epoch = 1, .open = true});
+}
+
+static inline void world_pump(struct world *world)
+{
+    (void)uv_run(&world->loop, UV_RUN_NOWAIT);
+}
+
+/* True if the descriptor becomes readable within the time. */
+static inline bool world_readable(struct world *world, int fd, int64_t patience_us)
+{
+    int64_t end_us = clock_mono_us() + patience_us;
+    do {
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        world_pump(world);
+        if (poll(&wait, 1, 2) > 0) {
+            return true;
+        }
+    } while (clock_mono_us() < end_us);
+    return false;
+}
+
+static inline struct proxy_event *world_event(struct world *world, enum proxy_event_kind kind)
+{
+    int64_t end_us = clock_mono_us() + WORLD_PATIENCE_US;
+    while (clock_mono_us() < end_us) {
+        while (world->event_seen < world->event_count) {
+            struct proxy_event *event = &world->events[world->event_seen++];
+            if (event->kind == kind) {
+                return event;
+            }
+        }
+        world_pump(world);
+        (void)usleep(500);
+    }
+    fail_msg("event %d did not come", (int)kind);
+    return NULL;
+}
+
+static inline void world_free(struct world *world)
+{
+    if (world->proxy != NULL) {
+        proxy_stop(world->proxy, 0);
+        int64_t end_us = clock_mono_us() + WORLD_PATIENCE_US;
+        while (!world->stopped && clock_mono_us() < end_us) {
+            world_pump(world);
+            (void)usleep(500);
+        }
+        assert_true(world->stopped);
+        proxy_free(world->proxy);
+    }
+    (void)uv_run(&world->loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&world->loop), 0);
+    (void)close(world->servers[SIDE_BLUE]);
+    (void)close(world->servers[SIDE_GREEN]);
+    free(world);
+}
+
+/* --- bytes --- */
+
+static inline void put(int fd, const void *bytes, size_t length)
+{
+    assert_int_equal(send(fd, bytes, length, MSG_NOSIGNAL), (ssize_t)length);
+}
+
+/* The next bytes are exactly these. */
+static inline void expect(struct world *world, int fd, const void *bytes, size_t length)
+{
+    uint8_t got[4096];
+    size_t have = 0;
+    assert_true(length <= sizeof(got));
+    while (have < length) {
+        if (!world_readable(world, fd, WORLD_PATIENCE_US)) {
+            fail_msg("%zu of %zu bytes came", have, length);
+        }
+        ssize_t count = recv(fd, got + have, length - have, 0);
+        if (count <= 0) {
+            fail_msg("the end came after %zu of %zu bytes", have, length);
+        }
+        have += (size_t)count;
+    }
+    assert_memory_equal(got, bytes, length);
+}
+
+/* The next message; returns its type, its body NUL-terminated. */
+static inline char expect_message(struct world *world, int fd, char *body, size_t size)
+{
+    uint8_t header[5];
+    size_t have = 0;
+    while (have < sizeof(header)) {
+        assert_true(world_readable(world, fd, WORLD_PATIENCE_US));
+        ssize_t count = recv(fd, header + have, sizeof(header) - have, 0);
+        if (count <= 0) {
+            return 0; /* the end */
+        }
+        have += (size_t)count;
+    }
+    size_t length = ((size_t)header[3] << 8 | header[4]) - 4;
+    assert_true(length < size);
+    for (have = 0; have < length;) {
+        assert_true(world_readable(world, fd, WORLD_PATIENCE_US));
+        ssize_t count = recv(fd, body + have, length - have, 0);
+        assert_true(count > 0);
+        have += (size_t)count;
+    }
+    body[length] = '\0';
+    return (char)header[0];
+}
+
+/* An ErrorResponse with that SQLSTATE. */
+static inline void expect_error(struct world *world, int fd, const char *sqlstate)
+{
+    char body[2048];
+    assert_int_equal(expect_message(world, fd, body, sizeof(body)), 'E');
+    for (const char *field = body; *field != '\0'; field += strlen(field) + 1) {
+        if (*field == 'C') {
+            assert_string_equal(field + 1, sqlstate);
+            return;
+        }
+    }
+    fail_msg("an error without SQLSTATE");
+}
+
+static inline void expect_end(struct world *world, int fd)
+{
+    char byte;
+    assert_true(world_readable(world, fd, WORLD_PATIENCE_US));
+    assert_true(recv(fd, &byte, 1, 0) <= 0);
+}
+
+static inline void expect_silence(struct world *world, int fd)
+{
+    assert_false(world_readable(world, fd, WORLD_QUIET_MS * 1000));
+}
+
+/* --- parties --- */
+
+static inline int client_connect(struct world *world)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)},
+                                  .sin_port = htons((uint16_t)world->settings.listen_port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static inline size_t startup_packet(uint8_t packet[512], const char *user, const char *database)
+{
+    struct build build;
+    build_init(&build, packet, 512);
+    build_startup_begin(&build);
+    build_startup_parameter(&build, slice_text("user"), slice_text(user));
+    build_startup_parameter(&build, slice_text("database"), slice_text(database));
+    build_startup_end(&build);
+    return build.length;
+}
+
+static inline void client_startup(int fd)
+{
+    uint8_t packet[512];
+    put(fd, packet, startup_packet(packet, "joe", "app"));
+}
+
+static inline int server_accept(struct world *world, enum side side)
+{
+    assert_true(world_readable(world, world->servers[side], WORLD_PATIENCE_US));
+    int fd = accept(world->servers[side], NULL, NULL);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static inline void server_greet(int fd)
+{
+    put(fd, BYTES("R\0\0\0\x08\0\0\0\0"
+                  "S\0\0\0\x16server_version\00016\0"
+                  "K\0\0\0\x0c\0\0\0\x2a" SERVER_KEY READY_I));
+}
+
+/* Takes a startup packet for joe and app, and logs him in. */
+static inline int server_login(struct world *world, enum side side)
+{
+    uint8_t packet[512];
+    int fd = server_accept(world, side);
+    expect(world, fd, packet, startup_packet(packet, "joe", "app"));
+    server_greet(fd);
+    return fd;
+}
+
+/* What a client sees of that; key receives the proxy's own BackendKeyData body. */
+static inline void client_greeted(struct world *world, int fd, uint8_t key[8])
+{
+    char body[256];
+    expect(world, fd, BYTES("R\0\0\0\x08\0\0\0\0"
+                            "S\0\0\0\x16server_version\00016\0"));
+    assert_int_equal(expect_message(world, fd, body, sizeof(body)), 'K');
+    if (key != NULL) {
+        memcpy(key, body, 8);
+    }
+    expect(world, fd, BYTES(READY_I));
+}
+
+struct pair {
+    int client, server;
+    uint8_t key[8];
+};
+
+static inline struct pair pair_new(struct world *world)
+{
+    struct pair pair = {.client = client_connect(world)};
+    client_startup(pair.client);
+    pair.server = server_login(world, SIDE_BLUE);
+    client_greeted(world, pair.client, pair.key);
+    return pair;
+}
+
+static inline void pair_close(struct pair *pair)
+{
+    (void)close(pair->client);
+    (void)close(pair->server);
+}
+
+/* A statement there and back. */
+static inline void pair_works(struct world *world, const struct pair *pair)
+{
+    put(pair->client, BYTES(QUERY_1));
+    expect(world, pair->server, BYTES(QUERY_1));
+    put(pair->server, BYTES(COMPLETE_1 READY_I));
+    expect(world, pair->client, BYTES(COMPLETE_1 READY_I));
+}
+
+#endif
