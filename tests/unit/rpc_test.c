@@ -75,6 +75,32 @@ static void deep_nesting_is_only_an_error(void **state)
     close(client);
 }
 
+/* Bytes from a seed: requests with one byte changed, cut, or doubled, and plain noise. Then it still answers.
+ */
+static void noise_does_no_harm(void **state)
+{
+    struct world *world = *state;
+    unsigned seed = 20261120;
+    for (int round = 0; round < 40; round++) {
+        int client = dial(world);
+        for (int i = 0; i < 20; i++) {
+            char bytes[256] = ECHO_1 ECHO_1;
+            size_t length = strlen(bytes);
+            bytes[(size_t)rand_r(&seed) % length] = (char)rand_r(&seed);
+            if (i % 4 == 0) {
+                for (size_t j = 0; j < length; j++) {
+                    bytes[j] = (char)rand_r(&seed);
+                }
+            }
+            say_bytes(world, client, bytes, (size_t)rand_r(&seed) % length + 1);
+        }
+        close(client);
+    }
+    int client = dial(world);
+    expect(world, client, ECHO_1, HEARD_1);
+    close(client);
+}
+
 static void an_oversized_request_is_refused_once(void **state)
 {
     struct world *world = *state;
@@ -209,6 +235,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bytes_may_come_one_by_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_wrong_is_said_and_the_connection_lives, set_up, tear_down),
         cmocka_unit_test_setup_teardown(deep_nesting_is_only_an_error, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(noise_does_no_harm, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_oversized_request_is_refused_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_notification_is_never_answered, set_up, tear_down),
         cmocka_unit_test_setup_teardown(progress_comes_before_the_answer, set_up, tear_down),
