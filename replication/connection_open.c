@@ -88,7 +88,8 @@ static const char plain_settings[] =
     "set default_transaction_isolation = 'read committed'; set default_transaction_deferrable = off;"
     "set synchronous_commit = local; set lock_timeout = '5s'; set statement_timeout = 0;"
     "set idle_in_transaction_session_timeout = 0; set datestyle = iso; set standard_conforming_strings = on;"
-    "set client_min_messages = error; set jit = off; set max_parallel_workers_per_gather = 0";
+    "set client_min_messages = error; set jit = off; set max_parallel_workers_per_gather = 0;"
+    "set plan_cache_mode = force_generic_plan"; /* our functions plan once, not once a call */
 
 /*
  * replica: our writes pass the fence, our DDL the event triggers. 5 ms: an autovacuum that stands before the

@@ -31,20 +31,22 @@ static void phase_free(struct phase *phase)
 {
     for (size_t i = 0; i < phase->replication->database_count; i++) {
         free(phase->databases[i].text);
+        free(phase->databases[i].leaves[SIDE_BLUE]);
+        free(phase->databases[i].leaves[SIDE_GREEN]);
     }
     free(phase->databases);
     free(phase->sessions);
     free(phase);
 }
 
-void phase_run(struct phase *phase, const char *name, enum side side, const struct step *steps,
+void phase_run(struct phase *phase, const char *name, unsigned sides, const struct step *steps,
                size_t step_count, void (*finish)(void *phase, const struct replication_result *result))
 {
     struct flip_memory *memory = phase->replication->flip;
     const struct procedure_plan plan = {.name = name,
                                         .steps = steps,
                                         .step_count = step_count,
-                                        .sides = SIDE_BIT(side),
+                                        .sides = sides,
                                         .deadline_us = phase->deadline_us,
                                         .done = finish,
                                         .data = phase};

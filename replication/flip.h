@@ -19,8 +19,9 @@ struct phase {
     char *sessions;                   /* '{1,2}': backends that stay */
     struct replication_result result; /* kept while what failed is cleaned up */
     struct phase_database {
-        char *text; /* the other side's tables; L */
-        uint64_t n; /* of a marker */
+        char *text;               /* L */
+        char *leaves[SIDE_COUNT]; /* names of the tables on each side */
+        uint64_t n;               /* of a marker */
         bool committed;
     } * databases; /* by index */
 };
@@ -38,9 +39,9 @@ MUST_USE struct flip_memory *flip_memory_new(size_t databases);
 struct phase *phase_new(struct replication *replication, const struct replication_flip *flip,
                         int64_t deadline_us, replication_done done, void *context);
 
-/* Runs the steps in every database of `side`, one phase at a time; finish is called with phase as its data.
+/* Runs the steps in every database of `sides`, one phase at a time; finish is called with phase as its data.
  */
-void phase_run(struct phase *phase, const char *name, enum side side, const struct step *steps,
+void phase_run(struct phase *phase, const char *name, unsigned sides, const struct step *steps,
                size_t step_count, void (*finish)(void *phase, const struct replication_result *result));
 
 /* Aborts the phase that runs, if one does, and calls start when it has ended. */

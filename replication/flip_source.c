@@ -40,7 +40,23 @@ static enum verdict judge_look(struct strand *strand, const struct reply *reply,
     return VERDICT_AGAIN;
 }
 
+static bool work_lane_is_taken(const struct strand *strand)
+{
+    struct replication *replication = strand->replication;
+    return replication->flip->phase != NULL ||
+           connection_in_transaction(engine_lane(replication, SIDE_BLUE, LANE_WORK, strand->database)) ||
+           connection_in_transaction(engine_lane(replication, SIDE_GREEN, LANE_WORK, strand->database));
+}
+
+/* Sessions that ran a thing once run it three times as fast: the flip that may follow holds clients
+ * meanwhile. */
 static const struct step probe_steps[] = {
+    {.name = "warm up", .tolerant = true, .skip = work_lane_is_taken, .sql = "select switchback.warm_up()"},
+    {.name = "warm up",
+     .on = ON_OTHER_SIDE,
+     .tolerant = true,
+     .skip = work_lane_is_taken,
+     .sql = "select switchback.warm_up()"},
     {.name = "write marker", .lane = LANE_AUX, .build = build_mark, .judge = judge_mark},
     {.name = "see marker",
      .lane = LANE_AUX,
@@ -67,19 +83,37 @@ void replication_probe(struct replication *replication, enum side from, int64_t 
 
 /* --- fence --- */
 
+/* The target's strands look at its tables while the source's raise the fence: they are compared at the end.
+ */
+
+static bool is_source(const struct strand *strand)
+{
+    return strand->side == phase_flip(strand)->source;
+}
+
+static bool is_target(const struct strand *strand)
+{
+    return !is_source(strand);
+}
+
+static void keep_leaves(const struct strand *strand, const char *leaves)
+{
+    char **kept = &phase_database(strand)->leaves[strand->side];
+    free(*kept);
+    *kept = strdup(leaves == NULL ? "{}" : leaves);
+    ENSURE(*kept != NULL);
+}
+
 static enum verdict judge_tables(struct strand *strand, const struct reply *reply, struct error *error)
 {
-    const char *leaves = reply_value(reply, 0, 0);
     const char *fault = reply_value(reply, 0, 1);
     if (fault != NULL) {
-        (void)error_set(error, ERROR_NOT_PREPARED, "%s/%s: %s", side_name(side_other(strand->side)),
+        (void)error_set(error, ERROR_NOT_PREPARED, "%s/%s: %s", side_name(strand->side),
                         strand->database_name, fault);
         (void)error_remedy(error, "run: switchback prepare, or name the table in local_tables");
         return VERDICT_FAIL;
     }
-    struct phase_database *database = phase_database(strand);
-    database->text = strdup(leaves == NULL ? "{}" : leaves);
-    ENSURE(database->text != NULL);
+    keep_leaves(strand, reply_value(reply, 0, 0));
     return VERDICT_NEXT;
 }
 
@@ -91,30 +125,52 @@ static void build_fence(struct strand *strand, struct strbuf *sql)
     uint64_t owner = strand->replication->owner;
     int64_t left_us = phase->deadline_us - clock_mono_us();
     phase_begin_sql(strand, sql);
-    sql_format(sql, "raise_fence(%u, %u, %u, %L); commit; ", owner, flip->epoch, flip->flip,
-               phase_database(strand)->text);
+    sql_format(sql, "raise_fence(%u, %u, %u); commit; ", owner, flip->epoch, flip->flip);
     sql_format(sql, "select switchback.seal(%u, %u, %L, interval '%d microseconds')", owner, flip->flip,
                phase->sessions, left_us > 0 ? left_us : (int64_t)0);
 }
 
 static enum verdict judge_fence(struct strand *strand, const struct reply *reply, struct error *error)
 {
-    (void)strand;
-    if (reply->ok) {
-        return VERDICT_NEXT;
+    if (!reply->ok) {
+        *error = reply->error;
+        /* A foreign writer took its tables in another order: it is behind the fence now or gone next time. */
+        return strcmp(reply->sqlstate, "40P01") == 0 ? VERDICT_AGAIN : VERDICT_FAIL;
     }
-    *error = reply->error;
-    /* A foreign writer took its tables in another order: it is behind the fence now or gone next time. */
-    return strcmp(reply->sqlstate, "40P01") == 0 ? VERDICT_AGAIN : VERDICT_FAIL;
+    /* rollback, begin, limits, then the first rows are raise_fence's */
+    for (size_t i = 0; i < reply->count; i++) {
+        if (PQresultStatus(reply->results[i]) == PGRES_TUPLES_OK) {
+            keep_leaves(strand, PQgetvalue(reply->results[i], 0, 0));
+            break;
+        }
+    }
+    return VERDICT_NEXT;
 }
 
 static const struct step fence_steps[] = {
     {.name = "compare tables",
-     .on = ON_OTHER_SIDE,
+     .skip = is_source,
      .sql = "select switchback.leaves(), switchback.table_fault()",
      .judge = judge_tables},
-    {.name = "raise fence", .tolerant = true, .build = build_fence, .judge = judge_fence},
+    {.name = "raise fence", .tolerant = true, .skip = is_target, .build = build_fence, .judge = judge_fence},
 };
+
+/* What the source had under its locks is what the target has: else a table would be left behind. */
+static void finish_fence(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    struct replication_result told = *result;
+    for (size_t i = 0; told.ok && i < phase->replication->database_count; i++) {
+        char *const *leaves = phase->databases[i].leaves;
+        if (strcmp(leaves[SIDE_BLUE], leaves[SIDE_GREEN]) != 0) {
+            told.ok = false;
+            (void)error_set(&told.error, ERROR_NOT_PREPARED, "%s has not the same tables on both sides",
+                            engine_database(phase->replication, i));
+            (void)error_remedy(&told.error, "run: switchback prepare, or name the table in local_tables");
+        }
+    }
+    phase_finish(phase, &told);
+}
 
 static char *session_array(const int32_t *sessions, size_t count)
 {
@@ -138,7 +194,7 @@ void replication_fence(struct replication *replication, const struct replication
     phase->sessions = session_array(sessions, session_count);
     memset(replication->flip->target, 0, replication->database_count * sizeof replication->flip->target[0]);
     sampler_rest(replication->sampler, deadline_us);
-    phase_run(phase, "fence", flip->source, fence_steps, ARRAY_LENGTH(fence_steps), phase_finish);
+    phase_run(phase, "fence", BOTH_SIDES, fence_steps, ARRAY_LENGTH(fence_steps), finish_fence);
 }
 
 /* --- the ways back to the source --- */
@@ -194,12 +250,13 @@ static const struct step reopen_steps[] = {
 
 static void start_undo(struct phase *phase)
 {
-    phase_run(phase, "undo", phase->flip.source, undo_steps, ARRAY_LENGTH(undo_steps), phase_finish);
+    phase_run(phase, "undo", SIDE_BIT(phase->flip.source), undo_steps, ARRAY_LENGTH(undo_steps),
+              phase_finish);
 }
 
 static void start_reopen(struct phase *phase)
 {
-    phase_run(phase, "reopen source", phase->flip.source, reopen_steps, ARRAY_LENGTH(reopen_steps),
+    phase_run(phase, "reopen source", SIDE_BIT(phase->flip.source), reopen_steps, ARRAY_LENGTH(reopen_steps),
               phase_finish);
 }
 

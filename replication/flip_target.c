@@ -36,8 +36,8 @@ void replication_catchup(struct replication *replication, const struct replicati
 {
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
     sampler_rest(replication->sampler, deadline_us);
-    phase_run(phase, "catchup", side_other(flip->source), catchup_steps, ARRAY_LENGTH(catchup_steps),
-              phase_finish);
+    phase_run(phase, "catchup", SIDE_BIT(side_other(flip->source)), catchup_steps,
+              ARRAY_LENGTH(catchup_steps), phase_finish);
 }
 
 /* --- ready --- */
@@ -118,7 +118,7 @@ static void finish_ready(void *data, const struct replication_result *result)
     /* One database isn't ready: none stays so. Nothing was committed, so nothing is uncertain. */
     phase->result = *result;
     phase->result.uncertain = false;
-    phase_run(phase, "roll target back", side_other(phase->flip.source), rollback_steps,
+    phase_run(phase, "roll target back", SIDE_BIT(side_other(phase->flip.source)), rollback_steps,
               ARRAY_LENGTH(rollback_steps), finish_failed_ready);
 }
 
@@ -128,7 +128,8 @@ void replication_ready(struct replication *replication, const struct replication
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
     memset(replication->flip->target, 0, replication->database_count * sizeof replication->flip->target[0]);
     sampler_rest(replication->sampler, deadline_us);
-    phase_run(phase, "ready", side_other(flip->source), ready_steps, ARRAY_LENGTH(ready_steps), finish_ready);
+    phase_run(phase, "ready", SIDE_BIT(side_other(flip->source)), ready_steps, ARRAY_LENGTH(ready_steps),
+              finish_ready);
 }
 
 /* --- open --- */
@@ -174,5 +175,6 @@ void replication_open(struct replication *replication, const struct replication_
                       int64_t deadline_us, replication_done done, void *context)
 {
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
-    phase_run(phase, "open", side_other(flip->source), open_steps, ARRAY_LENGTH(open_steps), finish_open);
+    phase_run(phase, "open", SIDE_BIT(side_other(flip->source)), open_steps, ARRAY_LENGTH(open_steps),
+              finish_open);
 }

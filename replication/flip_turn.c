@@ -97,7 +97,7 @@ void replication_turn(struct replication *replication, const struct replication_
                       int64_t deadline_us, replication_done done, void *context)
 {
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
-    phase_run(phase, "turn", flip->source, turn_steps, ARRAY_LENGTH(turn_steps), phase_finish);
+    phase_run(phase, "turn", SIDE_BIT(flip->source), turn_steps, ARRAY_LENGTH(turn_steps), phase_finish);
 }
 
 /* --- a side that comes back --- */
@@ -165,5 +165,6 @@ void replication_fence_on_contact(struct replication *replication, enum side sid
 {
     const struct replication_flip flip = {.source = side, .epoch = epoch};
     struct phase *phase = phase_new(replication, &flip, clock_mono_us() + CONTACT_WITHIN_US, done, context);
-    phase_run(phase, "fence on contact", side, contact_steps, ARRAY_LENGTH(contact_steps), phase_finish);
+    phase_run(phase, "fence on contact", SIDE_BIT(side), contact_steps, ARRAY_LENGTH(contact_steps),
+              phase_finish);
 }

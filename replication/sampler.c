@@ -508,6 +508,7 @@ void replication_set_active(struct replication *replication, enum side active, u
     sampler->active_known = true;
     sampler->active = active;
     sampler->epoch = epoch;
+    sampler->ticks = 0; /* the next tick checks fences and tables */
     if (turned) {
         sampler_forget_streams(sampler);
     }

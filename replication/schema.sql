@@ -51,6 +51,11 @@ create or replace function switchback.is_local(name text) returns boolean langua
             '*', '%'))
 $$;
 
+-- Most pairs have none: asked once a query, not once a table.
+create or replace function switchback.has_no_local() returns boolean language sql stable as $$
+    select (select pg_catalog.cardinality(s.local_tables) from switchback.state s) operator(pg_catalog.=) 0
+$$;
+
 create or replace view switchback.managed_table as
     select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) as name, c.relkind = 'r' as leaf
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
@@ -59,7 +64,7 @@ create or replace view switchback.managed_table as
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
                         and d.deptype = 'e')
-      and not switchback.is_local(pg_catalog.format('%s.%s', n.nspname, c.relname));
+      and (switchback.has_no_local() or not switchback.is_local(pg_catalog.format('%s.%s', n.nspname, c.relname)));
 
 create or replace view switchback.managed_sequence as
     select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) as name
@@ -69,18 +74,21 @@ create or replace view switchback.managed_sequence as
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
                         and d.deptype = 'e')
-      and not switchback.is_local(pg_catalog.format('%s.%s', n.nspname, c.relname))
-      and not exists (select from pg_catalog.pg_depend d
-                      join pg_catalog.pg_class t on t.oid = d.refobjid
-                      join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
-                      where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
-                        and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.deptype in ('a', 'i')
-                        and switchback.is_local(pg_catalog.format('%s.%s', tn.nspname, t.relname)));
+      and (switchback.has_no_local()
+           or not (switchback.is_local(pg_catalog.format('%s.%s', n.nspname, c.relname))
+                   or exists (select from pg_catalog.pg_depend d
+                              join pg_catalog.pg_class t on t.oid = d.refobjid
+                              join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+                              where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
+                                and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                                and d.deptype in ('a', 'i')
+                                and switchback.is_local(pg_catalog.format('%s.%s', tn.nspname, t.relname)))));
 
-create or replace function switchback.leaves() returns text[] language sql stable as $$
-    select coalesce(pg_catalog.array_agg(name order by name collate pg_catalog."C"), '{}')
-    from switchback.managed_table where leaf
-$$;
+create or replace function switchback.leaves() returns text[] language plpgsql stable as $$
+begin
+    return (select coalesce(pg_catalog.array_agg(name order by name collate pg_catalog."C"), '{}')
+            from switchback.managed_table where leaf);
+end $$;
 
 -- The first difference between what should be one set: managed tables, fence triggers, publication, subscription.
 create or replace function switchback.table_fault() returns text language plpgsql stable
@@ -354,13 +362,11 @@ $$;
 -- --- the flip, on the source ---
 
 -- Phase 4, the locks: writers in flight are waited for, later ones refused. With the locks held no table can
--- appear or vanish unseen: the sets are compared here.
-create or replace function switchback.raise_fence(claimed_owner bigint, claimed_epoch bigint, flip bigint,
-                                                  peer_leaves text[])
-returns void language plpgsql as $$
+-- appear or vanish unseen: this side's sets are compared here. Returns its leaves for the comparison with the other's.
+create or replace function switchback.raise_fence(claimed_owner bigint, claimed_epoch bigint, flip bigint)
+returns text[] language plpgsql as $$
 declare
     s switchback.state := switchback.claim(claimed_owner);
-    mine text[];
     fault text;
 begin
     if s.standing <> 'active' or s.epoch <> claimed_epoch or coalesce(s.fenced_for, flip) <> flip
@@ -370,20 +376,13 @@ begin
     perform switchback.no_prepared_transactions();
     perform switchback.set_fences(true);
     fault := switchback.table_fault();
-    if fault is null then
-        mine := switchback.leaves();
-        if mine <> peer_leaves then
-            fault := pg_catalog.format('table %s stands on one side only', (
-                select name from (select pg_catalog.unnest(mine) union all select pg_catalog.unnest(peer_leaves)) u(name)
-                group by name having pg_catalog.count(*) = 1 order by name limit 1));
-        end if;
-    end if;
     if fault is not null then
         raise exception using errcode = 'SB003', message = fault,
             hint = 'run: switchback prepare, or name the table in local_tables';
     end if;
     update switchback.state set fenced_for = flip;
     perform switchback.mark(s, 'flip', flip, null);
+    return switchback.leaves();
 end $$;
 
 create or replace function switchback.no_prepared_transactions() returns void language plpgsql as $$
@@ -398,15 +397,26 @@ begin
     end if;
 end $$;
 
--- Ends foreign client backends in this database: all but ours (pids) and other manager sessions.
-create or replace function switchback.end_foreign(ours integer[]) returns bigint language sql volatile as $$
-    select pg_catalog.count(pg_catalog.pg_terminate_backend(a.pid)) from pg_catalog.pg_stat_activity a
-    where a.datname operator(pg_catalog.=) pg_catalog.current_database()
-      and a.backend_type operator(pg_catalog.=) 'client backend'
-      and a.pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid() and a.pid operator(pg_catalog.<>) all (ours)
-      and not (a.usename operator(pg_catalog.=) session_user
-               and a.application_name operator(pg_catalog.~~) 'switchback %')
-$$;
+-- Ends foreign client backends of this database: all but ours (pids) and the manager's. Returns one that is still
+-- there, or one of any kind that has a transaction under way; NULL if there is none.
+create or replace function switchback.end_foreign(ours integer[]) returns text language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    left_over text;
+begin
+    perform pg_stat_clear_snapshot();
+    select format('backend %s (%s, %s)', pid, coalesce(usename, backend_type), coalesce(nullif(application_name, ''), '?'))
+    into left_over
+    from (select *, backend_type = 'client backend' and pid <> all (ours)
+                    and not (usename = session_user and application_name like 'switchback %') as is_foreign
+          from pg_stat_activity
+          where datname = current_database() and pid <> pg_backend_pid()) a
+    where case when is_foreign then pg_terminate_backend(pid) is not null
+               else backend_xid is not null and backend_type <> 'walsender' and backend_type <> 'autovacuum worker'
+                    and backend_type not like 'logical replication%' end
+    order by pid limit 1;
+    return left_over;
+end $$;
 
 -- After the fence is committed: foreign sessions ended, no transaction under way; then nothing changes any more, and
 -- the sequences (nextval passes the fence) can be read. They travel in the closing marker.
@@ -418,17 +428,7 @@ declare
     who text;
 begin
     loop
-        perform pg_stat_clear_snapshot();
-        perform switchback.end_foreign(ours);
-        perform pg_stat_clear_snapshot();
-        select format('backend %s (%s, %s)', pid, coalesce(usename, backend_type), coalesce(nullif(application_name, ''), '?'))
-        into who from pg_stat_activity
-        where datname = current_database() and pid <> pg_backend_pid()
-          and ((backend_xid is not null and backend_type <> 'walsender' and backend_type <> 'autovacuum worker'
-                and backend_type not like 'logical replication%')
-               or (backend_type = 'client backend' and pid <> all (ours)
-                   and not (usename = session_user and application_name like 'switchback %')))
-        limit 1;
+        who := switchback.end_foreign(ours);
         exit when who is null;
         if clock_timestamp() > until then
             raise exception using errcode = 'SB005', message = format('%s did not end its transaction in time', who);
@@ -488,6 +488,19 @@ begin
     perform setval((w ->> 0)::regclass, (w ->> 1)::bigint, (w ->> 2)::boolean)
     from jsonb_array_elements(wanted) w
     where not (w ->> 2)::boolean or pg_sequence_last_value((w ->> 0)::regclass) is distinct from (w ->> 1)::bigint;
+end $$;
+
+-- What a flip will run, run once without effect in the sessions that will run it: plans and caches are warm then.
+create or replace function switchback.warm_up() returns void language plpgsql as $$
+begin
+    perform switchback.leaves();
+    perform switchback.table_fault();
+    perform switchback.no_prepared_transactions();
+    perform switchback.set_sequences('[]');
+    perform switchback.sequences();
+    perform switchback.set_fences(switchback.is_fenced());
+    perform from pg_catalog.pg_stat_activity where backend_xid is not null;
+    perform from pg_catalog.pg_replication_slots;
 end $$;
 
 -- Undo before commit: the source goes on as if nothing had been.

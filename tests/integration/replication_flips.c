@@ -373,7 +373,8 @@ static void check_sample(struct world *world)
     for (int i = 0; i < 20; i++) {
         run_for(world->pair.loop, 300000);
         replication_sample(world->replication, &sample);
-        if (sample.problem[0] == '\0' && sample.lag_us == 0 && sample.streaming) {
+        if (sample.problem[0] == '\0' && sample.lag_us == 0 && sample.streaming &&
+            sample.sides[side_other(world->active)].fenced) {
             break;
         }
     }
