@@ -101,7 +101,7 @@ static void add_row(struct columns *columns, const json_t *row, int64_t now_us)
         (void)snprintf(who, sizeof who, "%.120s (%" JSON_INTEGER_FORMAT ")", field_string(row, "actor"), uid);
     }
     const json_t *detail = json_object_get(row, "detail");
-    char *text = json_object_size(detail) == 0 ? NULL : json_dumps(detail, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = json_object_size(detail) == 0 ? NULL : json_dumps(detail, JSON_COMPACT);
     columns_add(columns, (const char *const[]){seq, strbuf_text(&when), who, field_string(row, "action"),
                                                text == NULL ? "" : text});
     free(text);

@@ -124,6 +124,21 @@ static void show_reload(struct strbuf *out, const struct invocation *invocation,
 
 /* --- what they mean for the exit status */
 
+/* Nobody is served before an operator has decided: a script that asks must not read on as if all were well.
+ */
+static enum exit_status judge_status(const json_t *result)
+{
+    size_t index;
+    const json_t *trouble;
+    json_array_foreach(json_object_get(result, "trouble"), index, trouble)
+    {
+        if (strcmp(field_string(trouble, "code"), error_code_text(ERROR_UNDECIDED)) == 0) {
+            return EXIT_INCONCLUSIVE;
+        }
+    }
+    return EXIT_DONE;
+}
+
 static enum exit_status judge_check(const json_t *result)
 {
     return field_true(result, "ok") ? EXIT_DONE : EXIT_REFUSED;
@@ -163,7 +178,8 @@ static const struct verb verbs[] = {
      .usage = "",
      .summary = "both sides, lag, gates, clients, and whether the way back is open",
      .method = "status",
-     .render = show_status},
+     .render = show_status,
+     .judge = judge_status},
     {.name = "check",
      .usage = "",
      .summary = "the preflight list: pass, warn or fail, and what to do about it",

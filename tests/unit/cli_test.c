@@ -144,7 +144,8 @@ static void results_end_with_their_status(void **state)
         {"reload", "{\"applied\":true}", 0},
         {"reload", "{\"applied\":false,\"restart\":[\"workers\"]}", 1},
         {"abort", "{\"flip\":1,\"result\":\"aborting\"}", 0},
-        {"status", "{\"active\":\"blue\"}", 0},
+        {"status", "{\"active\":\"blue\",\"trouble\":[{\"code\":\"alarm\"}]}", 0},
+        {"status", "{\"active\":null,\"trouble\":[{\"code\":\"undecided\"}]}", 4},
     };
     struct run run;
     char answer[256], requests[TEXT];

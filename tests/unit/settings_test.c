@@ -249,7 +249,10 @@ static void what_yaml_has_and_we_do_not_is_refused(void **state)
     refused(ENOUGH "workers: !!int 5\n", 4, "tags (!name) are not supported", "quote");
     refused(ENOUGH "---\nworkers: 1\n", 4, "expected one YAML document, found another", NULL);
     refused(ENOUGH "listen:\n\tport: 1\n", 5, "not valid YAML", "indent with spaces");
+    refused(ENOUGH "\tworkers: 1\n", 4, "not valid YAML", "indent with spaces");
     refused(ENOUGH "listen: { port: 1\n", 5, "not valid YAML", NULL);
+    refused("just text", 1, "expected keys with values", NULL);
+    refused("[]", 1, "expected keys with values", NULL);
     refused("? [ a ]\n: b\n", 1, "expected a key, found a list or a map", NULL);
     refused("a: [[[[[[[[[[[[[[[[[[[[ 1 ]]]]]]]]]]]]]]]]]]]]\n", 1, "nested deeper than 16 levels", NULL);
     refused("a: \xff\xfe\n", 1, "not valid YAML", NULL);
