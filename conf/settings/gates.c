@@ -205,6 +205,7 @@ static bool read_gate(const struct walk *outer, const struct tree_node *node, si
     const struct tree_node *nodes[GATE_FIELD_COUNT] = {NULL};
     struct walk walk = *outer;
     walk.prefix = prefix;
+    walk.line = node->line;
     walk.rows = gate_table(&walk.count);
     walk.nodes = nodes;
     walk.target = &draft;

@@ -459,7 +459,7 @@ bool walk_defaults(struct walk *walk)
             continue;
         }
         if (row->required) {
-            return walk_complain(walk, 0, row->name, "is missing: %s", row->doc);
+            return walk_complain(walk, walk->line, row->name, "is missing: %s", row->doc);
         }
         if (!take_fallback(walk, row)) {
             return false;

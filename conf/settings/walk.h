@@ -13,6 +13,7 @@ struct walk {
     const char *file;   /* as errors name it */
     const char *folder; /* where relative paths start */
     const char *prefix; /* of the names in errors: "" or "gates.errors." */
+    int line;           /* where the map begins; 0: it is the whole file */
     const struct setting *rows;
     size_t count;
     const struct tree_node **nodes; /* for each row: where it was given, NULL: not at all */

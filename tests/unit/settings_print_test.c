@@ -65,7 +65,7 @@ static void gates_that_make_no_sense_are_refused(void **state)
 {
     (void)state;
 #define GATES(items) ENOUGH "gates:\n  - " items "\n"
-    refused(GATES("{ metric: error_rate, max: 1% }"), 0, "gates[1].name: is missing", NULL);
+    refused(GATES("{ metric: error_rate, max: 1% }"), 5, "gates[1].name: is missing", NULL);
     refused(GATES("{ name: \"a b\", metric: error_rate, max: 1% }"), 5, "gates.a b.name: expected letters",
             NULL);
     refused(GATES("{ name: e, metric: eror_rate, max: 1% }"), 5, "gates.e.metric: expected error_rate | ",
