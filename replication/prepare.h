@@ -17,8 +17,6 @@ enum { PAIR_SIZE = 64 };
  * SQL: which of the standby's tables prepare has filled: only their rows may it remove to copy them again. A
  * side that was opened since holds rows of its own; what was noted before doesn't count then.
  */
-#define CREATE_COPIED                                                                                        \
-    "create table if not exists switchback.copied (name text primary key, opened_for bigint not null)"
 #define COPIED_TABLES                                                                                        \
     "select k.name from switchback.copied k join switchback.state s on s.opened_for = k.opened_for"
 #define NOTE_COPIED                                                                                          \

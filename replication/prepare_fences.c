@@ -66,8 +66,7 @@ bool prepare_fences(struct prepare *prepare, struct error *error)
     for (size_t i = 0; i < prepare->database_count; i++) {
         struct prepare_database *database = &prepare->databases[i];
         /* The active side first: a standby that knows itself as one always has an active side that does. */
-        if (!install(prepare, i, prepare->active, error) || !install(prepare, i, prepare->standby, error) ||
-            !blocking_run(database->sides[prepare->standby], error, CREATE_COPIED)) {
+        if (!install(prepare, i, prepare->active, error) || !install(prepare, i, prepare->standby, error)) {
             return false;
         }
         database->installed[SIDE_BLUE] = true;

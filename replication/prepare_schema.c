@@ -183,11 +183,7 @@ static bool list_unknown(struct prepare *prepare, const struct prepare_database 
         }
         strbuf_puts(&sql, " and m.name not in (" COPIED_TABLES ")");
     }
-    struct blocking *standby = database->sides[prepare->standby];
-    bool ok =
-        !database->installed[prepare->standby] ||
-        blocking_run(standby, error, "create table if not exists switchback.copied (name text primary key)");
-    ok = ok && prepare_list(standby, error, strbuf_text(&sql), tables);
+    bool ok = prepare_list(database->sides[prepare->standby], error, strbuf_text(&sql), tables);
     strbuf_deinit(&sql);
     return ok;
 }

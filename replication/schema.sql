@@ -24,8 +24,16 @@ create table if not exists switchback.state (
     owner bigint not null default 0,
     manager text not null,
     migrators text[] not null default '{}',
-    local_tables text[] not null default '{}'
+    local_tables text[] not null default '{}',
+    finalized timestamptz               -- the operator ended the way back; the next prepare takes this away
 ) with (fillfactor = 50);
+
+-- The tables of this side that prepare has filled while it was a standby: only their rows may be removed to copy
+-- them again. A side that was opened since (opened_for) holds rows of its own, and what was noted doesn't count.
+create table if not exists switchback.copied (
+    name text primary key,
+    opened_for bigint not null
+);
 
 -- Published both ways; a side's rows are written only there, n only grows. next_xid and running (heartbeats): the
 -- transaction ids given out and in use when it was written.
