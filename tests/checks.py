@@ -38,11 +38,15 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.M)
 
 
 def tracked(*patterns):
-    out = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "--"] + list(patterns), cwd=TOP,
-                         capture_output=True, text=True)
-    if out.returncode == 0:
-        return [name for name in out.stdout.split("\n") if name and os.path.exists(os.path.join(TOP, name))]
-    names = []  # an unpacked archive
+    """Our files whose names end as the patterns say; build folders are not ours."""
+    try:
+        out = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "--"] + list(patterns), cwd=TOP,
+                             capture_output=True, text=True)
+        if out.returncode == 0:
+            return [name for name in out.stdout.split("\n") if name and os.path.exists(os.path.join(TOP, name))]
+    except FileNotFoundError:
+        pass
+    names = []  # no git, or an unpacked archive
     for folder, folders, files in os.walk(TOP):
         folders[:] = [name for name in folders if not name.startswith((".", "build"))]
         names += [os.path.relpath(os.path.join(folder, file), TOP) for file in files]
