@@ -183,13 +183,14 @@ static void compare_tells_reload_from_restart(void **state)
                                                 "gates: [ { name: lag, metric: replication_lag, max: 1s } ]\n"
                                                 "unmanaged: pass\n"
                                                 "log: { level: debug }\n"
-                                                "migrators: [ a ]\n");
+                                                "migrators: [ a ]\n"
+                                                "state: { dir: /tmp/x }\n");
     struct settings_list changed, restart;
     struct error error;
     assert_true(settings_compare(old, new, &changed, &restart, &error));
-    static const char *const now[] = {"listen.max_clients", "flip.drain.timeout", "gates",
-                                      "unmanaged",          "log.level",          "manager.password"};
-    static const char *const later[] = {"listen.port", "workers", "migrators"};
+    static const char *const now[] = {"listen.max_clients", "flip.drain.timeout", "gates",    "unmanaged",
+                                      "log.level",          "manager.password",   "migrators"};
+    static const char *const later[] = {"listen.port", "workers", "state.dir"};
     for (size_t i = 0; i < ARRAY_LENGTH(now); i++) {
         assert_true(settings_list_has(&changed, now[i]));
     }
