@@ -35,6 +35,7 @@ struct replication {
     struct connection **lanes[SIDE_COUNT][LANE_COUNT]; /* by database; lanes of a side have one */
     uint64_t owner;
     bool deposed;
+    bool owning; /* replication_own is under way */
     struct sampler *sampler;
     struct procedure *procedures; /* all that run */
     struct flip_memory *flip;     /* of the flip under way (flip.h) */

@@ -1,6 +1,7 @@
 #include "replication/flip.h"
 
 #include "conf/base/ensure.h"
+#include "replication/sampler.h"
 #include "replication/sql.h"
 
 #include <stdlib.h>
@@ -78,6 +79,9 @@ void phase_finish(void *data, const struct replication_result *result)
     struct flip_memory *memory = phase->replication->flip;
     struct phase *waiting = NULL;
     if (memory->phase == phase) {
+        if (phase->wakes_sampler || !result->ok) {
+            sampler_wake(phase->replication->sampler);
+        }
         memory->phase = NULL;
         memory->running = NULL;
         waiting = memory->waiting;
@@ -109,7 +113,10 @@ const struct replication_flip *phase_flip(const struct strand *strand)
 
 void phase_begin_sql(const struct strand *strand, struct strbuf *sql)
 {
-    strbuf_puts(sql, "rollback; begin; ");
+    /* What an earlier phase left open when it failed goes first. */
+    bool left_open = connection_in_transaction(
+        engine_lane(strand->replication, strand->side, LANE_WORK, strand->database));
+    strbuf_puts(sql, left_open ? "rollback; begin; " : "begin; ");
     sql_limits(sql, strand->plan->deadline_us);
     strbuf_puts(sql, "select switchback.");
 }

@@ -17,6 +17,7 @@ struct phase {
     replication_done done;
     void *context;
     char *sessions;                   /* '{1,2}': backends that stay */
+    bool wakes_sampler;               /* the flip is over when this phase is */
     struct replication_result result; /* kept while what failed is cleaned up */
     struct phase_database {
         char *text;               /* L */
@@ -55,7 +56,7 @@ struct phase_database *phase_database(const struct strand *strand);
 enum target_state *phase_target(const struct strand *strand);
 const struct replication_flip *phase_flip(const struct strand *strand);
 
-/* "rollback; begin; set local ...; select switchback." — the way every writing request of a phase begins. */
+/* "begin; set local ...; select switchback.": how every writing request of a phase on its side begins. */
 void phase_begin_sql(const struct strand *strand, struct strbuf *sql);
 
 #endif

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SEAL_MARGIN_US = 50000 };
+
 /* --- probe: a marker crosses --- */
 
 static void build_mark(struct strand *strand, struct strbuf *sql)
@@ -123,11 +125,12 @@ static void build_fence(struct strand *strand, struct strbuf *sql)
     const struct phase *phase = strand->data;
     const struct replication_flip *flip = &phase->flip;
     uint64_t owner = strand->replication->owner;
-    int64_t left_us = phase->deadline_us - clock_mono_us();
+    /* Ends a little before the statement is cancelled, because it can say who is in the way. */
+    int64_t patience_us = phase->deadline_us - clock_mono_us() - SEAL_MARGIN_US;
     phase_begin_sql(strand, sql);
     sql_format(sql, "raise_fence(%u, %u, %u); commit; ", owner, flip->epoch, flip->flip);
     sql_format(sql, "select switchback.seal(%u, %u, %L, interval '%d microseconds')", owner, flip->flip,
-               phase->sessions, left_us > 0 ? left_us : (int64_t)0);
+               phase->sessions, patience_us > 0 ? patience_us : (int64_t)0);
 }
 
 static enum verdict judge_fence(struct strand *strand, const struct reply *reply, struct error *error)
@@ -137,7 +140,7 @@ static enum verdict judge_fence(struct strand *strand, const struct reply *reply
         /* A foreign writer took its tables in another order: it is behind the fence now or gone next time. */
         return strcmp(reply->sqlstate, "40P01") == 0 ? VERDICT_AGAIN : VERDICT_FAIL;
     }
-    /* rollback, begin, limits, then the first rows are raise_fence's */
+    /* begin and limits first: the first rows are raise_fence's */
     for (size_t i = 0; i < reply->count; i++) {
         if (PQresultStatus(reply->results[i]) == PGRES_TUPLES_OK) {
             keep_leaves(strand, PQgetvalue(reply->results[i], 0, 0));
@@ -250,12 +253,14 @@ static const struct step reopen_steps[] = {
 
 static void start_undo(struct phase *phase)
 {
+    phase->wakes_sampler = true;
     phase_run(phase, "undo", SIDE_BIT(phase->flip.source), undo_steps, ARRAY_LENGTH(undo_steps),
               phase_finish);
 }
 
 static void start_reopen(struct phase *phase)
 {
+    phase->wakes_sampler = true;
     phase_run(phase, "reopen source", SIDE_BIT(phase->flip.source), reopen_steps, ARRAY_LENGTH(reopen_steps),
               phase_finish);
 }

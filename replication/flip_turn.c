@@ -114,7 +114,7 @@ static void build_fence_behind(struct strand *strand, struct strbuf *sql)
 static enum verdict judge_fence_behind(struct strand *strand, const struct reply *reply, struct error *error)
 {
     (void)error;
-    /* rollback, begin, limits ..., what to do next, commit, ended sessions */
+    /* begin and limits first: the first rows say what to do next */
     for (size_t i = 0; i < reply->count; i++) {
         if (PQresultStatus(reply->results[i]) == PGRES_TUPLES_OK) {
             const char *next = PQgetvalue(reply->results[i], 0, 0);

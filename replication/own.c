@@ -37,6 +37,9 @@ static void owning_free(struct owning *owning)
 static void finish(struct owning *owning, const struct replication_result *result)
 {
     sampler_wake(owning->replication->sampler);
+    if (owning->raise) {
+        owning->replication->owning = false;
+    }
     owning->done(owning->context, result);
     owning_free(owning);
 }
@@ -282,6 +285,7 @@ void replication_own(struct replication *replication, replication_done done, voi
     }
     drop_work(replication, SIDE_BLUE);
     drop_work(replication, SIDE_GREEN);
+    replication->owning = true;
     begin(owning);
 }
 

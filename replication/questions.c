@@ -138,7 +138,7 @@ struct types_question {
 static const char types_sql[] =
     "select format('%I.%I', n.nspname, t.typname), t.oid from pg_type t join pg_namespace n on n.oid ="
     " t.typnamespace where t.oid >= 16384 and n.nspname not in ('switchback', 'information_schema')"
-    " and n.nspname !~ '^pg_' order by 1 collate \"C\"";
+    " and n.nspname !~ '^pg_' order by format('%I.%I', n.nspname, t.typname) collate \"C\"";
 
 static enum verdict judge_types(struct strand *strand, const struct reply *reply, struct error *error)
 {

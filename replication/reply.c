@@ -87,9 +87,11 @@ static void describe(struct reply *reply, const PGresult *result, const char *la
     const char *primary = field(result, PG_DIAG_MESSAGE_PRIMARY);
     strncpy(reply->sqlstate, sqlstate, sizeof reply->sqlstate - 1);
     reply->sqlstate[sizeof reply->sqlstate - 1] = '\0';
-    (void)error_set(&reply->error, code_of(sqlstate), "%s: %s%s%s", label,
-                    *primary != '\0' ? primary : PQresultErrorMessage(result), *detail != '\0' ? ": " : "",
-                    detail);
+    if (*primary == '\0') {
+        primary = PQresultErrorMessage(result); /* libpq's own words: their first line says it */
+    }
+    (void)error_set(&reply->error, code_of(sqlstate), "%s: %.*s%s%s", label, (int)strcspn(primary, "\n"),
+                    primary, *detail != '\0' ? ": " : "", detail);
     const char *hint = field(result, PG_DIAG_MESSAGE_HINT);
     bool ours = strncmp(sqlstate, "SB", 2) == 0;
     bool schema_missing = strcmp(sqlstate, "3F000") == 0 && strstr(primary, "switchback") != NULL;

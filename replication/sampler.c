@@ -275,7 +275,8 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
         side->checked = false;
         sampler->versions[which][0] = '\0';
     }
-    if (side->stale && result->ok && !sampler->owning && !sampler->replication->deposed) {
+    const struct replication *replication = sampler->replication;
+    if (side->stale && result->ok && !sampler->owning && !replication->owning && !replication->deposed) {
         sampler->owning = true;
         own_side(sampler->replication, which, owned, sampler);
     }

@@ -219,8 +219,9 @@ void pair_create(struct pair *pair)
 {
     for (int side = 0; side < SIDE_COUNT; side++) {
         PGconn *first = dial(pair, (enum side)side, "postgres", "postgres");
-        execute(first, "create role switchback superuser login replication");
-        execute(first, "create role app superuser login");
+        execute(first, "do $$ begin if to_regrole('switchback') is null then"
+                       " create role switchback superuser login; end if; end $$");
+        execute(first, "create role app superuser login"); /* whom only the fence keeps out */
         for (size_t i = 0; i < pair->database_count; i++) {
             execute(first, "create database %s", pair->database_names[i]);
         }
