@@ -143,7 +143,7 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
                                   "2",
                                   "3",
                                   "15000",
-                                  "/dev/null",
+                                  NO_PASSFILE,
                                   NULL};
     blocking->connection = PQconnectStartParams(keywords, values, 0);
     if (blocking->connection == NULL) {

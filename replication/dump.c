@@ -1,5 +1,6 @@
 #include "replication/dump.h"
 
+#include "replication/blocking.h"
 #include "replication/child.h"
 #include "replication/names.h"
 
@@ -148,7 +149,7 @@ static bool fill_environment(struct environment *environment, const struct brief
     put_variable(environment, "PGUSER", brief->manager.user);
     put_variable(environment, "PGDATABASE", database);
     put_variable(environment, "PGAPPNAME", NAMES_APPLICATION "pg_dump");
-    put_variable(environment, "PGPASSFILE", "/dev/null");
+    put_variable(environment, "PGPASSFILE", NO_PASSFILE);
     if (*brief->manager.password != '\0') {
         put_variable(environment, "PGPASSWORD", brief->manager.password);
     }
