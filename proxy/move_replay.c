@@ -326,7 +326,8 @@ bool move_replay(struct move *move, struct strbuf *out)
     if (move->own == NULL) {
         return false;
     }
-    bool unnamed = move->unnamed.id != move->target_unnamed;
+    uint64_t number = move->unnamed.body == NULL ? NO_UNNAMED : move->unnamed.number;
+    bool unnamed = number != move->target_unnamed;
     bool state = state_differs(move);
     move_replay_forget(move);
     if (!state && !unnamed) {
@@ -338,7 +339,7 @@ bool move_replay(struct move *move, struct strbuf *out)
         return false;
     }
     move->replaying = snapshot_ref(move->own);
-    move->replaying_unnamed = move->unnamed.id;
+    move->replaying_unnamed = number;
     move->replaying_state = state;
     move->syncs = (uint8_t)((state ? 1 : 0) + (unnamed ? 1 : 0));
     return true;

@@ -91,7 +91,7 @@ static void unnamed_begins(struct move *move, const struct frame_piece *piece,
         return;
     }
     move->pending[move->pending_count++] =
-        (struct move_unnamed){.id = ++move->last_id, .number = boundary->parses_sent, .body = body};
+        (struct move_unnamed){.number = boundary->parses_sent - 1, .body = body};
     move->collecting = true;
 }
 
@@ -120,7 +120,6 @@ static void unnamed_goes_on(struct move *move, const struct frame_piece *piece,
     }
 }
 
-/* The Parse that was sent as the one with this number is answered. */
 static void unnamed_answered(struct move *move, uint64_t number)
 {
     while (move->pending_count > 0 && move->pending[0].number < number) {
@@ -135,10 +134,9 @@ static void unnamed_answered(struct move *move, uint64_t number)
     }
 }
 
-/* Those up to this number came to nothing. */
-static void unnamed_failed(struct move *move, uint64_t last)
+static void unnamed_failed(struct move *move, uint64_t end)
 {
-    while (move->pending_count > 0 && move->pending[0].number <= last) {
+    while (move->pending_count > 0 && move->pending[0].number < end) {
         drop_pending(move, 0);
     }
 }
@@ -147,13 +145,13 @@ static void unnamed_failed(struct move *move, uint64_t last)
 static void unnamed_dies(struct move *move, const struct boundary *boundary)
 {
     move->kill = true;
-    move->kill_to = boundary->parses_sent;
+    move->kill_below = boundary->parses_sent;
 }
 
 static void unnamed_killed(struct move *move, bool failed)
 {
     if (move->kill && !failed) {
-        if (move->unnamed.body != NULL && move->unnamed.number <= move->kill_to) {
+        if (move->unnamed.body != NULL && move->unnamed.number < move->kill_below) {
             move_forget_unnamed(&move->unnamed);
         }
         move->unnamed_lost = false;
@@ -370,7 +368,7 @@ void move_server(struct move *move, const struct frame_piece *piece, const struc
     }
     switch (step->kind) {
     case BOUNDARY_PARSED:
-        unnamed_answered(move, step->parse + 1);
+        unnamed_answered(move, step->parse);
         break;
     case BOUNDARY_ERROR:
         unnamed_failed(move, step->parse_end);

@@ -286,8 +286,7 @@ void link_close(struct server_link *link, bool polite)
 
 void link_cancel_and_close(struct server_link *link)
 {
-    bool gone = link->stream.ended && link->stream.end_status == UV_EOF;
-    if (link->phase == LINK_READY && link->pid != 0 && !gone) {
+    if (link->phase == LINK_READY && link->pid != 0) {
         cancel_link(link, NULL);
     }
     link_close(link, false);

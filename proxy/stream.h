@@ -51,8 +51,7 @@ struct stream {
     bool open;          /* the handle is initialised and its close has not begun */
     bool connected;
     bool reading;
-    bool ended; /* ended() was called, with: */
-    int end_status;
+    bool ended; /* ended() was called */
 };
 
 /* Initialises the handle on the loop, TCP or Unix; no socket is made yet. */

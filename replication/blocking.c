@@ -119,7 +119,6 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
     char port[16];
     (void)snprintf(port, sizeof port, "%d", (int)brief->sides[blocking->side].port);
     const char *password = brief->manager.password;
-    static const char application[] = NAMES_APPLICATION "task";
     const char *const keywords[] = {"host",
                                     "port",
                                     "user",
@@ -138,13 +137,13 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
                                   brief->manager.user,
                                   *password == '\0' ? NULL : password,
                                   blocking->database,
-                                  application,
+                                  NAMES_APPLICATION "task",
                                   "UTF8",
                                   "5",
                                   "2",
                                   "3",
                                   "15000",
-                                  NO_PASSFILE,
+                                  "/dev/null",
                                   NULL};
     blocking->connection = PQconnectStartParams(keywords, values, 0);
     if (blocking->connection == NULL) {
