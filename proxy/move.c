@@ -13,7 +13,6 @@ struct move *move_new(bool replication)
         return NULL;
     }
     move->replication = replication;
-    move->target_unnamed = NO_UNNAMED;
     strbuf_init(&move->names, (size_t)MOVE_NAMES_MAX * SCAN_NAME_SIZE);
     strbuf_init(&move->parameters, MOVE_PARAMETERS_MAX);
     strbuf_init(&move->target_parameters, MOVE_PARAMETERS_MAX);
@@ -104,8 +103,7 @@ void move_target_parameter(struct move *move, struct slice name, struct slice va
 
 static bool has_unnamed(const struct move *move)
 {
-    uint64_t number = move->unnamed.body == NULL ? NO_UNNAMED : move->unnamed.number;
-    return move->target_unnamed == number;
+    return move->target_unnamed == move->unnamed.id;
 }
 
 bool move_is_ready(const struct move *move)
@@ -150,6 +148,8 @@ bool move_swapped(struct move *move, struct strbuf *to_client)
     struct strbuf old = move->parameters;
     move->parameters = move->target_parameters;
     move->target_parameters = old;
+    move->unnamed.number = 0; /* its new server counts anew */
+    move->kill = false;
     move_reset_target(move);
     return !to_client->failed;
 }
@@ -159,12 +159,13 @@ void move_reset_target(struct move *move)
     move_replay_forget(move);
     snapshot_unref(move->target);
     move->target = NULL;
-    move->target_unnamed = NO_UNNAMED;
+    move->target_unnamed = 0;
     strbuf_deinit(&move->target_parameters);
     strbuf_init(&move->target_parameters, MOVE_PARAMETERS_MAX);
     strbuf_deinit(&move->body);
     strbuf_init(&move->body, MOVE_BODY_MAX);
     move->attempts = 0;
+    move->cleaning = false;
     move->failure[0] = '\0';
     forget_own(move);
 }

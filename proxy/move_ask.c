@@ -106,7 +106,7 @@ static enum move_answer ask_failed(struct move *move)
 static enum move_answer ask_done(struct move *move)
 {
     struct interrogation *asking = &move->asking;
-    if (move->cleaning) {
+    if (move->cleaning || asking->snapshot == NULL) {
         move->cleaning = false;
         return MOVE_FAILED;
     }

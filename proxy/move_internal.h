@@ -27,7 +27,8 @@ enum move_dirt {
 
 /* The body of a Parse without a name: its text and types, to be sent again as they are. */
 struct move_unnamed {
-    uint64_t number; /* of the Parse, see boundary.h */
+    uint64_t id;     /* among all of the session's, whatever server it is on */
+    uint64_t number; /* of the Parse, see boundary.h, plus one; 0: of a server before */
     uint8_t *body;   /* NULL: none */
     uint32_t length;
 };
@@ -65,8 +66,9 @@ struct move {
     uint8_t pending_count;
     bool collecting;   /* the last one of them is still passing */
     bool unnamed_lost; /* there may be one that wasn't kept */
-    bool kill;         /* a Query or Close destroys those numbered below kill_below, once answered */
-    uint64_t kill_below;
+    bool kill;         /* a Query or Close destroys those numbered up to kill_to, once answered */
+    uint64_t kill_to;
+    uint64_t last_id; /* of all unnamed statements so far */
 
     /* asking */
     struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
@@ -85,7 +87,7 @@ struct move {
     /* the target */
     struct snapshot *target;         /* what was replayed; NULL: nothing */
     struct strbuf target_parameters; /* ParameterStatus as the target sent it */
-    uint64_t target_unnamed;         /* number of the unnamed statement it has; NO_UNNAMED: none */
+    uint64_t target_unnamed;         /* id of the unnamed statement it has; 0: none */
     struct snapshot *replaying;
     uint64_t replaying_unnamed;
     bool replaying_state;    /* what is being answered is the state, not the unnamed statement */
@@ -93,8 +95,6 @@ struct move {
     size_t step_count, answers;
     uint8_t syncs; /* ReadyForQuery still to come */
 };
-
-#define NO_UNNAMED UINT64_MAX
 
 /* move_traffic.c */
 void move_learn_name(struct move *move, const char *name);

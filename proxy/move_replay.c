@@ -326,8 +326,7 @@ bool move_replay(struct move *move, struct strbuf *out)
     if (move->own == NULL) {
         return false;
     }
-    uint64_t number = move->unnamed.body == NULL ? NO_UNNAMED : move->unnamed.number;
-    bool unnamed = number != move->target_unnamed;
+    bool unnamed = move->unnamed.id != move->target_unnamed;
     bool state = state_differs(move);
     move_replay_forget(move);
     if (!state && !unnamed) {
@@ -339,7 +338,7 @@ bool move_replay(struct move *move, struct strbuf *out)
         return false;
     }
     move->replaying = snapshot_ref(move->own);
-    move->replaying_unnamed = number;
+    move->replaying_unnamed = move->unnamed.id;
     move->replaying_state = state;
     move->syncs = (uint8_t)((state ? 1 : 0) + (unnamed ? 1 : 0));
     return true;

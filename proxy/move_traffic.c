@@ -91,7 +91,7 @@ static void unnamed_begins(struct move *move, const struct frame_piece *piece,
         return;
     }
     move->pending[move->pending_count++] =
-        (struct move_unnamed){.number = boundary->parses_sent - 1, .body = body};
+        (struct move_unnamed){.id = ++move->last_id, .number = boundary->parses_sent, .body = body};
     move->collecting = true;
 }
 
@@ -120,6 +120,7 @@ static void unnamed_goes_on(struct move *move, const struct frame_piece *piece,
     }
 }
 
+/* The Parse that was sent as the one with this number is answered. */
 static void unnamed_answered(struct move *move, uint64_t number)
 {
     while (move->pending_count > 0 && move->pending[0].number < number) {
@@ -134,9 +135,10 @@ static void unnamed_answered(struct move *move, uint64_t number)
     }
 }
 
-static void unnamed_failed(struct move *move, uint64_t end)
+/* Those up to this number came to nothing. */
+static void unnamed_failed(struct move *move, uint64_t last)
 {
-    while (move->pending_count > 0 && move->pending[0].number < end) {
+    while (move->pending_count > 0 && move->pending[0].number <= last) {
         drop_pending(move, 0);
     }
 }
@@ -145,13 +147,13 @@ static void unnamed_failed(struct move *move, uint64_t end)
 static void unnamed_dies(struct move *move, const struct boundary *boundary)
 {
     move->kill = true;
-    move->kill_below = boundary->parses_sent;
+    move->kill_to = boundary->parses_sent;
 }
 
 static void unnamed_killed(struct move *move, bool failed)
 {
     if (move->kill && !failed) {
-        if (move->unnamed.body != NULL && move->unnamed.number < move->kill_below) {
+        if (move->unnamed.body != NULL && move->unnamed.number <= move->kill_to) {
             move_forget_unnamed(&move->unnamed);
         }
         move->unnamed_lost = false;
@@ -368,7 +370,7 @@ void move_server(struct move *move, const struct frame_piece *piece, const struc
     }
     switch (step->kind) {
     case BOUNDARY_PARSED:
-        unnamed_answered(move, step->parse);
+        unnamed_answered(move, step->parse + 1);
         break;
     case BOUNDARY_ERROR:
         unnamed_failed(move, step->parse_end);

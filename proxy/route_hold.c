@@ -233,7 +233,9 @@ static void open_gate(struct worker *worker, enum proxy_event_kind kind)
     }
     struct answer *answer = answer_new(worker, kind, id, hold->stall_count, sizeof(int64_t));
     answer->counts.sessions = worker->session_count;
-    memcpy(answer->data, hold->stalls, hold->stall_count * sizeof(int64_t));
+    if (hold->stall_count > 0) {
+        memcpy(answer->data, hold->stalls, hold->stall_count * sizeof(int64_t));
+    }
     hold->stall_count = 0;
     answer_post(worker, answer);
 }

@@ -286,7 +286,8 @@ void link_close(struct server_link *link, bool polite)
 
 void link_cancel_and_close(struct server_link *link)
 {
-    if (link->phase == LINK_READY && link->pid != 0) {
+    bool gone = link->stream.ended && link->stream.end_status == UV_EOF;
+    if (link->phase == LINK_READY && link->pid != 0 && !gone) {
         cancel_link(link, NULL);
     }
     link_close(link, false);

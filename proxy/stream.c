@@ -56,6 +56,7 @@ static void set_ended(struct stream *stream, int status)
     stream_read_stop(stream);
     if (!stream->ended && stream->open) {
         stream->ended = true;
+        stream->end_status = status;
         stream->events->ended(stream, status);
     }
 }

@@ -51,7 +51,8 @@ struct stream {
     bool open;          /* the handle is initialised and its close has not begun */
     bool connected;
     bool reading;
-    bool ended; /* ended() was called */
+    bool ended; /* ended() was called, with: */
+    int end_status;
 };
 
 /* Initialises the handle on the loop, TCP or Unix; no socket is made yet. */

@@ -119,6 +119,7 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
     char port[16];
     (void)snprintf(port, sizeof port, "%d", (int)brief->sides[blocking->side].port);
     const char *password = brief->manager.password;
+    static const char application[] = NAMES_APPLICATION "task";
     const char *const keywords[] = {"host",
                                     "port",
                                     "user",
@@ -137,13 +138,13 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
                                   brief->manager.user,
                                   *password == '\0' ? NULL : password,
                                   blocking->database,
-                                  NAMES_APPLICATION "task",
+                                  application,
                                   "UTF8",
                                   "5",
                                   "2",
                                   "3",
                                   "15000",
-                                  "/dev/null",
+                                  NO_PASSFILE,
                                   NULL};
     blocking->connection = PQconnectStartParams(keywords, values, 0);
     if (blocking->connection == NULL) {

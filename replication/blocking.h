@@ -13,6 +13,9 @@
 
 enum { SQLSTATE_SIZE = 6 };
 
+/* Passwords come from the settings only. libpq would complain of a file that isn't plain, but not of none. */
+#define NO_PASSFILE "/dev/null/none"
+
 struct blocking {
     struct task *task;
     PGconn *connection;

@@ -301,7 +301,7 @@ static const struct check checks[] = {
      .prepared = true,
      .on = CHECK_ON_BOTH,
      .missing = CHECK_WARN,
-     .extra = CHECK_PASS,
+     .extra = CHECK_WARN,
      .differs = CHECK_WARN,
      .sql = WITH_MANAGED
      "select format('trigger %s %I', m.name, t.tgname), concat_ws(' ', t.tgenabled, t.tgfoid::regproc,"
@@ -313,7 +313,7 @@ static const struct check checks[] = {
      .prepared = true,
      .on = CHECK_ON_BOTH,
      .missing = CHECK_WARN,
-     .extra = CHECK_PASS,
+     .extra = CHECK_WARN,
      .differs = CHECK_WARN,
      .sql = WITH_MANAGED
      "select format('policy %s %I', m.name, p.polname), concat_ws(' ', p.polcmd, p.polpermissive,"
@@ -324,7 +324,7 @@ static const struct check checks[] = {
      .prepared = true,
      .on = CHECK_ON_BOTH,
      .missing = CHECK_WARN,
-     .extra = CHECK_PASS,
+     .extra = CHECK_WARN,
      .differs = CHECK_WARN,
      .sql = WITH_MANAGED
      "select 'row security ' || m.name, concat(m.relrowsecurity, ', forced ', m.relforcerowsecurity) from"

@@ -138,7 +138,7 @@ static const struct check checks[] = {
      .on = CHECK_ON_BOTH,
      .sql =
          "select 'fail', 'default_transaction_read_only', 'in the configuration' from pg_settings where"
-         " name = 'default_transaction_read_only' and sourcefile is not null and reset_val = 'on'"
+         " name = 'default_transaction_read_only' and reset_val = 'on'"
          " union all select 'fail', coalesce(d.datname, 'every database'), 'set for '"
          " || coalesce(r.rolname, 'every role') from pg_db_role_setting s left join pg_database d on d.oid ="
          " s.setdatabase left join pg_roles r on r.oid = s.setrole where 'default_transaction_read_only=on' ="
@@ -157,7 +157,7 @@ static const struct check checks[] = {
             " pg_roles r on r.oid = s.setrole where c.setting like 'session\\_replication\\_role=%'"
             " and c.setting <> 'session_replication_role=origin' union all select 'fail',"
             " 'session_replication_role', 'in the configuration' from pg_settings where name ="
-            " 'session_replication_role' and sourcefile is not null and reset_val <> 'origin'"},
+            " 'session_replication_role' and reset_val <> 'origin'"},
     {.id = "prepared_transactions",
      .passes = "no prepared transactions",
      .finds = "prepared transactions: COMMIT PREPARED would pass the fence, and slots wait for them",

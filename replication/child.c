@@ -60,10 +60,8 @@ static int spawn(struct child *child, const struct child_plan *plan, int output,
     }
     int status = ENOMEM;
     if (add_redirections(&actions, plan, output, complaint) && set_signals(&attributes)) {
-        /* posix_spawn doesn't change what it gets; its type is older than const */
-        status = posix_spawn(&child->pid, plan->arguments[0], &actions, &attributes,
-                             (char *const *)(uintptr_t)plan->arguments,
-                             (char *const *)(uintptr_t)plan->environment);
+        status = posix_spawn(&child->pid, plan->arguments[0], &actions, &attributes, plan->arguments,
+                             plan->environment);
     }
     (void)posix_spawnattr_destroy(&attributes);
     (void)posix_spawn_file_actions_destroy(&actions);

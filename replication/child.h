@@ -9,12 +9,12 @@
 #include "replication/task.h"
 
 struct child_plan {
-    const char *const *arguments;   /* NULL-terminated; the first is the program's path */
-    const char *const *environment; /* NULL-terminated "NAME=value": all that it gets */
-    int input;                      /* its standard input; -1: /dev/null */
-    int output;                     /* its standard output; -1: into `captured` */
-    int extra;                      /* its descriptor 3; -1: none */
-    struct strbuf *captured;        /* standard output; a failed buffer fails the run */
+    char *const *arguments;   /* NULL-terminated; the first is the program's path */
+    char *const *environment; /* NULL-terminated "NAME=value": all that it gets */
+    int input;                /* its standard input; -1: /dev/null */
+    int output;               /* its standard output; -1: into `captured` */
+    int extra;                /* its descriptor 3; -1: none */
+    struct strbuf *captured;  /* standard output; a failed buffer fails the run */
 };
 
 /* True if it exited with 0. The task's stop kills it. */

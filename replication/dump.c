@@ -1,5 +1,6 @@
 #include "replication/dump.h"
 
+#include "replication/blocking.h"
 #include "replication/child.h"
 #include "replication/names.h"
 
@@ -15,13 +16,14 @@ enum { LIST_LIMIT = 256 << 20, FOUND_LIMIT = 512, VARIABLE_SIZE = 1024, SET_TIME
 
 /* --- which pg_dump --- */
 
-static int read_version(struct task *task, const char *path)
+static int read_version(struct task *task, char *path)
 {
-    const char *const arguments[] = {path, "--version", NULL};
+    char *const arguments[] = {path, "--version", NULL};
     const char *home = getenv("PATH");
     char search[VARIABLE_SIZE];
     (void)snprintf(search, sizeof search, "PATH=%s", home == NULL ? "/usr/bin:/bin" : home);
-    const char *const environment[] = {"LC_ALL=C", search, NULL};
+    char locale[] = "LC_ALL=C";
+    char *const environment[] = {locale, search, NULL};
     struct error error;
     struct strbuf text;
     strbuf_init(&text, VARIABLE_SIZE);
@@ -121,7 +123,7 @@ enum { VARIABLES = 9 };
 
 struct environment {
     char texts[VARIABLES][VARIABLE_SIZE];
-    const char *pointers[VARIABLES + 1];
+    char *pointers[VARIABLES + 1];
     size_t count;
     bool failed; /* a value is too long */
 };
@@ -148,7 +150,7 @@ static bool fill_environment(struct environment *environment, const struct brief
     put_variable(environment, "PGUSER", brief->manager.user);
     put_variable(environment, "PGDATABASE", database);
     put_variable(environment, "PGAPPNAME", NAMES_APPLICATION "pg_dump");
-    put_variable(environment, "PGPASSFILE", "/dev/null");
+    put_variable(environment, "PGPASSFILE", NO_PASSFILE);
     if (*brief->manager.password != '\0') {
         put_variable(environment, "PGPASSWORD", brief->manager.password);
     }
@@ -239,11 +241,11 @@ static void filter_sql(const struct strbuf *text, int standby_major, struct strb
 }
 
 /* pg_restore of the archive in `archive`: its list, or (with `list`) the SQL of what the list names. */
-static bool restore(struct task *task, const char *program, const struct environment *environment,
-                    int archive, int list, struct strbuf *output, struct error *error)
+static bool restore(struct task *task, char *program, const struct environment *environment, int archive,
+                    int list, struct strbuf *output, struct error *error)
 {
-    const char *const lister[] = {program, "--list", NULL};
-    const char *const writer[] = {program, "--use-list=/proc/self/fd/3", "--file=-", NULL};
+    char *const lister[] = {program, "--list", NULL};
+    char *const writer[] = {program, "--use-list=/proc/self/fd/3", "--file=-", NULL};
     if (lseek(archive, 0, SEEK_SET) < 0) {
         return error_set(error, ERROR_SYSTEM, "can't rewind the dump: %s", strerror(errno));
     }
@@ -265,16 +267,17 @@ static bool dump_into(struct task *task, const struct dump_tools *tools,
     char program[sizeof dump];
     (void)snprintf(dump, sizeof dump, "%s/pg_dump", tools->directory);
     (void)snprintf(program, sizeof program, "%s/pg_restore", tools->directory);
-    const char *const arguments[] = {dump,
-                                     "--schema-only",
-                                     "--format=custom",
-                                     "--no-password",
-                                     "--no-tablespaces",
-                                     "--no-publications",
-                                     "--no-subscriptions",
-                                     "--exclude-schema=" NAMES_SCHEMA,
-                                     "--lock-wait-timeout=60000",
-                                     NULL};
+    static char not_ours[] = "--exclude-schema=" NAMES_SCHEMA;
+    char *const arguments[] = {dump,
+                               "--schema-only",
+                               "--format=custom",
+                               "--no-password",
+                               "--no-tablespaces",
+                               "--no-publications",
+                               "--no-subscriptions",
+                               not_ours,
+                               "--lock-wait-timeout=60000",
+                               NULL};
     if (!child_run(task,
                    &(struct child_plan){.arguments = arguments,
                                         .environment = environment->pointers,

@@ -45,7 +45,7 @@ static int by_name(const void *a, const void *b)
 
 static void free_copy(struct copy *copy, size_t count)
 {
-    for (size_t i = 0; copy->databases != NULL && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         for (size_t k = 0; k < copy->databases[i].count; k++) {
             free(copy->databases[i].tables[k].name);
         }
@@ -66,7 +66,11 @@ static bool read_sizes(struct blocking *active, struct copy_database *database, 
     }
     size_t count = (size_t)PQntuples(rows);
     database->tables = calloc(count + 1, sizeof *database->tables);
-    bool ok = database->tables != NULL;
+    if (database->tables == NULL) {
+        PQclear(rows);
+        return error_set(error, ERROR_MEMORY, "out of memory");
+    }
+    bool ok = true;
     while (ok && database->count < count) {
         int row = (int)database->count;
         struct copy_table *table = &database->tables[row];
@@ -100,6 +104,9 @@ static const char errors_from_15[] = "select coalesce(sum(apply_error_count + sy
 static int64_t bytes_done(const struct copy_database *database, const PGresult *rows, int row)
 {
     struct copy_table key = {.name = PQgetvalue(rows, row, 0)};
+    if (database->count == 0) {
+        return 0;
+    }
     const struct copy_table *table =
         bsearch(&key, database->tables, database->count, sizeof *database->tables, by_name);
     if (table == NULL) {
@@ -214,19 +221,33 @@ static bool look_at_all(struct prepare *prepare, struct copy *copy, bool *finish
     return errors - copy->errors < ERRORS_TOO_MANY || refuse_errors(prepare, error);
 }
 
+static bool watch(struct prepare *prepare, struct copy *copy, struct error *error)
+{
+    for (size_t i = 0; i < prepare->database_count; i++) {
+        struct blocking *active = prepare_connect(prepare, i, prepare->active, error);
+        if (active == NULL || !read_sizes(active, &copy->databases[i], error)) {
+            return false;
+        }
+    }
+    bool finished = false;
+    while (look_at_all(prepare, copy, &finished, error)) {
+        if (finished) {
+            return true;
+        }
+        if (!task_sleep(prepare->task, LOOK_EVERY_US, error)) {
+            return false;
+        }
+    }
+    return false;
+}
+
 bool prepare_copy(struct prepare *prepare, struct error *error)
 {
     struct copy copy = {.databases = calloc(prepare->database_count + 1, sizeof *copy.databases)};
-    bool ok = copy.databases != NULL || error_set(error, ERROR_MEMORY, "out of memory");
-    for (size_t i = 0; ok && i < prepare->database_count; i++) {
-        struct blocking *active = prepare_connect(prepare, i, prepare->active, error);
-        ok = active != NULL && read_sizes(active, &copy.databases[i], error);
+    if (copy.databases == NULL) {
+        return error_set(error, ERROR_MEMORY, "out of memory");
     }
-    bool finished = false;
-    while (ok && !finished) {
-        ok = look_at_all(prepare, &copy, &finished, error) &&
-             (finished || task_sleep(prepare->task, LOOK_EVERY_US, error));
-    }
+    bool ok = watch(prepare, &copy, error);
     free_copy(&copy, prepare->database_count);
     return ok;
 }

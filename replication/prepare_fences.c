@@ -9,7 +9,7 @@
 
 enum {
     FENCES_WITHIN_US = 10 * 60 * 1000000,
-    FENCES_PAUSE_US = 1000000,
+    FENCES_PAUSE_US = 500000,
 };
 
 static bool install(struct prepare *prepare, size_t database, enum side side, struct error *error)

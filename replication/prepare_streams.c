@@ -109,12 +109,12 @@ static bool extend_forward(struct prepare *prepare, size_t database, struct erro
     struct settings_list left;
     struct strbuf sql;
     strbuf_init(&sql, SQL_LIMIT);
-    sql_format(&sql,
-               WITH_MANAGED
-               "select m.name from managed m where m.name in (select name from switchback.copied) and"
-               " not exists (select from pg_subscription_rel r join pg_subscription s on s.oid ="
-               " r.srsubid where s.subname = %L and r.srrelid = m.oid)",
-               name);
+    strbuf_puts(&sql, WITH_MANAGED "select m.name from managed m where m.name in (" COPIED_TABLES ")");
+    sql_format(
+        &sql,
+        " and not exists (select from pg_subscription_rel r join pg_subscription s on s.oid = r.srsubid"
+        " where s.subname = %L and r.srrelid = m.oid)",
+        name);
     bool ok = prepare_refuse_foreign_rows(prepare, database, error) &&
               prepare_list(standby, error, strbuf_text(&sql), &left);
     if (ok) {

@@ -30,15 +30,23 @@ enum { WORLD_PATIENCE_US = 10 * 1000000, WORLD_EVENTS = 256, WORLD_QUIET_MS = 60
 /* Literal messages: their bytes without the literal's final NUL. */
 #define BYTES(literal) (literal), (sizeof(literal) - 1)
 #define QUERY_1        "Q\0\0\0\x0dselect 1\0"
-#define QUERY_BEGIN    "Q\0\0\0\x0a" "begin\0"
-#define QUERY_COMMIT   "Q\0\0\0\x0b" "commit\0"
-#define READY_I        "Z\0\0\0\x05I"
-#define READY_T        "Z\0\0\0\x05T"
-#define COMPLETE_1     "C\0\0\0\x0dSELECT 1\0"
-#define COMPLETE_BEGIN "C\0\0\0\x0a" "BEGIN\0"
-#define COMPLETE_END   "C\0\0\0\x0b" "COMMIT\0"
-#define TERMINATE      "X\0\0\0\x04"
-#define SERVER_KEY     "\x01\x02\x03\x04"
+#define QUERY_BEGIN                                                                                          \
+    "Q\0\0\0\x0a"                                                                                            \
+    "begin\0"
+#define QUERY_COMMIT                                                                                         \
+    "Q\0\0\0\x0b"                                                                                            \
+    "commit\0"
+#define READY_I    "Z\0\0\0\x05I"
+#define READY_T    "Z\0\0\0\x05T"
+#define COMPLETE_1 "C\0\0\0\x0dSELECT 1\0"
+#define COMPLETE_BEGIN                                                                                       \
+    "C\0\0\0\x0a"                                                                                            \
+    "BEGIN\0"
+#define COMPLETE_END                                                                                         \
+    "C\0\0\0\x0b"                                                                                            \
+    "COMMIT\0"
+#define TERMINATE  "X\0\0\0\x04"
+#define SERVER_KEY "\x01\x02\x03\x04"
 
 struct world {
     uv_loop_t loop;
@@ -322,8 +330,9 @@ static inline int server_login(struct world *world, enum side side)
 static inline void client_greeted(struct world *world, int fd, uint8_t key[8])
 {
     char body[256];
-    expect(world, fd, BYTES("R\0\0\0\x08\0\0\0\0"
-                            "S\0\0\0\x16server_version\00016\0"));
+    expect(world, fd,
+           BYTES("R\0\0\0\x08\0\0\0\0"
+                 "S\0\0\0\x16server_version\00016\0"));
     assert_int_equal(expect_message(world, fd, body, sizeof(body)), 'K');
     if (key != NULL) {
         memcpy(key, body, 8);

@@ -1,0 +1,29 @@
+/* libFuzzer: SCRAM messages of either peer. Nothing that is guessed may ever be accepted. */
+#include "conf/base/ensure.h"
+#include "proxy/wire/scram.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const uint8_t secret[SCRAM_KEY_SIZE] = {1, 2, 3};
+    char reply[SCRAM_MESSAGE_SIZE];
+    uint8_t key[SCRAM_KEY_SIZE] = {0};
+    struct scram_verifier verifier;
+    struct scram_server server;
+    struct scram_client client;
+    struct slice input = slice_of(data, size);
+    char text[256];
+    if (scram_verifier_parse(slice_copy(input, text, sizeof text), &verifier)) {
+        ENSURE(verifier.salt_length <= SCRAM_SALT_MAX && verifier.iterations > 0);
+    }
+    scram_verifier_mock(secret, "anna", &verifier);
+    (void)!scram_server_first(&server, &verifier, "S", input, reply);
+    ENSURE(scram_server_first(&server, &verifier, "S", slice_text("n,,n=,r=C"), reply) == SCRAM_OK);
+    ENSURE(scram_server_final(&server, input, reply, key) != SCRAM_OK);
+    scram_client_first(&client, "C", reply);
+    if (scram_client_final(&client, input, secret, reply) == SCRAM_OK) {
+        ENSURE(scram_client_verify(&client, input, secret) != SCRAM_OK);
+    }
+    return 0;
+}

@@ -1,0 +1,385 @@
+"""prepare and finalize on real clusters: odd schemas, interruptions, refusals."""
+import os
+import random
+import threading
+import time
+
+import pg
+from cluster import NEW_BIN, OLD_BIN
+from daemon import SLOW
+from tool import Tool
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ODD = 'odd "db\'x'
+STEPS = ["settings", "roles", "databases", "state", "schema", "fences", "forward stream", "initial copy", "reverse stream",
+         "finish", "streaming"]
+
+
+def odd_pair(world, rows=20000, **settings):
+    """Blue with two databases full of odd things, green empty."""
+    world.pair(**settings)
+    with world.blue.connect() as connection:
+        connection.query('create database "odd ""db\'x"')
+        connection.query('create role "odd role" nologin')
+        connection.query('grant app to "odd role"')
+        connection.query("alter role app set work_mem = '8MB'")
+        connection.query("alter role app in database app set search_path = public, \"$user\"")
+    world.psql(world.blue, ["-q", "-v", "ON_ERROR_STOP=1", "-v", "rows=%d" % rows, "-f", os.path.join(HERE, "odd.sql")], "app",
+               "postgres", check=True)
+    with world.blue.connect(ODD) as connection:
+        connection.query("create table t1 (id serial primary key, v text)")
+        connection.query("insert into t1 (v) select 'x' || g from generate_series(1, 1000) g")
+        connection.query("create table part (id int primary key) partition by hash (id)")
+        connection.query("create table part0 partition of part for values with (modulus 2, remainder 0)")
+        connection.query("create table part1 partition of part for values with (modulus 2, remainder 1)")
+        connection.query("insert into part select generate_series(1, 1000)")
+    return Tool(world, ["app", ODD], local_tables=["public.history_*"])
+
+
+def content(side, database):
+    """Every managed table's rows, and the sequences."""
+    with side.connect(database) as connection:
+        result = {}
+        for name, in connection.query("select name from switchback.managed_table where leaf order by 1"):
+            result[name] = connection.query(
+                "select count(*), sum(hashtextextended(t::text, 0)) from only %s t" % name)
+        return result
+
+
+def await_same(world, databases, timeout=30):
+    end = time.monotonic() + timeout * SLOW
+    for database in databases:
+        while True:
+            blue, green = content(world.blue, database), content(world.green, database)
+            if blue == green:
+                break
+            assert time.monotonic() < end, [(n, blue.get(n), green.get(n)) for n in blue if blue.get(n) != green.get(n)]
+            time.sleep(0.1)
+        assert blue, "no tables in " + database
+
+
+def test_odd_schema(world):
+    tool = odd_pair(world, rows=200000)
+    outcome = tool.prepare()
+    assert [step for step in STEPS if any(p[1] == step for p in outcome.progress)] == STEPS, outcome
+    assert any(p[1] == "initial copy" and 0 < float(p[3]) < 1 for p in outcome.progress), outcome.progress
+    await_same(world, ["app", ODD])
+
+    verifiers = "select rolname, rolpassword from pg_authid where rolname !~ '^pg_' order by 1"
+    assert world.blue.query(verifiers) == world.green.query(verifiers)
+    members = "select member::regrole::text, roleid::regrole::text from pg_auth_members where member >= 16384 order by 1, 2"
+    assert world.blue.query(members) == world.green.query(members)
+    settings = ("select coalesce(r.rolname, ''), coalesce(d.datname, ''), setconfig::text from pg_db_role_setting s left join"
+                " pg_database d on d.oid = setdatabase left join pg_roles r on r.oid = setrole order by 1, 2")
+    assert world.blue.query(settings) == world.green.query(settings)
+    assert world.green.value("select count(*) from mv") == "1"
+
+    check = tool.check()
+    assert check.failing() == [], check
+    assert check.state("type_oids") == "warn" or world.blue.version == world.green.version
+
+    # changes cross: through the root of partitions, to generated columns, to a table without a key
+    world.blue.query("insert into parent select g, 'us', g from generate_series(200000, 200500) g; update parent set v = v + 1 where id < 50;"
+                     "update full_ident set b = 'w' where a = 3; delete from full_ident where a = 4; update gen set w = w + 1;"
+                     "update plain set name = 'changed' where id < 100; delete from \"Odd \"\"Schema\".\"Ta ble's\" where \"Id col\" < 20;"
+                     "truncate inh_child")
+    await_same(world, ["app", ODD])
+
+    # green is fenced, for rows and for DDL, by partition and root
+    for sql in ("insert into plain (name) values ('x')", "truncate big", "insert into parent values (1, 'eu', 1)",
+                "delete from parent_eu", "create table t (i int)", "drop table big"):
+        try:
+            world.green.query(sql, "app", "postgres")
+            raise AssertionError("green took: " + sql)
+        except pg.PgError as error:
+            assert error.sqlstate == "25006", error
+
+    # again: nothing is built or copied anew
+    oids = "select oid, subname, (select count(*) from pg_subscription_rel) from pg_subscription order by 1"
+    before = world.green.query(oids), world.blue.query(oids)
+    tool.prepare()
+    assert (world.green.query(oids), world.blue.query(oids)) == before
+
+
+test_odd_schema.timeout = 300
+
+
+def test_killed_at_each_step(world):
+    tool = odd_pair(world, rows=50000)
+    for step in STEPS:
+        for delay in (0, random.random() * 0.4):
+            tool.kill_at(step, delay)
+    tool.prepare()
+    await_same(world, ["app", ODD])
+    assert tool.check().failing() == []
+    slots = "select slot_name from pg_replication_slots where slot_name not like 'switchback%'"
+    assert world.blue.query(slots) == [] and world.green.query(slots) == []
+
+
+test_killed_at_each_step.timeout = 600
+
+
+def kill_cluster_during_copy(world, name):
+    tool = odd_pair(world, rows=600000)
+    process = tool.start("prepare")
+    for line in process.stdout:
+        if line.startswith("progress\tinitial copy\t") and "MB" in line:
+            break
+    world.side(name).kill()
+    world.side(name).start()
+    out, _ = process.communicate(timeout=180 * SLOW)
+    tool.no_reports()
+    if process.returncode != 0:
+        tool.prepare()
+    await_same(world, ["app", ODD])
+    assert tool.check().failing() == [], out
+
+
+def test_standby_killed_during_copy(world):
+    kill_cluster_during_copy(world, "green")
+
+
+def test_active_killed_during_copy(world):
+    kill_cluster_during_copy(world, "blue")
+
+
+test_standby_killed_during_copy.timeout = test_active_killed_during_copy.timeout = 400
+
+
+def refused(tool, code, *words):
+    outcome = tool.run("prepare")
+    assert outcome.code == 1 and outcome.error and outcome.error[0] == code, outcome
+    for word in words:
+        assert word in " ".join(outcome.error), (word, outcome)
+    return outcome
+
+
+def test_foreign_rows_are_refused(world):
+    world.pair()
+    world.blue.query("create table orders (id int primary key, v text); insert into orders values (1, 'blue')")
+    with world.green.connect() as connection:
+        connection.query("create database app")
+    world.green.query("create table orders (id int primary key, v text); insert into orders values (7, 'mine')")
+    tool = Tool(world)
+    refused(tool, "check_failed", "public.orders", "no prepare has copied")
+    assert world.green.query("select * from orders") == [("7", "mine")]
+    assert world.green.value("select to_regnamespace('switchback')") is None  # nor is it fenced
+    world.green.query("delete from orders")
+    tool.prepare()
+    assert world.green.query("select * from orders") == [("1", "blue")]
+
+
+def test_other_schema_is_refused(world):
+    world.pair()
+    world.blue.query("create table orders (id int primary key, v text)")
+    with world.green.connect() as connection:
+        connection.query("create database app")
+    world.green.query("create table orders (id int primary key); create table more (id int primary key)")
+    tool = Tool(world)
+    refused(tool, "check_failed", "public.orders.v: missing on green", "public.more: missing on blue")
+    world.green.query("drop table more; alter table orders add v text")
+    tool.prepare()
+
+
+def test_unfit_settings_are_refused(world):
+    world.pair()
+    tool = Tool(world)
+    world.blue.query("create table t (id int)")
+    refused(tool, "check_failed", "replica_identity", "public.t", "REPLICA IDENTITY")
+    world.blue.query("alter table t replica identity full; alter table t add j json")
+    refused(tool, "check_failed", "identity_full", "json")
+    world.blue.query("alter table t drop j")
+    world.green.query("alter system set wal_level = replica", "postgres")
+    world.green.stop()
+    world.green.start()
+    refused(tool, "check_failed", "wal_level", "ALTER SYSTEM SET wal_level = logical")
+    world.green.query("alter system reset wal_level", "postgres")
+    world.green.stop()
+    world.green.start()
+    tool.prepare()
+
+
+def test_lost_slot_is_rebuilt(world):
+    world.pair()
+    world.blue.query("create table orders (id int primary key, v text); insert into orders select g, 'v' from generate_series(1, 1000) g")
+    tool = Tool(world)
+    tool.prepare()
+    slot = world.blue.value("select slot_name from pg_replication_slots")
+    world.green.query("set session_replication_role = replica; alter subscription switchback_from_blue disable",
+                      user="switchback")
+    end = time.monotonic() + 20 * SLOW
+    while world.blue.value("select active from pg_replication_slots") == "t":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    refused(tool, "undecided", "disabled")
+    world.blue.query("select pg_drop_replication_slot('%s')" % slot)
+    world.blue.query("update orders set v = 'w' where id <= 500; delete from orders where id > 900")
+    check = tool.check()
+    assert check.state("stream") == "fail", check
+    tool.prepare()
+    await_same(world, ["app"])
+    assert tool.check().failing() == []
+
+
+def test_new_table_and_column(world):
+    world.pair()
+    world.blue.query("create table orders (id int primary key, v text); insert into orders select g, 'v' from generate_series(1, 100) g")
+    tool = Tool(world)
+    tool.prepare()
+    world.blue.query("create table late (id int primary key, v text); insert into late select g, 'v' from generate_series(1, 50) g")
+    check = tool.check()
+    assert check.state("tables") == "fail" and check.state("table_sets") == "fail", check
+    refused(tool, "check_failed", "public.late")
+    world.green.query("create table public.late (id int primary key, v text)", user="switchback")
+    tool.prepare()
+    await_same(world, ["app"])
+    # expanded on green only: the way back leaves the new column out
+    world.green.query("alter table public.orders add note text default 'n'", user="switchback")
+    assert tool.check().state("columns") == "warn"
+    tool.prepare()
+    published = "select attnames::text from pg_publication_tables where tablename = 'orders'"
+    if world.green.version >= 15:
+        assert world.green.value(published) == "{id,v}"
+    world.blue.query("insert into orders values (1000, 'new')")
+    end = time.monotonic() + 20 * SLOW
+    while world.green.query("select v, note from orders where id = 1000") != [("new", "n")]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert tool.check().failing() == []
+
+
+def test_exchanged_and_foreign_sides_are_refused(world):
+    world.pair()
+    world.blue.query("create table orders (id int primary key)")
+    tool = Tool(world)
+    tool.prepare()
+    outcome = tool.run("prepare", "green")
+    assert outcome.error[0] == "undecided", outcome
+    world.blue, world.green = world.green, world.blue
+    refused(Tool(world), "check_failed", "exchanged")
+
+
+def test_finalize(world):
+    world.pair(databases=("app", "shop"))
+    for database in ("app", "shop"):
+        world.blue.query("create table orders (id int primary key, v text); insert into orders values (1, 'a')", database)
+    tool = Tool(world, ["app", "shop"])
+    tool.prepare()
+    assert tool.run("finalize").ok
+    for side in (world.blue, world.green):
+        assert side.query("select 1 from pg_subscription") == []
+        assert side.query("select 1 from pg_replication_slots") == []
+        assert side.query("select 1 from pg_replication_origin") == []
+        for database in ("app", "shop"):
+            assert side.query("select 1 from pg_publication", database) == []
+            assert side.value("select finalized is not null from switchback.state", database) == "t"
+    assert tool.run("finalize").ok  # again: nothing to do
+    world.blue.query("insert into orders values (2, 'b')")
+    tool.prepare()  # the standby's copies are removed and made again
+    await_same(world, ["app", "shop"])
+    assert world.green.value("select finalized is null from switchback.state") == "t"
+
+    # everything, with green away: blue is cleaned, and what is left is named
+    world.green.stop()
+    outcome = tool.run("finalize-everything")
+    assert outcome.error[0] == "unreachable" and "green" in outcome.error[1], outcome
+    assert world.blue.query("select 1 from pg_replication_slots") == []
+    world.green.start()
+    assert tool.run("finalize-everything").ok
+    for side in (world.blue, world.green):
+        for database in ("app", "shop"):
+            assert side.value("select to_regnamespace('switchback')", database) is None
+            assert side.query("select tgname from pg_trigger where tgname like '%switchback%'", database) == []
+            assert side.query("select evtname from pg_event_trigger", database) == []
+            assert side.query("select 1 from pg_publication", database) == []
+        assert side.query("select 1 from pg_subscription") == []
+        assert side.query("select 1 from pg_replication_slots") == []
+        assert side.query("select id, v from orders order by 1") == [("1", "a"), ("2", "b")]
+    world.green.query("insert into orders values (3, 'c')")  # no fence any more
+
+
+def test_writers_go_on(world):
+    """prepare beside writers and a long transaction: nobody waits for long, nothing is lost."""
+    world.pair()
+    world.blue.query("".join("create table t%d (id serial primary key, v int);" % i for i in range(40)))
+    tool = Tool(world)
+    stop, longest, errors, written = threading.Event(), [0.0], [], [0]
+
+    def write(number):
+        try:
+            with world.blue.connect("app") as connection:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    connection.query("insert into t%d (v) values (1)" % random.randrange(40))
+                    longest[0] = max(longest[0], time.monotonic() - began)
+                    written[0] += 1
+        except Exception as error:
+            errors.append(error)
+
+    def linger():
+        with world.blue.connect("app") as connection:
+            while not stop.is_set():
+                connection.query("begin; insert into t7 (v) values (2)")
+                stop.wait(2)
+                connection.query("commit")
+                stop.wait(0.5)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)] + [threading.Thread(target=linger)]
+    for thread in threads:
+        thread.start()
+    try:
+        tool.prepare()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not errors, errors
+    assert written[0] > 100
+    assert longest[0] < 1.0 * SLOW, "a writer waited %.2f s" % longest[0]
+    await_same(world, ["app"])
+
+
+def test_secrets_stay_secret(world):
+    """The manager's password is needed everywhere, and shows in no log, argv or error."""
+    scram = ("local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+             "host replication all 127.0.0.1/32 scram-sha-256\n")
+    world.pair(log_statement="all", log_min_duration_statement=0, hba="local all all trust\nhost all all 127.0.0.1/32 trust\n")
+    secret = "5ecret'\\ word"
+    for side in (world.blue, world.green):
+        side.query("alter role switchback password 'x'", "postgres")
+        with side.connect() as connection:
+            connection.query("set log_statement = none; set log_min_duration_statement = -1")
+            connection.query("alter role switchback password E'5ecret''\\\\ word'")
+        side.write_hba(scram)
+    world.blue.query("create table orders (id int primary key); insert into orders values (1)")
+    verifier = world.blue.value("select rolpassword from pg_authid where rolname = 'switchback'")
+    tool = Tool(world, password=secret)
+    tool.prepare()
+    await_same(world, ["app"])
+    for side in (world.blue, world.green):
+        assert "5ecret" not in side.log_text(), side.log_path
+        assert verifier[30:60] not in side.log_text(), side.log_path
+    wrong = Tool(world, password="wrong")
+    refused(wrong, "unreachable", "password authentication failed")
+
+
+def test_same_version_backwards(world):
+    """Newer to older without a pg_dump that is new enough: says so, and goes on once the schema is there."""
+    world.pair(blue_new=True, green_new=False)
+    if world.blue.version == world.green.version:
+        return
+    world.blue.query("create table orders (id int primary key); insert into orders values (1)")
+    tool = Tool(world, prepare={"pg_bin_dir": OLD_BIN})
+    if not os.path.exists(os.path.join(NEW_BIN, "pg_dump")):
+        refused(tool, "command_failed", "no pg_dump of version %d" % world.blue.version, "postgresql-client")
+    world.green.query("create table orders (id int primary key)")
+    tool.prepare()
+    await_same(world, ["app"])
+    assert tool.check().state("version") == "warn"
+
+
+def test_stop_while_it_runs(world):
+    tool = odd_pair(world, rows=50000)
+    outcome = tool.run("stop-prepare")
+    assert outcome.code == 1 and outcome.error[0] == "aborted", outcome
+    tool.prepare()
