@@ -39,6 +39,9 @@ uint64_t reply_uint(const struct reply *reply, int row, int column);
 bool reply_bool(const struct reply *reply, int row, int column);
 int reply_row_count(const struct reply *reply);
 
+/* The owner that a refusal as stale names (SB001, schema.sql); false: it isn't one. */
+MUST_USE bool reply_owner(const struct reply *reply, uint64_t *owner);
+
 typedef void (*reply_handler)(void *context, const struct reply *reply);
 
 enum connection_kind {

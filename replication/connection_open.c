@@ -72,12 +72,16 @@ void connection_close_socket(struct connection *connection)
 
 /* --- failing --- */
 
-static void fail_open(struct connection *connection, const char *why)
+static void fail_open_as(struct connection *connection, enum error_code code, const char *why)
 {
     struct error error;
-    (void)error_set(&error, ERROR_UNREACHABLE, "%s: %.*s", connection->options.label, (int)strcspn(why, "\n"),
-                    why);
+    (void)error_set(&error, code, "%s: %.*s", connection->options.label, (int)strcspn(why, "\n"), why);
     connection_fail(connection, &error);
+}
+
+static void fail_open(struct connection *connection, const char *why)
+{
+    fail_open_as(connection, ERROR_UNREACHABLE, why);
 }
 
 /* --- setting up --- */
@@ -198,14 +202,16 @@ static bool lacks_database(const struct connection *connection)
 
 static void on_refused(struct connection *connection)
 {
-    if (connection->options.fallback_database != NULL && !connection->on_fallback &&
-        lacks_database(connection)) {
+    bool lacking = lacks_database(connection);
+    if (lacking && connection->options.fallback_database != NULL && !connection->on_fallback) {
         connection->on_fallback = true;
         connection_close_socket(connection);
         connection_open(connection);
         return;
     }
-    fail_open(connection, PQerrorMessage(connection->pg));
+    /* The server answered: it is there, `prepare` is what it lacks. */
+    fail_open_as(connection, lacking ? ERROR_NOT_PREPARED : ERROR_UNREACHABLE,
+                 PQerrorMessage(connection->pg));
 }
 
 void connection_open_continue(struct connection *connection, int events)

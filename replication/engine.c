@@ -145,17 +145,11 @@ struct task_list *engine_tasks(struct replication *replication)
 
 /* --- owners --- */
 
-/* SB001 carries the owner that stands as its constraint name (schema.sql). */
 void engine_note_reply(struct replication *replication, const struct reply *reply)
 {
-    if (reply->ok || strcmp(reply->sqlstate, "SB001") != 0 || replication->owner == 0) {
-        return;
-    }
-    for (size_t i = 0; i < reply->count; i++) {
-        const char *owner = PQresultErrorField(reply->results[i], PG_DIAG_CONSTRAINT_NAME);
-        if (owner != NULL) {
-            engine_note_owner(replication, strtoull(owner, NULL, 10));
-        }
+    uint64_t owner;
+    if (reply_owner(reply, &owner)) {
+        engine_note_owner(replication, owner);
     }
 }
 

@@ -9,6 +9,9 @@
 
 #include <string.h>
 
+/* Should our host die while the target is ready, its locks go this long after the longest hold. */
+enum { LEFT_ALONE_MARGIN_US = 10000000 };
+
 /* --- catchup --- */
 
 static void build_look(struct strand *strand, struct strbuf *sql)
@@ -52,8 +55,10 @@ static void build_ready(struct strand *strand, struct strbuf *sql)
     const struct replication_flip *flip = phase_flip(strand);
     char slot[NAMES_SLOT_SIZE];
     phase_begin_sql(strand, sql);
-    sql_format(sql, "make_ready(%u, %u, %u, %L)", strand->replication->owner, flip->epoch, flip->flip,
-               names_slot(strand->side, strand->database_name, slot));
+    sql_format(sql, "make_ready(%u, %u, %u, %L); set local idle_in_transaction_session_timeout = %d",
+               strand->replication->owner, flip->epoch, flip->flip,
+               names_slot(strand->side, strand->database_name, slot),
+               (strand->replication->settings->max_hold_us + LEFT_ALONE_MARGIN_US) / 1000);
 }
 
 static enum verdict judge_ready(struct strand *strand, const struct reply *reply, struct error *error)

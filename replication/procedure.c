@@ -315,7 +315,8 @@ void procedure_refuse(struct replication *replication, const struct procedure_pl
 
 void procedure_abort(struct procedure *procedure)
 {
-    if (procedure->aborted || procedure->running == 0) { /* it has ended, only its handles are still closing */
+    if (procedure->aborted ||
+        procedure->running == 0) { /* it has ended, only its handles are still closing */
         return;
     }
     procedure->aborted = true;

@@ -50,6 +50,22 @@ bool reply_bool(const struct reply *reply, int row, int column)
     return value != NULL && value[0] == 't';
 }
 
+/* It stands where a violated constraint's name would. */
+bool reply_owner(const struct reply *reply, uint64_t *owner)
+{
+    if (reply->ok || strcmp(reply->sqlstate, "SB001") != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < reply->count; i++) {
+        const char *name = PQresultErrorField(reply->results[i], PG_DIAG_CONSTRAINT_NAME);
+        if (name != NULL) {
+            *owner = strtoull(name, NULL, 10);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* SB...: raised by our own functions (schema.sql). */
 static const struct {
     const char *sqlstate;

@@ -71,7 +71,8 @@ static enum verdict judge_beat(struct strand *strand, const struct reply *reply,
     struct stream *stream = &sampler->streams[strand->database];
     (void)error;
     if (!reply->ok) {
-        side->stale = side->stale || strcmp(reply->sqlstate, "SB001") == 0;
+        uint64_t owner;
+        side->stale = side->stale || (reply_owner(reply, &owner) && owner < strand->replication->owner);
         side->error = reply->error;
         return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
     }
@@ -262,11 +263,12 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
 {
     struct side_watch *side = &sampler->sides[which];
     side->asking = false;
-    side->answered = result->ok;
-    if (result->ok) {
+    /* A server without our databases is a server. */
+    side->answered = result->ok || result->error.code == ERROR_NOT_PREPARED;
+    if (side->answered) {
         side->answered_us = clock_mono_us();
         side->lost_us = 0;
-        side->standing = side->error;
+        side->standing = result->ok ? side->error : result->error;
     } else if (result->error.code == ERROR_ABORTED && sampler->replication->stopping) {
         return;
     } else {
