@@ -31,11 +31,11 @@ struct rpc_stream {
 
 void call_error(struct rpc_connection *connection, json_t *id, int code, const struct error *error)
 {
-    connection_send(connection,
-                    json_pack("{s:s, s:O, s:{s:i, s:o, s:{s:s, s:o, s:o}}}", "jsonrpc", "2.0", "id",
-                              id == NULL ? json_null() : id, "error", "code", code, "message",
-                              text_json(error->message), "data", "code", error_code_text(error->code),
-                              "message", text_json(error->message), "remedy", text_json(error->remedy)));
+    rpc_connection_send(connection,
+                        json_pack("{s:s, s:O, s:{s:i, s:o, s:{s:s, s:o, s:o}}}", "jsonrpc", "2.0", "id",
+                                  id == NULL ? json_null() : id, "error", "code", code, "message",
+                                  text_json(error->message), "data", "code", error_code_text(error->code),
+                                  "message", text_json(error->message), "remedy", text_json(error->remedy)));
 }
 
 void call_refuse(struct rpc_connection *connection, json_t *id, int code, const char *message,
@@ -142,8 +142,8 @@ void rpc_progress(struct rpc_call *call, json_t *params)
         return;
     }
     json_object_set(params, "id", call->id);
-    connection_send(call->connection,
-                    json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", "progress", "params", params));
+    rpc_connection_send(call->connection, json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", "progress",
+                                                    "params", params));
 }
 
 void rpc_reply(struct rpc_call *call, json_t *result)
@@ -157,8 +157,8 @@ void rpc_reply(struct rpc_call *call, json_t *result)
     }
     call->gone = NULL;
     if (wants_answer(call)) {
-        connection_send(call->connection,
-                        json_pack("{s:s, s:O, s:O}", "jsonrpc", "2.0", "id", call->id, "result", result));
+        rpc_connection_send(call->connection,
+                            json_pack("{s:s, s:O, s:O}", "jsonrpc", "2.0", "id", call->id, "result", result));
     }
     json_decref(result);
     free_call(call);
@@ -224,15 +224,15 @@ bool rpc_stream_send(struct rpc_stream *stream, const char *method, json_t *para
 {
     struct rpc_connection *connection = stream->connection;
     if (connection_unsent(connection) <= STREAM_UNSENT_LIMIT) {
-        connection_send(connection,
-                        json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", method, "params", params));
+        rpc_connection_send(
+            connection, json_pack("{s:s, s:s, s:o}", "jsonrpc", "2.0", "method", method, "params", params));
         return true;
     }
     json_decref(params);
     LOG_WARN("rpc_stream_dropped", LOG_STR("peer", connection->peer.name),
              LOG_U64("unsent_bytes", connection_unsent(connection)));
-    connection_send(connection, json_pack("{s:s, s:s, s:{s:s}}", "jsonrpc", "2.0", "method", "dropped",
-                                          "params", "reason", "the subscriber did not keep up"));
+    rpc_connection_send(connection, json_pack("{s:s, s:s, s:{s:s}}", "jsonrpc", "2.0", "method", "dropped",
+                                              "params", "reason", "the subscriber did not keep up"));
     break_stream(stream);
     return false;
 }

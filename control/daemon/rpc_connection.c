@@ -107,9 +107,11 @@ static void on_written(uv_write_t *request, int status)
     }
 }
 
-void connection_send(struct rpc_connection *connection, json_t *document)
+enum { FIGURES = 10 }; /* of a number with decimals: 429.031, not 429.03100000000001 */
+
+void rpc_connection_send(struct rpc_connection *connection, json_t *document)
 {
-    char *text = document == NULL ? NULL : json_dumps(document, JSON_COMPACT);
+    char *text = document == NULL ? NULL : json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(FIGURES));
     json_decref(document);
     struct write *write = calloc(1, sizeof(*write));
     if (text == NULL || write == NULL || connection->closing) {

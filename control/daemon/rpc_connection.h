@@ -56,8 +56,9 @@ struct rpc_connection *connection_accept(struct rpc *rpc, uv_stream_t *listener,
 /* Looks up the name of the uid, then reads and calls rpc_connection_line(). */
 void connection_begin(struct rpc_connection *connection);
 
-void connection_send(struct rpc_connection *connection, json_t *document); /* taken over; NULL is logged */
-size_t connection_unsent(const struct rpc_connection *connection);         /* bytes */
+void rpc_connection_send(struct rpc_connection *connection,
+                         json_t *document);                        /* taken over; NULL is logged */
+size_t connection_unsent(const struct rpc_connection *connection); /* bytes */
 void connection_close(struct rpc_connection *connection);
 void connection_limit(struct rpc_connection *connection, uint64_t within_ms);  /* unless it says something */
 void connection_finish(struct rpc_connection *connection, uint64_t within_ms); /* close once all is written */

@@ -56,6 +56,7 @@ struct flip_side_facts {
     uint64_t epoch_min, epoch_max;
     uint64_t fenced_for;            /* highest flip that a database is fenced for; 0: none */
     uint64_t aborted;               /* highest aborted flip */
+    uint64_t last_flip;             /* highest flip that any of them has heard of */
     unsigned fenced_for_count;      /* databases that are fenced for it */
     unsigned fences_on, fences_off; /* databases with all fence triggers enabled; with none */
 };

@@ -32,7 +32,7 @@ const char *flip_outcome_name(enum flip_outcome outcome)
     return outcome_names[outcome];
 }
 
-/* --- text ---------------------------------------------------------------------------------------------- */
+/* --- text --- */
 
 struct line {
     char *start, *at, *end;
@@ -317,8 +317,7 @@ bool record_decode(const char *line, struct record *row, struct error *error)
     return true;
 }
 
-/* --- meaning ---------------------------------------------------------------------------------------------
- */
+/* --- meaning --- */
 
 void flip_history_init(struct flip_history *history)
 {

@@ -7,8 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- what goes out ---------------------------------------------------------------------------------------
- */
+/* --- what goes out --- */
 
 enum side flip_target(const struct flip *flip)
 {
@@ -88,8 +87,7 @@ void flip_retry_later(struct flip *flip, struct flip_retry *retry)
     retry->at_us = flip->now_us + (pause_us < FLIP_RETRY_LAST_US ? pause_us : FLIP_RETRY_LAST_US);
 }
 
-/* --- begin and end of a flip -----------------------------------------------------------------------------
- */
+/* --- begin and end of a flip --- */
 
 void flip_begin(struct flip *flip, const struct flip_spec *spec)
 {
@@ -150,17 +148,15 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome)
     flip_tell(flip, &request);
 }
 
-/* --- what comes in ---------------------------------------------------------------------------------------
- */
+/* --- what comes in --- */
 
 static void take_facts(struct flip *flip, const struct flip_facts *facts)
 {
     flip->facts = *facts;
     for (int i = 0; i < SIDE_COUNT; i++) {
         const struct flip_side_facts *side = &facts->sides[i];
-        const uint64_t highest = side->fenced_for > side->aborted ? side->fenced_for : side->aborted;
-        if (highest > flip->last_flip) {
-            flip->last_flip = highest;
+        if (side->last_flip > flip->last_flip) {
+            flip->last_flip = side->last_flip;
         }
     }
 }

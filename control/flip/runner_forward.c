@@ -8,8 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- steps -----------------------------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 /* Bounded so that what is left of the hold still suffices to open the target. */
 static int64_t before_open(const struct flip *flip, int64_t duration_us)
@@ -190,14 +189,34 @@ static void perform(struct flip *flip, enum flip_action_kind action)
     }
 }
 
-/* --- phases ----------------------------------------------------------------------------------------------
- */
+/* --- phases --- */
 
 /* Commit, open and release have rows of their own; the watch is part of the end of the flip. */
 static bool has_intent(enum flip_phase phase)
 {
     return phase != FLIP_PHASE_NONE && phase != FLIP_PHASE_COMMIT && phase != FLIP_PHASE_OPEN &&
            phase != FLIP_PHASE_RELEASE && phase != FLIP_PHASE_WATCH;
+}
+
+/* A phase of which nothing is wanted (no approval is configured) isn't gone through. */
+static bool has_something_to_do(const struct flip *flip, enum flip_phase phase)
+{
+    const struct flip_row *row = flip_table_row(phase);
+    for (unsigned i = 0; i < FLIP_ROW_ACTIONS && row->actions[i] != FLIP_ACTION_NONE; i++) {
+        if (wanted(flip, row->actions[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum flip_phase phase_after(const struct flip *flip, enum flip_phase phase)
+{
+    do {
+        phase = phase == FLIP_PHASE_NONE ? flip_table_first(flip->spec.kind)
+                                         : flip_table_next(flip->spec.kind, phase);
+    } while (phase != FLIP_PHASE_NONE && !has_something_to_do(flip, phase));
+    return phase;
 }
 
 void flip_enter(struct flip *flip, enum flip_phase phase)
@@ -207,7 +226,7 @@ void flip_enter(struct flip *flip, enum flip_phase phase)
     flip->phase_began_us = flip->now_us;
     const struct flip_request news = flip_request(flip, FLIP_ACTION_PHASE);
     flip_tell(flip, &news);
-    const enum flip_phase next = flip_table_next(flip->spec.kind, phase);
+    const enum flip_phase next = phase_after(flip, phase);
     if (has_intent(next) && flip->intents[next] == 0) {
         struct record row = flip_row_of(flip, RECORD_INTENT);
         row.phase = next;
@@ -219,9 +238,7 @@ void flip_enter(struct flip *flip, enum flip_phase phase)
 /* Goes on to the next phase once its intent is on disk; it was written a phase ahead, so mostly it is. */
 void flip_forward_durable(struct flip *flip)
 {
-    const enum flip_phase next = flip->phase == FLIP_PHASE_NONE
-                                     ? flip_table_first(flip->spec.kind)
-                                     : flip_table_next(flip->spec.kind, flip->phase);
+    const enum flip_phase next = phase_after(flip, flip->phase);
     if (flip->durable >= flip->intents[next]) {
         flip_enter(flip, next);
         return;
@@ -246,7 +263,7 @@ static void phase_done(struct flip *flip)
 {
     struct record row = flip_row_of(flip, RECORD_RESULT);
     row.phase = flip->phase;
-    row.elapsed_us = flip->now_us - flip->phase_began_us;
+    row.elapsed_us = flip->now_us - flip->phase_began_us + 1; /* 0 is a phase that wasn't gone through */
     (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
     if (flip->phase == FLIP_PHASE_RELEASE) {
         settle(flip);
@@ -295,8 +312,7 @@ void flip_settle_open(struct flip *flip)
     flip_step_start(flip);
 }
 
-/* --- answers ---------------------------------------------------------------------------------------------
- */
+/* --- answers --- */
 
 static void step_failed(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
@@ -365,8 +381,7 @@ static void add_counts(struct flip *flip, const struct flip_counts *counts)
 static void intent_answer(struct flip *flip, const struct flip_event *event)
 {
     if (event->kind == FLIP_EVENT_DONE || flip->settled) {
-        flip_enter(flip, flip->phase == FLIP_PHASE_NONE ? flip_table_first(flip->spec.kind)
-                                                        : flip_table_next(flip->spec.kind, flip->phase));
+        flip_enter(flip, phase_after(flip, flip->phase));
     } else if (flip->phase == FLIP_PHASE_NONE) {
         flip_undo(flip, &event->error, FLIP_OUTCOME_REFUSED);
     } else {
@@ -441,8 +456,7 @@ void flip_forward_answer(struct flip *flip, enum flip_action_kind action, const 
     step_done(flip);
 }
 
-/* --- drain -----------------------------------------------------------------------------------------------
- */
+/* --- drain --- */
 
 void flip_drained(struct flip *flip)
 {

@@ -14,6 +14,7 @@ enum {
     FLIP_READY_US = 2 * FLIP_SECOND_US,
     FLIP_OPEN_US = 2 * FLIP_SECOND_US,
     FLIP_UNDO_US = 3 * FLIP_SECOND_US,
+    FLIP_CONTACT_US = 10 * FLIP_SECOND_US,
     FLIP_LEARN_US = 5 * FLIP_SECOND_US, /* connect, end our old backends, read */
     FLIP_ROW_US = 5 * FLIP_SECOND_US,   /* a row that takes longer is worth an alarm */
     FLIP_SWAP_US = 5 * FLIP_SECOND_US,

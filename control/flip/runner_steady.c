@@ -4,8 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* --- recovery --------------------------------------------------------------------------------------------
- */
+/* --- recovery --- */
 
 void flip_recover(struct flip *flip, const struct flip_event *event)
 {
@@ -101,7 +100,7 @@ static bool fence_other(struct flip *flip, enum side active, uint64_t epoch)
         return false;
     }
     struct flip_request request = {.kind = FLIP_ACTION_FENCE_ON_CONTACT, .side = other, .epoch = epoch};
-    flip_ask(flip, &request, flip->now_us + FLIP_UNDO_US);
+    flip_ask(flip, &request, flip->now_us + FLIP_CONTACT_US);
     return true;
 }
 
@@ -215,8 +214,7 @@ void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const 
     apply(flip, &recovery);
 }
 
-/* --- contact ---------------------------------------------------------------------------------------------
- */
+/* --- contact --- */
 
 void flip_steady(struct flip *flip)
 {
@@ -255,8 +253,7 @@ void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const s
     flip_steady(flip);
 }
 
-/* --- watch -----------------------------------------------------------------------------------------------
- */
+/* --- watch --- */
 
 void flip_watch_begin(struct flip *flip)
 {

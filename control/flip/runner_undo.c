@@ -5,13 +5,12 @@
 
 #include <inttypes.h>
 
-/* --- undo ------------------------------------------------------------------------------------------------
- */
+/* --- undo --- */
 
+/* Catching up only looks, and an undo takes over what runs. */
 static bool touches_cluster(enum flip_action_kind action)
 {
-    return action == FLIP_ACTION_FENCE || action == FLIP_ACTION_CATCHUP || action == FLIP_ACTION_READY ||
-           action == FLIP_ACTION_UNDO;
+    return action == FLIP_ACTION_FENCE || action == FLIP_ACTION_READY;
 }
 
 void flip_undo(struct flip *flip, const struct error *why, enum flip_outcome outcome)
@@ -148,8 +147,7 @@ void flip_undo_answer(struct flip *flip, enum flip_action_kind action, const str
     flip_undo_next(flip);
 }
 
-/* --- resolve: committed, and it isn't known whether the target is open
- * -------------------------------------- */
+/* --- resolve: committed, and it isn't known whether the target is open  --- */
 
 void flip_resolve(struct flip *flip, const struct error *why)
 {
@@ -224,8 +222,7 @@ void flip_resolve_answer(struct flip *flip, enum flip_action_kind action, const 
     }
 }
 
-/* --- back: committed, not released, and the target can't be opened
- * ------------------------------------------ */
+/* --- back: committed, not released, and the target can't be opened  --- */
 
 static void write_back(struct flip *flip)
 {
@@ -255,7 +252,7 @@ void flip_back_next(struct flip *flip)
     } else if (!flip->contacted && flip->facts.sides[flip_target(flip)].reachable) {
         request = flip_request(flip, FLIP_ACTION_FENCE_ON_CONTACT);
         request.epoch = flip->spec.epoch + 2;
-        flip_ask(flip, &request, flip->now_us + FLIP_UNDO_US);
+        flip_ask(flip, &request, flip->now_us + FLIP_CONTACT_US);
     } else if (!flip->reopened) {
         flip_ask_simple(flip, FLIP_ACTION_REOPEN_SOURCE, flip->now_us + FLIP_UNDO_US);
     } else if (let_go(flip)) {

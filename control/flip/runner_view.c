@@ -67,7 +67,7 @@ bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side targ
     if (flip->history.known && flip->history.active == target) {
         return error_set(error, ERROR_ALREADY_ACTIVE, "%s is already active", side_name(target));
     }
-    if (!flip->prepared || flip->history.epoch == 0) {
+    if (!flip->prepared || flip->history.epoch == 0 || flip->history.finalized) {
         error_set(error, ERROR_NOT_PREPARED, "there is no replication from %s to %s yet",
                   side_name(side_other(target)), side_name(target));
         return error_remedy(error, "switchback prepare");

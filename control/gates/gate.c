@@ -43,8 +43,7 @@ const char *gate_state_name(enum gate_state state)
     return "waiting";
 }
 
-/* --- what a judgement does ---------------------------------------------------------------------------------
- */
+/* --- what a judgement does --- */
 
 static void say(struct gate *gate, const char *format, ...) PRINTF_LIKE(2, 3);
 
@@ -96,8 +95,7 @@ static enum gate_news collect(struct gate *gate, int64_t now_us)
     return GATE_NO_NEWS;
 }
 
-/* --- traffic -----------------------------------------------------------------------------------------------
- */
+/* --- traffic --- */
 
 static double share_of(enum gate_kind kind)
 {
@@ -193,8 +191,7 @@ enum gate_news gate_judge_traffic(struct gate *gate, int64_t now_us, const struc
                : judge_latency(gate, now_us, &traffic, baseline, bounds_us, sides);
 }
 
-/* --- replication -------------------------------------------------------------------------------------------
- */
+/* --- replication --- */
 
 static enum gate_news judge_lag_bytes(struct gate *gate, int64_t now_us, int64_t lag_bytes)
 {
@@ -234,8 +231,7 @@ enum gate_news gate_judge_replication(struct gate *gate, int64_t now_us,
     return judge(gate, now_us, !replication->broken);
 }
 
-/* --- query, command ----------------------------------------------------------------------------------------
- */
+/* --- query, command --- */
 
 enum gate_news gate_judge_value(struct gate *gate, int64_t now_us, const char *value,
                                 const struct error *error)

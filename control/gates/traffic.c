@@ -31,10 +31,13 @@ int64_t gate_percentile_us(const struct gate_traffic *traffic, const int64_t bou
         const uint64_t here = traffic->latency[i];
         if (here > 0 && (double)(below + here) >= wanted) {
             const double from_us = i == 0 ? 0 : (double)bounds_us[i - 1];
+            if (bounds_us[i] == INT64_MAX) {
+                return (int64_t)from_us; /* the open bucket: at least this */
+            }
             const double part = (wanted - (double)below) / (double)here;
             return (int64_t)(from_us + ((double)bounds_us[i] - from_us) * (part > 0 ? part : 0));
         }
         below += here;
     }
-    return bounds_us[GATE_BUCKETS - 1];
+    return bounds_us[GATE_BUCKETS - 2];
 }

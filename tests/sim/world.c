@@ -45,8 +45,7 @@ static void broke(struct world *world, const char *what)
     }
 }
 
-/* --- clusters --------------------------------------------------------------------------------------------
- */
+/* --- clusters --- */
 
 static bool open_for_writes(const struct world_cluster *cluster, size_t database)
 {
@@ -89,8 +88,7 @@ static bool all_at(const struct world_cluster *cluster, uint64_t epoch)
     return true;
 }
 
-/* --- the proxy and its clients -----------------------------------------------------------------------------
- */
+/* --- the proxy and its clients --- */
 
 static void clients_write(struct world *world)
 {
@@ -134,8 +132,7 @@ static void check_invariants(struct world *world)
     }
 }
 
-/* --- requests: what each does ------------------------------------------------------------------------------
- */
+/* --- requests: what each does --- */
 
 static bool row_is_there(const struct world *world, uint64_t flip, enum record_kind kind,
                          enum flip_phase phase)
@@ -391,6 +388,7 @@ static void read_facts(const struct world *world, struct flip_facts *facts)
                 database->fenced_for > side->fenced_for ? database->fenced_for : side->fenced_for;
             side->fenced_for_count += database->fenced_for != 0;
             side->aborted = database->aborted > side->aborted ? database->aborted : side->aborted;
+            side->last_flip = side->fenced_for > side->aborted ? side->fenced_for : side->aborted;
         }
     }
 }
@@ -410,8 +408,7 @@ static void take_ownership(struct world *world)
     }
 }
 
-/* --- requests come in --------------------------------------------------------------------------------------
- */
+/* --- requests come in --- */
 
 static void put_off(struct world *world, const struct flip_request *request)
 {
@@ -479,8 +476,7 @@ static void take_request(void *context, const struct flip_request *request)
     }
 }
 
-/* --- answers go out ----------------------------------------------------------------------------------------
- */
+/* --- answers go out --- */
 
 static void deliver(struct world *world, struct flip_event *event)
 {
@@ -679,8 +675,7 @@ static void do_strike(struct world *world, enum world_strike strike, struct flip
     }
 }
 
-/* --- time --------------------------------------------------------------------------------------------------
- */
+/* --- time --- */
 
 static void expire_hold(struct world *world)
 {
@@ -824,8 +819,7 @@ bool world_settle(struct world *world, unsigned limit)
     return false;
 }
 
-/* --- life --------------------------------------------------------------------------------------------------
- */
+/* --- life --- */
 
 void world_init(struct world *world, const struct flip_options *options)
 {

@@ -1,0 +1,415 @@
+#include "control/daemon/controller.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "control/daemon/controller_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SECOND_MS = 1000, PROGRESS_MS = 500, STOP_GRACE_US = 5 * CONTROLLER_SECOND_US };
+
+/* --- the runner's events --- */
+
+struct queued_event {
+    struct flip_event event;
+    struct queued_event *next;
+};
+
+static void on_wake(uv_timer_t *timer);
+
+static void set_wake(struct controller *controller)
+{
+    const int64_t wake_us = flip_wake(&controller->flip);
+    if (wake_us == INT64_MAX) {
+        (void)uv_timer_stop(&controller->wake);
+        return;
+    }
+    const int64_t left_us = wake_us - clock_mono_us();
+    uv_update_time(controller->loop);
+    ENSURE(uv_timer_start(&controller->wake, on_wake,
+                          left_us > 0 ? (uint64_t)(left_us + CONTROLLER_MS_US - 1) / CONTROLLER_MS_US : 0,
+                          0) == 0);
+}
+
+static void step(struct controller *controller, struct flip_event *event)
+{
+    event->now_us = clock_mono_us();
+    event->wall_us = clock_wall_us();
+    controller_fault_after(&controller->flip, event);
+    flip_step(&controller->flip, event);
+}
+
+void controller_feed(struct controller *controller, struct flip_event *event)
+{
+    if (controller->stopping) {
+        return;
+    }
+    if (controller->stepping) { /* asked for from inside a step: what it points to is static or unused */
+        struct queued_event *queued = malloc(sizeof *queued);
+        ENSURE(queued != NULL);
+        *queued = (struct queued_event){.event = *event};
+        if (controller->queue == NULL) {
+            controller->queue = queued;
+        } else {
+            controller->queue_last->next = queued;
+        }
+        controller->queue_last = queued;
+        return;
+    }
+    controller->stepping = true;
+    step(controller, event);
+    while (controller->queue != NULL) {
+        struct queued_event *queued = controller->queue;
+        controller->queue = queued->next;
+        step(controller, &queued->event);
+        free(queued);
+    }
+    controller->stepping = false;
+    set_wake(controller);
+}
+
+void controller_answer(struct controller *controller, uint64_t ticket, bool ok, bool uncertain,
+                       const struct error *error)
+{
+    struct flip_event event = {
+        .kind = ok ? FLIP_EVENT_DONE : FLIP_EVENT_FAILED, .ticket = ticket, .uncertain = uncertain};
+    if (!ok) {
+        event.error = *error;
+    }
+    controller_feed(controller, &event);
+}
+
+static void on_wake(uv_timer_t *timer)
+{
+    struct flip_event event = {.kind = FLIP_EVENT_TICK};
+    controller_feed(timer->data, &event);
+}
+
+/* --- news of the clusters --- */
+
+void controller_raise(struct controller *controller, const struct error *alarm, uint64_t flip)
+{
+    controller->alarm = *alarm;
+    controller->alarm_us = clock_mono_us();
+    events_publish(controller->events, LOG_LEVEL_WARN, "alarm", flip, flip_phase_text(&controller->flip),
+                   "%s", alarm->message);
+    audit_decision(controller->audit, "alarm",
+                   json_pack("{s:I, s:s, s:o}", "flip", (json_int_t)flip, "code",
+                             error_code_text(alarm->code), "message", text_json(alarm->message)));
+    controller_notify(controller, flip, flip_phase_text(&controller->flip), "alarm", alarm->message);
+}
+
+static void note_side(struct controller *controller, enum side side, bool reachable, const char *problem)
+{
+    const bool news = !controller->side_seen[side] || controller->side_reachable[side] != reachable;
+    const bool was_seen = controller->side_seen[side];
+    controller->side_seen[side] = true;
+    controller->side_reachable[side] = reachable;
+    if (!news) {
+        return;
+    }
+    if (!reachable) {
+        events_publish(controller->events, LOG_LEVEL_WARN, "side", 0, NULL, "%s can't be reached: %s",
+                       side_name(side), problem);
+    } else if (was_seen) {
+        events_publish(controller->events, LOG_LEVEL_INFO, "side", 0, NULL, "%s is back", side_name(side));
+        controller->contact_due = true;
+    }
+}
+
+/* A side whose fence contradicts its standing is looked at again, not more often than this. */
+enum { CONTACT_AGAIN_US = 5 * CONTROLLER_SECOND_US };
+
+static void look_at_sides(struct controller *controller)
+{
+    struct replication_sample sample;
+    bool wrong = false;
+    replication_sample(controller->replication, &sample);
+    if (sample.taken_us == 0) {
+        return;
+    }
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        note_side(controller, (enum side)i, sample.sides[i].reachable, sample.sides[i].problem);
+        wrong |= sample.sides[i].reachable && sample.sides[i].fence_wrong;
+    }
+    const int64_t now_us = clock_mono_us();
+    wrong = wrong && controller->flip.mode == FLIP_MODE_STEADY &&
+            now_us - controller->contact_us > CONTACT_AGAIN_US;
+    /* Looking takes ownership, which would end what prepare has under way. */
+    if ((wrong || controller->contact_due) && controller->busy == NULL) {
+        struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
+        controller->contact_us = now_us;
+        controller->contact_due = false;
+        controller_feed(controller, &event);
+    }
+}
+
+static void on_changed(void *context)
+{
+    struct controller *controller = context;
+    if (!controller->stopping && controller->replication != NULL) {
+        look_at_sides(controller);
+    }
+}
+
+static void on_deposed(void *context)
+{
+    struct flip_event event = {.kind = FLIP_EVENT_DEPOSED};
+    controller_feed(context, &event);
+}
+
+static void on_second(uv_timer_t *timer)
+{
+    struct controller *controller = timer->data;
+    controller_gates_second(controller);
+    look_at_sides(controller);
+    controller_holds_tick(controller);
+    if (controller->reserved && !flip_running(&controller->flip)) {
+        controller->reserved = false;
+        journal_idle(controller->journal);
+    }
+}
+
+static void on_progress(uv_timer_t *timer)
+{
+    controller_waiters_progress(timer->data);
+}
+
+/* --- start --- */
+
+struct replay {
+    struct controller *controller;
+    struct flip_history history;
+    struct error *error;
+    bool failed;
+};
+
+static bool replay_row(void *context, const struct journal_row *stored)
+{
+    struct replay *replay = context;
+    struct record row = {.seq = stored->seq, .time_us = stored->time_us};
+    if (!record_decode(stored->data, &row, replay->error)) {
+        (void)error_remedy(replay->error, "state.dir/switchback.db is damaged, or of a newer version");
+        replay->failed = true;
+        return false;
+    }
+    flip_history_fold(&replay->history, &row);
+    controller_story_row(replay->controller, &row);
+    return true;
+}
+
+static bool read_journal(struct controller *controller, struct flip_history *history, struct error *error)
+{
+    struct replay replay = {.controller = controller, .error = error};
+    flip_history_init(&replay.history);
+    if (!journal_each(controller->journal, replay_row, &replay, error) || replay.failed) {
+        return false;
+    }
+    *history = replay.history;
+    return true;
+}
+
+static bool start_proxy(struct controller *controller, const struct flip_history *history,
+                        struct error *error)
+{
+    const struct proxy_callbacks callbacks = {
+        .context = controller, .event = controller_proxy_event, .verifier = controller_verifier};
+    const struct proxy_route closed = {.side =
+                                           history->known ? history->active : controller->settings->initial,
+                                       .epoch = history->epoch > 0 ? history->epoch : 1,
+                                       .open = false};
+    controller->proxy = proxy_start(controller->loop, controller->settings, closed, &callbacks, error);
+    return controller->proxy != NULL;
+}
+
+static bool start_replication(struct controller *controller, struct error *error)
+{
+    const struct replication_callbacks callbacks = {
+        .context = controller, .changed = on_changed, .deposed = on_deposed};
+    controller->replication = replication_new(controller->loop, controller->settings, &callbacks, error);
+    return controller->replication != NULL;
+}
+
+static void start_timers(struct controller *controller)
+{
+    uv_timer_t *const timers[] = {&controller->wake, &controller->second, &controller->gate_timer,
+                                  &controller->progress};
+    for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
+        ENSURE(uv_timer_init(controller->loop, timers[i]) == 0);
+        timers[i]->data = controller;
+        controller->parts++;
+    }
+    ENSURE(uv_timer_start(&controller->second, on_second, SECOND_MS, SECOND_MS) == 0);
+    ENSURE(uv_timer_start(&controller->progress, on_progress, PROGRESS_MS, PROGRESS_MS) == 0);
+}
+
+static void free_controller(struct controller *controller)
+{
+    controller_gates_deinit(controller);
+    while (controller->queue != NULL) {
+        struct queued_event *queued = controller->queue;
+        controller->queue = queued->next;
+        free(queued);
+    }
+    free(controller->stories);
+    free(controller);
+}
+
+void controller_ref(struct controller *controller)
+{
+    controller->references++;
+}
+
+void controller_unref(struct controller *controller)
+{
+    if (--controller->references == 0) {
+        free_controller(controller);
+    }
+}
+
+static void recover(struct controller *controller, const struct flip_history *history)
+{
+    struct flip_options options;
+    flip_options_from_settings(&options, controller->settings);
+    flip_init(&controller->flip, (struct flip_port){.context = controller, .request = controller_port},
+              &options);
+    struct flip_event event = {
+        .kind = FLIP_EVENT_RECOVER, .history = history, .side = controller->settings->initial};
+    controller_feed(controller, &event);
+}
+
+struct controller *controller_start(const struct controller_config *config, struct error *error)
+{
+    struct flip_history history;
+    struct controller *controller = calloc(1, sizeof *controller);
+    if (controller == NULL) {
+        (void)error_set(error, ERROR_MEMORY, "out of memory for the controller");
+        return NULL;
+    }
+    controller->loop = config->loop;
+    controller->settings = config->settings;
+    controller->journal = config->journal;
+    controller->audit = config->audit;
+    controller->events = config->events;
+    controller->started_us = config->started_us;
+    controller->references = 1;
+    controller->stories = calloc(CONTROLLER_STORIES, sizeof *controller->stories);
+    if (controller->stories == NULL) {
+        (void)error_set(error, ERROR_MEMORY, "out of memory for the controller");
+        free_controller(controller);
+        return NULL;
+    }
+    /* Replication does nothing until it is asked, the proxy's port may be taken: so in this order. */
+    if (!controller_gates_init(controller, error) || !read_journal(controller, &history, error) ||
+        !start_proxy(controller, &history, error)) {
+        free_controller(controller);
+        return NULL;
+    }
+    if (!start_replication(controller, error)) {
+        struct error kept = *error;
+        LOG_ERROR("replication_not_started", LOG_STR("error", kept.message));
+        proxy_stop(controller->proxy, 0); /* the daemon ends; its process takes the proxy with it */
+        controller->stopping = true;
+        return NULL;
+    }
+    controller->parts = 2;
+    start_timers(controller);
+    recover(controller, &history);
+    return controller;
+}
+
+void controller_reload(struct controller *controller, const struct settings *settings)
+{
+    controller->settings = settings;
+    proxy_reload(controller->proxy, settings);
+    replication_reload(controller->replication, settings);
+    controller_gates_reload(controller);
+}
+
+/* --- stop --- */
+
+void controller_say_stopping(struct rpc_call *call)
+{
+    struct error error;
+    error_set(&error, ERROR_ABORTED, "the daemon is stopping");
+    (void)error_remedy(&error,
+                       "a flip that was under way goes on at the next start; switchback status tells");
+    rpc_fail(call, &error);
+}
+
+static void part_stopped(struct controller *controller)
+{
+    if (--controller->parts == 0) {
+        controller->stopped(controller->stopped_context);
+        controller_unref(controller);
+    }
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    part_stopped(handle->data);
+}
+
+static void on_replication_stopped(void *context)
+{
+    struct controller *controller = context;
+    controller->replication = NULL;
+    part_stopped(controller);
+}
+
+/* The proxy is the last to go: its clients end at their boundary meanwhile. */
+static void on_proxy_stopped(struct controller *controller)
+{
+    proxy_free(controller->proxy);
+    controller->proxy = NULL;
+    replication_stop(controller->replication, on_replication_stopped, controller);
+    part_stopped(controller);
+}
+
+void controller_stop(struct controller *controller, void (*done)(void *context), void *context)
+{
+    controller->stopped = done;
+    controller->stopped_context = context;
+    controller->stopping = true;
+    controller_flips_stop(controller);
+    controller_sessions_stop(controller);
+    for (struct running_command *running = controller->commands; running != NULL; running = running->next) {
+        command_kill(running->command);
+    }
+    uv_close((uv_handle_t *)&controller->wake, on_timer_closed);
+    uv_close((uv_handle_t *)&controller->second, on_timer_closed);
+    uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
+    uv_close((uv_handle_t *)&controller->progress, on_timer_closed);
+    proxy_stop(controller->proxy, STOP_GRACE_US);
+}
+
+void controller_proxy_stopped(struct controller *controller)
+{
+    on_proxy_stopped(controller);
+}
+
+/* --- methods --- */
+
+void controller_register(struct controller *controller, struct rpc *rpc)
+{
+    static const struct rpc_method methods[] = {
+        {"status", ROLE_VIEWER, controller_method_status, "",
+         "both sides, the flip, the way back, gates, sessions"},
+        {"check", ROLE_VIEWER, controller_method_check, "", "the preflight list"},
+        {"sessions", ROLE_VIEWER, controller_method_sessions, "immovable?: bool",
+         "sessions and what can't move"},
+        {"prepare", ROLE_OPERATOR, controller_method_prepare, "", "build replication to the standby"},
+        {"cutover", ROLE_OPERATOR, controller_method_cutover,
+         "dry_run?: bool, no_wait?: bool, watch?: bool, key?: string, reason?: string", "move traffic"},
+        {"flip_back", ROLE_OPERATOR, controller_method_flip_back,
+         "no_wait?: bool, key?: string, reason?: string", "move traffic back"},
+        {"abort", ROLE_OPERATOR, controller_method_abort, "reason?: string",
+         "undo a flip that has not committed"},
+        {"finalize", ROLE_OPERATOR, controller_method_finalize, "reason?: string", "end the way back"},
+        {"hold", ROLE_OPERATOR, controller_method_hold, "for: string, reason: string", "stop new work"},
+        {"release", ROLE_OPERATOR, controller_method_release, "", "resume it"},
+    };
+    rpc_register(rpc, methods, ARRAY_LENGTH(methods), controller);
+}

@@ -1,0 +1,243 @@
+/* Sessions as others see them, and what logins need of the clusters: verifiers, types that differ. */
+#include "control/daemon/controller_internal.h"
+
+#include "conf/base/ensure.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- the list of sessions --- */
+
+void controller_ask_sessions(struct controller *controller,
+                             void (*done)(struct controller *controller, void *context,
+                                          struct proxy_session_info *sessions, size_t count),
+                             void *context)
+{
+    struct session_request *request = malloc(sizeof *request);
+    ENSURE(request != NULL);
+    *request = (struct session_request){.id = ++controller->session_request_id,
+                                        .done = done,
+                                        .context = context,
+                                        .next = controller->session_requests};
+    controller->session_requests = request;
+    proxy_sessions(controller->proxy, request->id);
+}
+
+void controller_sessions_event(struct controller *controller, const struct proxy_event *event)
+{
+    for (struct session_request **link = &controller->session_requests; *link != NULL;
+         link = &(*link)->next) {
+        struct session_request *request = *link;
+        if (request->id == event->request) {
+            *link = request->next;
+            request->done(controller, request->context, event->sessions, event->session_count);
+            free(request);
+            break;
+        }
+    }
+    free(event->sessions);
+}
+
+static json_t *reasons_json(const char *reasons)
+{
+    json_t *list = json_array();
+    for (const char *at = reasons; *at != '\0';) {
+        const char *end = strstr(at, "; ");
+        char reason[PROXY_REASON_SIZE];
+        (void)snprintf(reason, sizeof reason, "%.*s", (int)(end != NULL ? (size_t)(end - at) : strlen(at)),
+                       at);
+        json_array_append_new(list, text_json(reason));
+        at = end != NULL ? end + 2 : at + strlen(at);
+    }
+    return list;
+}
+
+static json_t *session_json(const struct proxy_session_info *session)
+{
+    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:o, s:I, s:I}", "id",
+                     (json_int_t)session->id, "user", text_json(session->user), "database",
+                     text_json(session->database), "client", text_json(session->client), "application",
+                     text_json(session->application), "side", side_name(session->side), "state",
+                     proxy_session_state_name(session->state), "waiting", session->waiting ? 1 : 0, "movable",
+                     session->movable ? 1 : 0, "reasons", reasons_json(session->reasons), "age_ms",
+                     (json_int_t)(session->age_us / CONTROLLER_MS_US), "state_age_ms",
+                     (json_int_t)(session->state_age_us / CONTROLLER_MS_US));
+}
+
+struct listing {
+    struct rpc_call *call;
+    bool immovable;
+};
+
+static void list(struct controller *controller, void *context, struct proxy_session_info *sessions,
+                 size_t count)
+{
+    struct listing *listing = context;
+    json_t *array = json_array();
+    (void)controller;
+    for (size_t i = 0; i < count; i++) {
+        if (!listing->immovable || !sessions[i].movable) {
+            json_array_append_new(array, session_json(&sessions[i]));
+        }
+    }
+    rpc_reply(listing->call, json_pack("{s:o}", "sessions", array));
+    free(listing);
+}
+
+void controller_method_sessions(void *context, struct rpc_call *call)
+{
+    struct controller *controller = context;
+    int immovable = 0;
+    if (!rpc_call_unpack(call, "{s?b}", "immovable", &immovable)) {
+        return;
+    }
+    if (controller->stopping) {
+        controller_say_stopping(call);
+        return;
+    }
+    struct listing *listing = malloc(sizeof *listing);
+    ENSURE(listing != NULL);
+    *listing = (struct listing){.call = call, .immovable = immovable != 0};
+    controller_ask_sessions(controller, list, listing);
+}
+
+/* --- verifiers ---
+ *
+ * Nothing is remembered, so that a role changed on the active side is seen at the next login. But a storm of
+ * logins of one role asks once: who comes while a question is under way gets the answer of the next one,
+ * which was asked after they came.
+ */
+
+struct role_waiter {
+    uint64_t request;
+    struct role_waiter *next;
+};
+
+struct role_request {
+    struct controller *controller;
+    enum side side;
+    char role[PROXY_NAME_SIZE];
+    struct role_waiter *asked, *next_time;
+    struct role_request *next;
+};
+
+static void ask(struct role_request *request);
+
+static void answer(struct controller *controller, struct role_waiter *waiters,
+                   const struct proxy_verifier *verifier)
+{
+    while (waiters != NULL) {
+        struct role_waiter *waiter = waiters;
+        waiters = waiter->next;
+        if (controller->proxy != NULL) {
+            proxy_verifier_answer(controller->proxy, waiter->request, verifier);
+        }
+        free(waiter);
+    }
+}
+
+static void forget(struct role_request *request)
+{
+    struct controller *controller = request->controller;
+    struct role_request **link = &controller->roles;
+    while (*link != request) {
+        link = &(*link)->next;
+    }
+    *link = request->next;
+    free(request);
+    controller_unref(controller);
+}
+
+static void on_role(void *context, const struct replication_result *result,
+                    const struct replication_role *role)
+{
+    struct role_request *request = context;
+    struct controller *controller = request->controller;
+    struct proxy_verifier verifier = {.unavailable = !result->ok};
+    if (result->ok) {
+        verifier.found = role->found && role->verifier[0] != '\0';
+        verifier.can_login = role->can_login;
+        (void)snprintf(verifier.text, sizeof verifier.text, "%s", role->verifier);
+    }
+    struct role_waiter *asked = request->asked;
+    request->asked = request->next_time;
+    request->next_time = NULL;
+    answer(controller, asked, &verifier);
+    explicit_bzero(&verifier, sizeof verifier);
+    if (request->asked != NULL && !controller->stopping) {
+        ask(request);
+        return;
+    }
+    verifier.unavailable = true;
+    answer(controller, request->asked, &verifier);
+    request->asked = NULL;
+    forget(request);
+}
+
+static void ask(struct role_request *request)
+{
+    replication_read_role(request->controller->replication, request->side, request->role, on_role, request);
+}
+
+void controller_verifier(void *context, uint64_t id, enum side side, const char *role)
+{
+    struct controller *controller = context;
+    struct role_waiter *waiter = malloc(sizeof *waiter);
+    ENSURE(waiter != NULL);
+    *waiter = (struct role_waiter){.request = id};
+    if (controller->stopping || strlen(role) >= PROXY_NAME_SIZE) {
+        const struct proxy_verifier verifier = {.unavailable = controller->stopping};
+        answer(controller, waiter, &verifier);
+        return;
+    }
+    for (struct role_request *request = controller->roles; request != NULL; request = request->next) {
+        if (request->side == side && strcmp(request->role, role) == 0) {
+            waiter->next = request->next_time;
+            request->next_time = waiter;
+            return;
+        }
+    }
+    struct role_request *request = calloc(1, sizeof *request);
+    ENSURE(request != NULL);
+    request->controller = controller;
+    request->side = side;
+    (void)snprintf(request->role, sizeof request->role, "%s", role);
+    request->asked = waiter;
+    request->next = controller->roles;
+    controller->roles = request;
+    controller_ref(controller);
+    ask(request);
+}
+
+/* --- types whose oids differ --- */
+
+static void on_types(void *context, const struct replication_result *result, const char *database,
+                     const uint32_t *oids, size_t count)
+{
+    struct controller *controller = context;
+    if (result->ok && !controller->stopping) {
+        proxy_set_differing_types(controller->proxy, database, oids, count);
+    }
+    controller_unref(controller);
+}
+
+void controller_refresh_types(struct controller *controller)
+{
+    const struct settings_list *databases = &controller->settings->databases;
+    for (size_t i = 0; controller->flip.prepared && i < databases->count; i++) {
+        controller_ref(controller);
+        replication_differing_types(controller->replication, controller->flip.history.active,
+                                    databases->items[i], on_types, controller);
+    }
+}
+
+void controller_sessions_stop(struct controller *controller)
+{
+    while (controller->session_requests != NULL) {
+        struct session_request *request = controller->session_requests;
+        controller->session_requests = request->next;
+        request->done(controller, request->context, NULL, 0);
+        free(request);
+    }
+}

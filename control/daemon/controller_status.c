@@ -1,0 +1,295 @@
+/* What an operator reads at 3 a.m., and the same figures for /metrics. */
+#include "control/daemon/controller_internal.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/version.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { ALARM_SHOWN_US = 600 * CONTROLLER_SECOND_US };
+
+static bool served(const struct controller *controller)
+{
+    const struct flip *flip = &controller->flip;
+    return flip->history.known && flip->mode != FLIP_MODE_RECOVER && flip->mode != FLIP_MODE_UNDECIDED;
+}
+
+/* Before prepare nothing is journalled: the initial side takes the traffic all the same. */
+static bool active_side(const struct controller *controller, enum side *side)
+{
+    *side = controller->flip.history.known ? controller->flip.history.active : controller->settings->initial;
+    return served(controller) ||
+           (controller->flip.mode == FLIP_MODE_STEADY && !controller->flip.history.known);
+}
+
+static json_t *milliseconds(int64_t us)
+{
+    return us < 0 ? json_null() : json_real((double)us / CONTROLLER_MS_US);
+}
+
+/* --- parts --- */
+
+static json_t *side_json(const struct controller *controller, enum side side,
+                         const struct replication_side_sample *sample)
+{
+    const struct flip_side_facts *facts = &controller->flip.facts.sides[side];
+    enum side active;
+    const char *standing = "none";
+    if (controller->flip.prepared && active_side(controller, &active)) {
+        standing = active == side ? "active" : facts->diverged > 0 ? "diverged" : "standby";
+    }
+    return json_pack("{s:b, s:b, s:o, s:s, s:o}", "reachable", sample->reachable ? 1 : 0, "fenced",
+                     sample->fenced ? 1 : 0, "version", text_json_or_null(sample->version), "standing",
+                     standing, "problem", text_json_or_null(sample->problem));
+}
+
+static json_t *way_back_json(const struct controller *controller, const struct replication_sample *sample)
+{
+    struct error why;
+    error_clear(&why);
+    const bool open = controller_way_back(controller, &why);
+    return json_pack(
+        "{s:b, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason", text_json_or_null(why.message), "estimate_ms",
+        open ? milliseconds(controller_predict_stall_us(controller)) : json_null(), "commits_at_risk",
+        sample->lag_us < 0 && !open ? json_null() : json_integer((json_int_t)sample->commits_at_risk));
+}
+
+static json_t *lag_json(const struct replication_sample *sample)
+{
+    return json_pack(
+        "{s:o, s:o, s:o, s:b}", "seconds",
+        sample->lag_us < 0 ? json_null() : json_real((double)sample->lag_us / CONTROLLER_SECOND_US), "bytes",
+        sample->lag_bytes < 0 ? json_null() : json_integer((json_int_t)sample->lag_bytes), "marker_age_ms",
+        milliseconds(sample->marker_age_us), "streaming", sample->streaming ? 1 : 0);
+}
+
+static json_t *flip_json(const struct controller *controller)
+{
+    const struct flip *flip = &controller->flip;
+    if (!flip_running(flip)) {
+        return json_null();
+    }
+    const int64_t elapsed_us = clock_mono_us() - flip->began_us;
+    json_t *json = json_pack("{s:I, s:s, s:s, s:s, s:s, s:f}", "id", (json_int_t)flip->spec.id, "kind",
+                             flip_kind_name(flip->spec.kind), "from", side_name(flip->spec.source), "to",
+                             side_name(side_other(flip->spec.source)), "phase", flip_phase_text(flip),
+                             "elapsed_ms", (double)elapsed_us / CONTROLLER_MS_US);
+    if (flip->why.code != ERROR_NONE) {
+        json_object_set_new(json, "message", text_json(flip->why.message));
+    }
+    return json;
+}
+
+static json_t *sessions_json(const struct proxy_stats *stats)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)stats->sessions, "held",
+                     (json_int_t)stats->sessions_held, "in_transaction",
+                     (json_int_t)stats->sessions_in_transaction, "immovable",
+                     (json_int_t)stats->sessions_immovable, "waiting", (json_int_t)stats->sessions_waiting);
+}
+
+static json_t *hold_json(const struct controller *controller)
+{
+    const struct hold *hold = &controller->holds.holds[HOLD_OPERATOR];
+    if (!hold->stands) {
+        return json_null();
+    }
+    return json_pack("{s:s, s:o, s:f}", "owner", "operator", "reason", text_json(hold->reason),
+                     "remaining_ms", (double)(hold->deadline_us - clock_mono_us()) / CONTROLLER_MS_US);
+}
+
+static json_t *watch_json(const struct controller *controller)
+{
+    const struct flip *flip = &controller->flip;
+    if (!flip->watch.on) {
+        return json_null();
+    }
+    return json_pack("{s:I, s:f, s:s}", "flip", (json_int_t)flip->history.done.flip, "remaining_ms",
+                     (double)(flip->watch.until_us - clock_mono_us()) / CONTROLLER_MS_US, "flip_back",
+                     flip->options.watch_flip_back == FLIP_BACK_AUTO ? "auto" : "manual");
+}
+
+static const struct flip_story *last_story(const struct controller *controller)
+{
+    const struct flip_story *last = NULL;
+    for (size_t i = 0; i < controller->story_count; i++) {
+        const struct flip_story *story = &controller->stories[i];
+        if (story->outcome != FLIP_OUTCOME_NONE && (last == NULL || story->flip > last->flip)) {
+            last = story;
+        }
+    }
+    return last;
+}
+
+static json_t *last_flip_json(const struct controller *controller)
+{
+    const struct flip_story *story = last_story(controller);
+    char ended[CLOCK_TEXT_SIZE];
+    if (story == NULL) {
+        return json_null();
+    }
+    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:o}", "id", (json_int_t)story->flip, "kind",
+                     flip_kind_name(story->kind), "from", side_name(story->source), "to",
+                     side_name(side_other(story->source)), "result", flip_outcome_name(story->outcome),
+                     "ended", clock_format(story->ended_us, ended), "stall_ms", controller_stall(story));
+}
+
+/* --- trouble, worst first --- */
+
+static void add_trouble(json_t *list, const struct error *error)
+{
+    json_array_append_new(list,
+                          json_pack("{s:s, s:o, s:o}", "code", error_code_text(error->code), "message",
+                                    text_json(error->message), "remedy", text_json_or_null(error->remedy)));
+}
+
+static void add_side_trouble(json_t *list, enum side side, bool active,
+                             const struct replication_side_sample *sample)
+{
+    struct error error;
+    if (!sample->reachable) {
+        error_set(&error, ERROR_UNREACHABLE, "%s, the %s side, can't be reached: %s", side_name(side),
+                  active ? "active" : "standby", sample->problem);
+        add_trouble(list, &error);
+    } else if (sample->fence_wrong) {
+        error_set(&error, ERROR_SQL, "%s, the %s side: %s", side_name(side), active ? "active" : "standby",
+                  sample->problem);
+        add_trouble(list, &error);
+    }
+}
+
+static json_t *trouble_json(const struct controller *controller, const struct replication_sample *sample)
+{
+    json_t *list = json_array();
+    const struct flip *flip = &controller->flip;
+    enum side active;
+    const bool known = active_side(controller, &active);
+    const bool doubt = flip->mode == FLIP_MODE_RECOVER || flip->mode == FLIP_MODE_UNDECIDED ||
+                       flip->mode == FLIP_MODE_DEPOSED || (flip_running(flip) && flip->retry.tries > 0);
+    if (doubt && flip->why.code != ERROR_NONE) {
+        add_trouble(list, &flip->why);
+    }
+    if (sample->taken_us != 0) {
+        add_side_trouble(list, active, known, &sample->sides[active]);
+        add_side_trouble(list, side_other(active), false, &sample->sides[side_other(active)]);
+    }
+    if (flip->watch.failing) {
+        add_trouble(list, &flip->watch.why);
+    }
+    const bool fresh = clock_mono_us() - controller->alarm_us < (int64_t)ALARM_SHOWN_US;
+    if (controller->alarm.code != ERROR_NONE && fresh &&
+        strcmp(controller->alarm.message, flip->why.message) != 0) {
+        add_trouble(list, &controller->alarm);
+    }
+    return list;
+}
+
+/* --- status --- */
+
+void controller_method_status(void *context, struct rpc_call *call)
+{
+    const struct controller *controller = context;
+    const struct flip *flip = &controller->flip;
+    struct replication_sample sample;
+    struct proxy_stats stats;
+    char since[CLOCK_TEXT_SIZE], started[CLOCK_TEXT_SIZE];
+    enum side active;
+    if (!rpc_call_unpack(call, "{}")) {
+        return;
+    }
+    if (controller->stopping) {
+        controller_say_stopping(call);
+        return;
+    }
+    replication_sample(controller->replication, &sample);
+    proxy_stats(controller->proxy, &stats);
+    const bool known = active_side(controller, &active);
+    json_t *status = json_pack("{s:o, s:o, s:I, s:s, s:o, s:o, s:{s:o, s:o}, s:o, s:o, s:o, s:o}", "active",
+                               known ? json_string(side_name(active)) : json_null(), "since",
+                               known && flip->history.active_since_us > 0
+                                   ? json_string(clock_format(flip->history.active_since_us, since))
+                                   : json_null(),
+                               "epoch", (json_int_t)flip->history.epoch, "phase", flip_phase_text(flip),
+                               "flip", flip_json(controller), "trouble", trouble_json(controller, &sample),
+                               "sides", "blue", side_json(controller, SIDE_BLUE, &sample.sides[SIDE_BLUE]),
+                               "green", side_json(controller, SIDE_GREEN, &sample.sides[SIDE_GREEN]),
+                               "way_back", way_back_json(controller, &sample), "lag", lag_json(&sample),
+                               "sessions", sessions_json(&stats), "gates", controller_gates_json(controller));
+    json_t *more = json_pack("{s:o, s:o, s:o, s:b, s:s, s:s}", "hold", hold_json(controller), "watch",
+                             watch_json(controller), "last_flip", last_flip_json(controller), "prepared",
+                             flip->prepared && !flip->history.finalized ? 1 : 0, "version", version_number(),
+                             "started", clock_format(controller->started_us, started));
+    if (status != NULL && more != NULL) {
+        json_object_update(status, more);
+    }
+    json_decref(more);
+    rpc_reply(call, status);
+}
+
+/* --- metrics --- */
+
+static void count_flips(const struct controller *controller, struct metrics *metrics)
+{
+    static const enum metrics_result results[FLIP_OUTCOME_COUNT] = {
+        [FLIP_OUTCOME_DONE] = METRICS_RESULT_DONE,
+        [FLIP_OUTCOME_REFUSED] = METRICS_RESULT_REFUSED,
+        [FLIP_OUTCOME_ABORTED] = METRICS_RESULT_ABORTED,
+        [FLIP_OUTCOME_FLIPPED_BACK] = METRICS_RESULT_FLIPPED_BACK,
+        [FLIP_OUTCOME_INCONCLUSIVE] = METRICS_RESULT_INCONCLUSIVE,
+    };
+    for (size_t i = 0; i < controller->story_count; i++) {
+        if (controller->stories[i].outcome != FLIP_OUTCOME_NONE) {
+            metrics->flips[results[controller->stories[i].outcome]]++;
+        }
+    }
+}
+
+static void count_gates(const struct controller *controller, struct metrics *metrics)
+{
+    for (size_t i = 0; i < controller->gates.count; i++) {
+        const enum gate_state state = controller->gates.gates[i].state;
+        metrics->gates_pass += state == GATE_PASS;
+        metrics->gates_fail += state == GATE_FAIL;
+        metrics->gates_inconclusive += state == GATE_INCONCLUSIVE;
+    }
+}
+
+void controller_metrics(struct controller *controller, struct metrics *metrics)
+{
+    const struct flip *flip = &controller->flip;
+    const struct flip_story *last = last_story(controller);
+    struct error ignored;
+    *metrics =
+        (struct metrics){.way_back_estimate_us = -1, .stall_us = -1, .stall_p50_us = -1, .stall_p99_us = -1};
+    metrics->started_wall_us = controller->started_us;
+    if (controller->stopping) {
+        (void)snprintf(metrics->phase, sizeof metrics->phase, "stopping");
+        (void)snprintf(metrics->unready_reason, sizeof metrics->unready_reason, "the daemon is stopping");
+        return;
+    }
+    metrics->has_active = active_side(controller, &metrics->active);
+    metrics->epoch = flip->history.epoch;
+    (void)snprintf(metrics->phase, sizeof metrics->phase, "%s", flip_phase_text(flip));
+    metrics->held = hold_gate(&controller->holds).closed;
+    metrics->way_back_open = controller_way_back(controller, &ignored);
+    if (metrics->way_back_open) {
+        metrics->way_back_estimate_us = controller_predict_stall_us(controller);
+    }
+    if (last != NULL && last->stall_max_us > 0) {
+        metrics->stall_us = last->stall_max_us;
+        metrics->stall_p50_us = last->stall_p50_us;
+        metrics->stall_p99_us = last->stall_p99_us;
+    }
+    count_flips(controller, metrics);
+    count_gates(controller, metrics);
+    proxy_stats(controller->proxy, &metrics->proxy);
+    replication_sample(controller->replication, &metrics->replication);
+    const struct replication_side_sample *side = &metrics->replication.sides[metrics->active];
+    metrics->ready = metrics->has_active && side->reachable;
+    if (!metrics->ready) {
+        (void)snprintf(metrics->unready_reason, sizeof metrics->unready_reason, "%s",
+                       metrics->has_active ? side->problem : "no side is active");
+    }
+}
