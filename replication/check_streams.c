@@ -29,7 +29,10 @@ static const struct check checks[] = {
          " substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint union all"
          " select 'fail', 'schema switchback', format('version %s, not %s', version,"
          " current_setting('switchback.version')) from switchback.state where version::text <>"
-         " current_setting('switchback.version') union all select 'warn', 'configuration',"
+         " current_setting('switchback.version') union all select 'fail', 'way back', format('ended by "
+         "finalize, %s',"
+         " date_trunc('second', finalized)) from switchback.state where finalized is not null union all"
+         " select 'warn', 'configuration',"
          " 'migrators or local_tables changed since prepare' from switchback.state where migrators::text <>"
          " current_setting('switchback.migrators') or local_tables::text <>"
          " current_setting('switchback.local_tables')"},

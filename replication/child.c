@@ -98,6 +98,16 @@ static bool start(struct child *child, const struct child_plan *plan, struct err
     return true;
 }
 
+/* What it said, without the newline at its end. */
+static const char *complaint_of(struct child *child)
+{
+    struct strbuf *text = &child->complaints;
+    while (text->length > 0 && text->data[text->length - 1] == '\n') {
+        text->data[--text->length] = '\0';
+    }
+    return strbuf_text(text);
+}
+
 /* Moves what is there into the buffer (NULL: drops it); closes the end when the child has. */
 static void drain(int *fd, struct strbuf *into)
 {
@@ -164,7 +174,7 @@ bool child_run(struct task *task, const struct child_plan *plan, struct error *e
         ok = error_set(error, ERROR_COMMAND_FAILED, "%s failed (%s %d): %s", plan->arguments[0],
                        WIFEXITED(status) ? "status" : "signal",
                        WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
-                       strbuf_text(&child.complaints));
+                       complaint_of(&child));
     } else if (plan->captured != NULL && plan->captured->failed) {
         ok = error_set(error, ERROR_MEMORY, "%s wrote too much", plan->arguments[0]);
     } else {

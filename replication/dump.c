@@ -2,6 +2,7 @@
 
 #include "replication/blocking.h"
 #include "replication/child.h"
+#include "replication/dump_filter.h"
 #include "replication/names.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { LIST_LIMIT = 256 << 20, FOUND_LIMIT = 512, VARIABLE_SIZE = 1024, SET_TIMEOUT_MAJOR = 17 };
+enum { LIST_LIMIT = 256 << 20, FOUND_LIMIT = 512, VARIABLE_SIZE = 1024 };
 
 /* --- which pg_dump --- */
 
@@ -179,67 +180,6 @@ static bool write_all(int fd, const struct strbuf *text, struct error *error)
     return true;
 }
 
-static bool contains(const char *line, size_t length, const char *text)
-{
-    return memmem(line, length, text, strlen(text)) != NULL;
-}
-
-/* The next line of the text, without its newline; *rest moves behind it. */
-static size_t take_line(const char **rest, const char **line)
-{
-    size_t length = strcspn(*rest, "\n");
-    *line = *rest;
-    *rest += length + ((*rest)[length] == '\n' ? 1 : 0);
-    return length;
-}
-
-/* Drops from pg_restore's list what is ours: the schema itself was never dumped, what hangs on tables was. */
-static void filter_list(const struct strbuf *list, struct strbuf *kept)
-{
-    const char *line;
-    for (const char *rest = strbuf_text(list); *rest != '\0';) {
-        size_t length = take_line(&rest, &line);
-        if (!contains(line, length, NAMES_FENCE_TRIGGER) &&
-            !contains(line, length, " EVENT TRIGGER - " NAMES_SCHEMA) &&
-            !contains(line, length, " COMMENT - EVENT TRIGGER " NAMES_SCHEMA)) {
-            strbuf_append(kept, line, length);
-            strbuf_puts(kept, "\n");
-        }
-    }
-}
-
-/*
- * Drops psql's own \restrict KEY and \unrestrict KEY (they frame the text), and from the preamble a setting
- * that servers before 17 don't know. A function's body may hold such a line: the key is random, and the
- * preamble ends at the first object.
- */
-static void filter_sql(const struct strbuf *text, int standby_major, struct strbuf *sql)
-{
-    static const char restrict_command[] = "\\restrict ";
-    static const char unrestrict[] = "\\unrestrict ";
-    static const char timeout[] = "SET transaction_timeout = 0;";
-    const char *key = NULL;
-    size_t key_length = 0;
-    bool preamble = true;
-    const char *line;
-    for (const char *rest = strbuf_text(text); *rest != '\0';) {
-        size_t length = take_line(&rest, &line);
-        preamble = preamble && strncmp(line, "CREATE ", strlen("CREATE ")) != 0;
-        if (preamble && key == NULL && strncmp(line, restrict_command, strlen(restrict_command)) == 0) {
-            key = line + strlen(restrict_command);
-            key_length = length - strlen(restrict_command);
-        } else if (preamble && standby_major < SET_TIMEOUT_MAJOR &&
-                   strncmp(line, timeout, strlen(timeout)) == 0) {
-            continue;
-        } else if (key == NULL || strncmp(line, unrestrict, strlen(unrestrict)) != 0 ||
-                   length != strlen(unrestrict) + key_length ||
-                   strncmp(line + strlen(unrestrict), key, key_length) != 0) {
-            strbuf_append(sql, line, length);
-            strbuf_puts(sql, "\n");
-        }
-    }
-}
-
 /* pg_restore of the archive in `archive`: its list, or (with `list`) the SQL of what the list names. */
 static bool restore(struct task *task, char *program, const struct environment *environment, int archive,
                     int list, struct strbuf *output, struct error *error)
@@ -293,7 +233,7 @@ static bool dump_into(struct task *task, const struct dump_tools *tools,
     strbuf_init(&kept, LIST_LIMIT);
     bool ok = restore(task, program, environment, archive, -1, &names, error);
     if (ok) {
-        filter_list(&names, &kept);
+        dump_filter_list(strbuf_text(&names), &kept);
         ok = kept.failed ? error_set(error, ERROR_MEMORY, "the list of the dump is too long")
                          : write_all(list, &kept, error) &&
                                restore(task, program, environment, archive, list, sql, error);
@@ -316,7 +256,7 @@ bool dump_schema(struct task *task, const struct brief *brief, const struct dump
     strbuf_init(&text, DUMP_LIMIT);
     bool ok = list >= 0 && dump_into(task, tools, &environment, archive, list, &text, error);
     if (ok) {
-        filter_sql(&text, standby_major, sql);
+        dump_filter_sql(strbuf_text(&text), standby_major, sql);
         ok = !sql->failed || error_set(error, ERROR_MEMORY, "the schema's SQL is too long");
     }
     strbuf_deinit(&text);

@@ -2,6 +2,8 @@
 #include "replication/check_run.h"
 #include "replication/prepare.h"
 
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const needed[] = {"reachable",
@@ -60,6 +62,25 @@ static bool judge(const struct check_items *items, struct error *error)
     return remedy == NULL;
 }
 
+/* Told, not refused: copying takes longer, that's all. */
+static bool tell_jobs(struct prepare *prepare, struct error *error)
+{
+    char *workers = blocking_value(prepare->clusters[prepare->standby], error,
+                                   "select current_setting('max_sync_workers_per_subscription')", 0, NULL);
+    if (workers == NULL) {
+        return false;
+    }
+    int64_t most = strtoll(workers, NULL, 10);
+    free(workers);
+    if (most < prepare->brief->jobs) {
+        prepare_say(prepare, -1, -1,
+                    "%s copies %" PRId64 " tables of a database at a time, prepare.jobs is %" PRId64
+                    ": ALTER SYSTEM SET max_sync_workers_per_subscription there, then reload",
+                    side_name(prepare->standby), most, prepare->brief->jobs);
+    }
+    return true;
+}
+
 bool prepare_settings(struct prepare *prepare, struct error *error)
 {
     struct check_items items = {0};
@@ -71,5 +92,5 @@ bool prepare_settings(struct prepare *prepare, struct error *error)
         }
     }
     check_items_deinit(&items);
-    return ok;
+    return ok && tell_jobs(prepare, error);
 }
