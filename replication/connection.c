@@ -327,7 +327,7 @@ static bool keep_result(struct connection *connection, PGresult *result)
 {
     if (connection->result_count == connection->result_capacity) {
         size_t capacity = connection->result_capacity == 0 ? 8 : connection->result_capacity * 2;
-        PGresult **grown = realloc(connection->results, capacity * sizeof *grown);
+        PGresult **grown = reallocarray(connection->results, capacity, sizeof(PGresult *));
         if (grown == NULL) {
             PQclear(result);
             return false;

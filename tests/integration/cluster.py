@@ -118,7 +118,7 @@ class Cluster:
             subprocess.run(["cp", "-a", "--reflink=auto", template, self.data], check=True)
         else:
             make_template(self.binaries, self.data)
-        self.settings = dict(SETTINGS, port=self.port, unix_socket_directories="", **(settings or {}))
+        self.settings = {**SETTINGS, "port": self.port, "unix_socket_directories": "", **(settings or {})}
         with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
             for key, value in self.settings.items():
                 conf.write("%s = '%s'\n" % (key, value))

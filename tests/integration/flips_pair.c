@@ -47,14 +47,15 @@ static void execute(PGconn *connection, const char *format, ...) PRINTF_LIKE(2, 
 
 static void execute(PGconn *connection, const char *format, ...)
 {
-    struct strbuf sql;
-    strbuf_init(&sql, LIMIT);
+    char *text = NULL;
     va_list arguments;
     va_start(arguments, format);
-    char text[4096];
-    (void)vsnprintf(text, sizeof text, format, arguments);
+    int length = vasprintf(&text, format, arguments);
     va_end(arguments);
-    PQclear(run(connection, text));
+    if (length >= 0) {
+        PQclear(run(connection, text));
+    }
+    free(text);
 }
 
 static char *value(PGconn *connection, const char *sql)
@@ -450,7 +451,6 @@ void pair_compare_sequences(struct pair *pair)
         strbuf_printf(&sql, ", (select last_value from public.sq%d)", i);
     }
     strbuf_puts(&sql, ", (select last_value from public.hist_id_seq)");
-    char *row = NULL;
     struct strbuf one;
     strbuf_init(&one, LIMIT);
     strbuf_printf(&one, "select q::text from (%s) q", strbuf_text(&sql));
@@ -459,7 +459,6 @@ void pair_compare_sequences(struct pair *pair)
             exit(1);
         }
     }
-    free(row);
     strbuf_deinit(&one);
     strbuf_deinit(&sql);
 }

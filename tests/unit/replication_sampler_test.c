@@ -1,0 +1,216 @@
+/* replication/sampler_judge.c: what the answers of a round mean. */
+#include "conf/base/clock.h"
+#include "replication/sampler_internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* Two databases, blue active, everything well; each test spoils something. */
+struct scene {
+    struct replication replication;
+    struct settings settings;
+    struct sampler sampler;
+    struct stream streams[2];
+    char leaves[SIDE_COUNT][2][33];
+    int changes;
+    int64_t now_us;
+};
+
+static char *names[] = {"one", "two"};
+
+static void changed(void *context)
+{
+    ((struct scene *)context)->changes++;
+}
+
+static void write_markers(struct stream *stream, uint64_t from, uint64_t to, int64_t newest_us)
+{
+    for (uint64_t n = from; n <= to; n++) {
+        stream->written[n % MARKERS_KEPT] =
+            (struct written_marker){.n = n, .at_us = newest_us - (int64_t)(to - n) * SAMPLE_EVERY_US};
+    }
+    stream->newest_n = to;
+    stream->newest_us = newest_us;
+}
+
+static int set_up(void **state)
+{
+    struct scene *scene = calloc(1, sizeof *scene);
+    scene->settings.databases = (struct settings_list){.items = names, .count = 2};
+    scene->replication = (struct replication){.settings = &scene->settings,
+                                              .database_count = 2,
+                                              .callbacks = {.context = scene, .changed = changed}};
+    scene->now_us = clock_mono_us();
+    struct sampler *sampler = &scene->sampler;
+    sampler->replication = &scene->replication;
+    sampler->streams = scene->streams;
+    sampler->active_known = true;
+    sampler->active = SIDE_BLUE;
+    sampler_forget_streams(sampler);
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        sampler->sides[side] = (struct side_watch){.answered = true,
+                                                   .answered_us = scene->now_us,
+                                                   .checked = true,
+                                                   .tables = 8,
+                                                   .fences_up = side == SIDE_GREEN ? 8 : 0,
+                                                   .leaves = scene->leaves[side]};
+    }
+    for (size_t i = 0; i < 2; i++) {
+        struct stream *stream = &scene->streams[i];
+        write_markers(stream, 1, 100, scene->now_us);
+        stream->newest_xid = stream->seen_xid = 5000;
+        stream->slot_found = stream->streaming = stream->seen = stream->enabled = true;
+        stream->seen_n = 100;
+        stream->seen_us = scene->now_us;
+        stream->worker = 42;
+    }
+    *state = scene;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    free(*state);
+    return 0;
+}
+
+static const struct replication_sample *judge(struct scene *scene)
+{
+    sampler_judge(&scene->sampler);
+    return &scene->sampler.sample;
+}
+
+static void all_is_well(void **state)
+{
+    struct scene *scene = *state;
+    const struct replication_sample *sample = judge(scene);
+    assert_string_equal(sample->problem, "");
+    assert_true(sample->streaming);
+    assert_false(sample->broken || sample->slot_lost || sample->slot_endangered || sample->tables_differ);
+    assert_int_equal(sample->lag_us, 0);
+    assert_int_equal(sample->commits_at_risk, 0);
+    assert_true(sample->sides[SIDE_GREEN].fenced);
+    assert_false(sample->sides[SIDE_BLUE].fenced || sample->sides[SIDE_BLUE].fence_wrong);
+    assert_int_equal(scene->changes, 1);
+    (void)judge(scene);
+    assert_int_equal(scene->changes, 1);
+}
+
+static void lag_is_the_age_of_the_oldest_unseen_marker(void **state)
+{
+    struct scene *scene = *state;
+    struct stream *stream = &scene->streams[1];
+    stream->seen_n = 99; /* the newest, just written: under one interval */
+    assert_int_equal(judge(scene)->lag_us, 0);
+    stream->seen_n = 95; /* 96 is one second old */
+    assert_in_range(judge(scene)->lag_us, 1000000, 1500000);
+    /* so far behind that its time isn't kept: the active side's clock says */
+    write_markers(stream, 5001, 6000, scene->now_us);
+    stream->newest_clock_s = 10000;
+    stream->seen_clock_s = 9000;
+    assert_in_range(judge(scene)->lag_us, 1000000000, 1000500000);
+    stream->seen = false;
+    assert_int_equal(judge(scene)->lag_us, -1);
+    assert_string_not_equal(scene->sampler.sample.problem, "");
+}
+
+static void at_risk_is_an_upper_bound(void **state)
+{
+    struct scene *scene = *state;
+    struct stream *stream = &scene->streams[0];
+    stream->seen_n = 98;
+    stream->seen_xid = 4900;
+    stream->seen_running = 3; /* they may have committed since */
+    /* 100 ids given out since, 3 in use then, 2 markers in each of 2 databases are ours */
+    assert_int_equal(judge(scene)->commits_at_risk, 99);
+    stream->seen_n = 100;
+    assert_int_equal(judge(scene)->commits_at_risk, 0);
+    /* the active side is gone: what it may have done after its last answer is added */
+    scene->sampler.sides[SIDE_BLUE].answered = false;
+    stream->xids_per_second = 400;
+    stream->newest_running = 5;
+    assert_int_equal(judge(scene)->commits_at_risk, 106);
+    assert_false(scene->sampler.sample.streaming);
+}
+
+static void broken_workers(void **state)
+{
+    struct scene *scene = *state;
+    struct stream *stream = &scene->streams[1];
+    stream->worker_changes_us[0] = stream->worker_changes_us[1] = scene->now_us; /* twice: a restart */
+    assert_false(judge(scene)->broken);
+    stream->worker_changes_us[2] = scene->now_us - 3000000;
+    assert_true(judge(scene)->broken);
+    assert_non_null(strstr(scene->sampler.sample.problem, "two"));
+    memset(stream->worker_changes_us, 0, sizeof stream->worker_changes_us);
+    stream->worker_lost_us = scene->now_us - 500000;
+    assert_false(judge(scene)->broken);
+    stream->worker_lost_us = scene->now_us - 3000000;
+    assert_true(judge(scene)->broken);
+    stream->worker_lost_us = 0;
+    stream->errors_grew_us = scene->now_us - 1000000;
+    assert_true(judge(scene)->broken);
+    stream->errors_grew_us = 0;
+    stream->enabled = false;
+    assert_true(judge(scene)->broken);
+    /* a standby that isn't there doesn't break its stream: it is lost */
+    scene->sampler.sides[SIDE_GREEN].answered = false;
+    assert_false(judge(scene)->broken);
+    assert_false(scene->sampler.sample.streaming);
+}
+
+static void fences_and_tables(void **state)
+{
+    struct scene *scene = *state;
+    scene->sampler.sides[SIDE_BLUE].fences_up = 1;
+    assert_true(judge(scene)->sides[SIDE_BLUE].fence_wrong);
+    scene->sampler.sides[SIDE_BLUE].fences_up = 0;
+    scene->sampler.sides[SIDE_GREEN].fences_up = 7;
+    assert_true(judge(scene)->sides[SIDE_GREEN].fence_wrong);
+    assert_false(scene->sampler.sample.sides[SIDE_GREEN].fenced);
+    scene->sampler.sides[SIDE_GREEN].fences_up = 8;
+    (void)strcpy(scene->leaves[SIDE_GREEN][1], "another digest");
+    assert_true(judge(scene)->tables_differ);
+    (void)strcpy(scene->leaves[SIDE_GREEN][1], "");
+    (void)strcpy(scene->sampler.sides[SIDE_BLUE].fault, "blue/one: table public.t has no fence trigger");
+    assert_string_equal(judge(scene)->problem, "blue/one: table public.t has no fence trigger");
+}
+
+static void slots(void **state)
+{
+    struct scene *scene = *state;
+    scene->streams[0].slot_endangered = true;
+    assert_true(judge(scene)->slot_endangered);
+    assert_string_equal(scene->sampler.sample.problem, "");
+    scene->streams[1].idle_slot_lost = true; /* the standby's own: without it no flip back */
+    assert_true(judge(scene)->slot_lost);
+    assert_string_not_equal(scene->sampler.sample.problem, "");
+}
+
+static void a_silent_side_is_lost(void **state)
+{
+    struct scene *scene = *state;
+    scene->sampler.sides[SIDE_GREEN].answered_us = scene->now_us - 1500000;
+    assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
+    scene->sampler.sides[SIDE_GREEN].lost_us = scene->now_us - 4000000;
+    assert_in_range(judge(scene)->sides[SIDE_GREEN].unreachable_us, 4000000, 5000000);
+    assert_string_not_equal(scene->sampler.sample.sides[SIDE_GREEN].problem, "");
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(all_is_well),           TEST(lag_is_the_age_of_the_oldest_unseen_marker),
+        TEST(broken_workers),        TEST(at_risk_is_an_upper_bound),
+        TEST(fences_and_tables),     TEST(slots),
+        TEST(a_silent_side_is_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
