@@ -102,30 +102,61 @@ static bool is_full(const struct boundary *b)
     return b->segments[(b->head + b->count - 1) % BOUNDARY_SEGMENTS].end != BOUNDARY_END_NONE;
 }
 
-/* The server reads this message as part of its COPY FROM STDIN. */
-static void client_in_copy(struct boundary *b, uint8_t type)
+/*
+ * A message that doesn't belong into a copy ends the connection, for the server has read its type. If the
+ * connection lives on, the copy had failed before, and so the Syncs just before it were not ignored.
+ */
+static void restore_syncs(struct boundary *b, int64_t now_us)
 {
-    switch (type) {
-    case 'd':
-    case 'H':
-    case 'X':
-        return;
-    case 'S':
-        b->doubtful++;
-        return;
-    default: /* CopyDone and CopyFail end it, anything else makes it fail and is lost */
-        b->copy = COPY_NONE;
-        return;
+    uint32_t syncs = b->copy_syncs;
+    b->doubtful -= syncs;
+    b->copy_syncs = 0;
+    if (syncs > 0) {
+        close_segment(b, BOUNDARY_END_SYNC, now_us); /* of the Execute; behind a Query it is one of its own */
+    }
+    if (syncs > 1) {
+        close_segment(b, BOUNDARY_END_SYNC, now_us);
+        segment_at(b, b->count - 1U)->repeat += syncs - 2;
     }
 }
 
+/* The server reads this message as part of its COPY FROM STDIN. False: it is counted like any other. */
+static bool client_in_copy(struct boundary *b, uint8_t type, int64_t now_us)
+{
+    switch (type) {
+    case 'd':
+        b->copy_syncs = 0; /* it may fail on this very row, having read them */
+        return true;
+    case 'H':
+    case 'X':
+        return true;
+    case 'S':
+        b->doubtful++;
+        b->copy_syncs++;
+        return true;
+    case 'c':
+    case 'f':
+        b->copy = COPY_NONE;
+        return true;
+    default:
+        b->copy = COPY_NONE;
+        restore_syncs(b, now_us);
+        return false;
+    }
+}
+
+/* Sent before the server asked for data, or long after it refused them. */
 static void client_copy_end(struct boundary *b, int64_t now_us)
 {
     struct boundary_segment *last = segment_at(b, b->count - 1U);
-    if (b->copy == COPY_BOTH || last->end == BOUNDARY_END_COPY || b->count >= BOUNDARY_SEGMENTS - 1) {
-        return; /* a second one in a row never ends a copy */
+    if (b->copy == COPY_BOTH) {
+        return;
     }
-    close_segment(b, BOUNDARY_END_COPY, now_us);
+    if (last->end == BOUNDARY_END_COPY && last->pending == 0) {
+        last->repeat++;
+    } else if (b->count < BOUNDARY_SEGMENTS - 1) {
+        close_segment(b, BOUNDARY_END_COPY, now_us);
+    }
 }
 
 static void client_counted(struct boundary *b, uint8_t type, int64_t now_us)
@@ -164,7 +195,10 @@ static void client_counted(struct boundary *b, uint8_t type, int64_t now_us)
     case 'f':
         client_copy_end(b, now_us);
         return;
-    default: /* Flush, CopyData, Terminate owe nothing */
+    case 'd':
+        b->early_data = true;
+        return;
+    default: /* Flush and Terminate owe nothing */
         return;
     }
 }
@@ -184,9 +218,10 @@ enum boundary_verdict boundary_client(struct boundary *b, const struct frame_pie
     if (b->ours) {
         return BOUNDARY_WAIT;
     }
-    if (b->copy == COPY_IN) {
-        client_in_copy(b, piece->type);
-    } else if (is_copy_message(piece->type) && b->count == 0) {
+    if (b->copy == COPY_IN && client_in_copy(b, piece->type, now_us)) {
+        return BOUNDARY_FORWARD;
+    }
+    if (is_copy_message(piece->type) && b->count == 0) {
         b->verdict = BOUNDARY_DISCARD;
     } else if (b->skipping && b->count == 1 && front(b)->end == BOUNDARY_END_NONE) {
         if (piece->type == 'S') {
@@ -201,41 +236,58 @@ enum boundary_verdict boundary_client(struct boundary *b, const struct frame_pie
 }
 
 /*
- * The COPY of an Execute: what the client has sent behind it was read by the copy. Syncs are ignored, so the
- * segments that they ended become one.
+ * What the client has sent behind a COPY already: a Sync is ignored if the copy reads it, and it is read if
+ * nothing comes behind it, or the end of the data. Before anything else the copy must have failed, or the
+ * connection would end (restore_syncs).
  */
+static bool copy_reads_on(struct boundary *b, unsigned first)
+{
+    if (b->early_data) {
+        return true; /* it may fail on any of these rows */
+    }
+    for (unsigned i = first; i < b->count; i++) {
+        const struct boundary_segment *segment = segment_at(b, i);
+        if (segment->pending > 0 || segment->end == BOUNDARY_END_QUERY ||
+            segment->end == BOUNDARY_END_FUNCTION) {
+            return false;
+        }
+        if (segment->end == BOUNDARY_END_COPY) {
+            return true;
+        }
+    }
+    return true;
+}
+
+/* The COPY of an Execute. The segments that ignored Syncs ended become one. */
 static void copy_in_extended(struct boundary *b, int64_t now_us)
 {
-    for (;;) {
-        struct boundary_segment *first = front(b);
-        if (first->pending > 1) {
-            return; /* a message that makes it fail is on its way */
+    struct boundary_segment merged = *front(b);
+    bool follows = merged.end == BOUNDARY_END_QUERY || merged.end == BOUNDARY_END_FUNCTION;
+    if (merged.pending > 1 || follows || (merged.end != BOUNDARY_END_COPY && !copy_reads_on(b, 1))) {
+        return;
+    }
+    b->copy = COPY_IN;
+    while (merged.end != BOUNDARY_END_NONE && b->copy == COPY_IN) {
+        if (merged.end == BOUNDARY_END_SYNC) {
+            b->doubtful++;
+            b->copy_syncs++;
+        } else {
+            b->copy = COPY_NONE;
         }
-        if (first->end == BOUNDARY_END_NONE) {
-            b->copy = COPY_IN;
-            return;
-        }
-        if (first->end != BOUNDARY_END_SYNC && first->end != BOUNDARY_END_COPY) {
-            return;
-        }
-        bool ended = first->end == BOUNDARY_END_COPY;
-        b->doubtful += ended ? 0 : 1;
-        struct boundary_segment merged = *first;
         merged.end = BOUNDARY_END_NONE;
         pop(b);
-        if (b->count > 0) {
-            split_front(b);
-            struct boundary_segment *next = front(b);
-            merged.end = next->end;
-            merged.pending += next->pending;
-            merged.parses += next->parses;
-            merged.statements += next->statements;
-            *next = merged;
-        } else {
-            *push(b, now_us) = merged;
+        if (b->count == 0) {
+            (void)push(b, now_us);
         }
-        if (ended) {
-            return;
+        split_front(b);
+        struct boundary_segment *next = front(b);
+        merged.end = next->end;
+        merged.pending += next->pending;
+        merged.parses += next->parses;
+        merged.statements += next->statements;
+        *next = merged;
+        if (merged.pending > 1 || merged.end == BOUNDARY_END_QUERY || merged.end == BOUNDARY_END_FUNCTION) {
+            b->copy = COPY_NONE;
         }
     }
 }
@@ -243,28 +295,26 @@ static void copy_in_extended(struct boundary *b, int64_t now_us)
 /* The COPY of a Query; the same, but what follows it are segments of their own. */
 static void copy_in_simple(struct boundary *b)
 {
+    if (!copy_reads_on(b, 1)) {
+        return;
+    }
     struct boundary_segment query = *front(b);
     pop(b);
     b->copy = COPY_IN;
-    while (b->count > 0 && b->copy == COPY_IN) {
-        split_front(b);
-        struct boundary_segment *next = front(b);
-        if (next->pending > 0) { /* its first message is lost, and the copy with it */
-            next->pending--;
-            if (next->parses > 0) {
-                next->parses--;
-                b->parses_answered++;
-            }
+    while (b->count > 0 && b->copy == COPY_IN && front(b)->end != BOUNDARY_END_NONE) {
+        bool read = front(b)->end == BOUNDARY_END_SYNC || front(b)->end == BOUNDARY_END_COPY;
+        if (front(b)->pending > 0 || !read) {
             b->copy = COPY_NONE;
-        } else if (next->end == BOUNDARY_END_SYNC) {
-            b->doubtful++;
-            pop(b);
-        } else if (next->end == BOUNDARY_END_NONE) {
             break;
+        }
+        split_front(b);
+        if (front(b)->end == BOUNDARY_END_SYNC) {
+            b->doubtful++;
+            b->copy_syncs++;
         } else {
-            pop(b);
             b->copy = COPY_NONE;
         }
+        pop(b);
     }
     b->head = (uint8_t)((b->head + BOUNDARY_SEGMENTS - 1) % BOUNDARY_SEGMENTS);
     b->count++;
@@ -273,6 +323,7 @@ static void copy_in_simple(struct boundary *b)
 
 static void server_copy_in(struct boundary *b, int64_t now_us)
 {
+    b->copy_syncs = 0;
     if (b->count == 0) {
         return;
     }
@@ -327,6 +378,12 @@ static void server_error(struct boundary *b, int64_t now_us, struct boundary_ste
     step->parse_end = b->parses_answered;
 }
 
+/* No Query or Execute is answered by a ReadyForQuery alone. */
+static bool is_early(const struct boundary *b, const struct boundary_segment *first)
+{
+    return b->doubtful > 0 && !b->answering && (first->pending > 0 || first->end != BOUNDARY_END_SYNC);
+}
+
 static void server_ready(struct boundary *b, int64_t now_us, struct boundary_step *step)
 {
     step->kind = BOUNDARY_READY;
@@ -338,9 +395,10 @@ static void server_ready(struct boundary *b, int64_t now_us, struct boundary_ste
         pop(b);
         first = front(b);
     }
-    if (first == NULL || first->end == BOUNDARY_END_NONE) { /* the answer to a Sync that we thought ignored */
+    if (first == NULL || first->end == BOUNDARY_END_NONE || is_early(b, first)) {
+        /* the answer to a Sync that we thought ignored */
         b->doubtful -= b->doubtful > 0 ? 1 : 0;
-        if (first != NULL && b->skipping) {
+        if (first != NULL && b->skipping && first->end == BOUNDARY_END_NONE) {
             pop(b);
         }
     } else {
@@ -355,10 +413,12 @@ static void server_ready(struct boundary *b, int64_t now_us, struct boundary_ste
     }
     step->failed = b->failed;
     b->failed = false;
+    b->answering = false;
     b->skipping = false;
     b->executed = 0;
     b->ready_us = now_us;
     drop_settled(b);
+    b->early_data = b->early_data && b->count > 0;
 }
 
 /* One extended message was answered. */
@@ -427,6 +487,8 @@ void boundary_server(struct boundary *b, const struct frame_piece *piece, int64_
     if (!complete) {
         return;
     }
+    b->answering = b->answering ||
+                   (piece->type != 'Z' && piece->type != 'N' && piece->type != 'S' && piece->type != 'A');
     switch (piece->type) {
     case 'C':
         b->copy = COPY_NONE;

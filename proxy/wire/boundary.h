@@ -3,7 +3,7 @@
  * of both directions, in the order in which the proxy forwards them. It follows what a server does with them
  * (tcop/postgres.c: exec loop, ignore_till_sync; commands/copyfromparse.c): one ReadyForQuery for each Query,
  * Sync and FunctionCall; after an error in an extended message everything up to Sync is skipped, a Query too;
- * in copy-in Flush and Sync are ignored, CopyDone and CopyFail end it, anything else fails it.
+ * in copy-in Flush and Sync are ignored, CopyDone and CopyFail end it, anything else ends the connection.
  *
  * Messages are counted, not listed: a segment is what one ReadyForQuery ends, and equal segments in a row are
  * one entry. When too many are owed, boundary_client() says WAIT; an unfinished segment never counts for
@@ -40,12 +40,15 @@ struct boundary {
     uint8_t copy;       /* of the first segment */
     bool skipping;      /* the server ignores everything up to the first segment's Sync */
     bool failed;        /* the segment being answered had an ErrorResponse */
+    bool early_data;    /* data of a copy was sent before the server asked for it */
+    bool answering;     /* something of the first segment's answer has come */
     bool parse_counted; /* the Parse that passed last has a number: parses_sent - 1 */
     uint8_t verdict;    /* on the client's message at hand */
     uint32_t executed;  /* Executes answered in the first segment */
     bool ours;          /* what is being answered was injected by boundary_inject() */
     bool ours_seen;     /* the first reply to it was seen */
     uint32_t doubtful;  /* Syncs that the server may have answered or ignored, as its COPY failed meanwhile */
+    uint32_t copy_syncs;      /* of them, those behind the last data of the COPY under way */
     uint64_t parses_sent;     /* Parse messages that the server must answer; the number of the next one */
     uint64_t parses_answered; /* all below this number are answered or came to nothing */
     int64_t ready_us;         /* of the last ReadyForQuery */
@@ -67,8 +70,7 @@ enum boundary_kind {
     BOUNDARY_ERROR,  /* ErrorResponse: sqlstate, fatal; Parse numbers from `parse` to `parse_end` - 1 came to
                         nothing */
     BOUNDARY_STATUS, /* ParameterStatus: body; passed on even while ours */
-    BOUNDARY_READY,  /* ReadyForQuery: statements, latency_us */
-    BOUNDARY_BAD     /* the server sent what it did not owe */
+    BOUNDARY_READY   /* ReadyForQuery: statements, latency_us */
 };
 
 struct boundary_step {
