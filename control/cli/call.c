@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_LIMIT = 64 * 1024 * 1024 };
+enum {
+    TEXT_LIMIT = 64 * 1024 * 1024,
+    FIGURES = 10 /* of a number with decimals: 429.031, not 429.03100000000001 */
+};
 
 static const int64_t answer_timeout_us = 30000000; /* of what the daemon answers at once */
 
@@ -21,7 +24,8 @@ static const int64_t answer_timeout_us = 30000000; /* of what the daemon answers
 
 void cli_print_line(const struct invocation *invocation, const json_t *document)
 {
-    char *text = json_dumps(document, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+    char *text = json_dumps(document, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_ENCODE_ANY |
+                                          JSON_REAL_PRECISION(FIGURES));
     if (text != NULL) {
         (void)fprintf(invocation->cli->out, "%s\n", text);
         (void)fflush(invocation->cli->out);
