@@ -9,19 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a key's flip came to. */
-struct result {
-    char key[JOURNAL_KEY_SIZE];
-    uint64_t flip;
-    json_t *result; /* NULL: still running */
-    struct result *next;
-};
-
 struct journal {
     struct store *store;
     uint64_t last_seq, last_flip;
-    struct result *results; /* oldest first; few enough to be looked through */
-    size_t result_count;
 };
 
 static void copy_word(char *to, size_t size, const char *from)
@@ -158,11 +148,6 @@ bool journal_each(struct journal *journal, bool (*visit)(void *context, const st
     return ok;
 }
 
-uint64_t journal_last_flip(const struct journal *journal)
-{
-    return journal->last_flip;
-}
-
 void journal_reserve(struct journal *journal, journal_done done, void *context)
 {
     store_reserve(journal->store, done, context);
@@ -171,144 +156,6 @@ void journal_reserve(struct journal *journal, journal_done done, void *context)
 void journal_idle(struct journal *journal)
 {
     store_idle(journal->store);
-}
-
-/* --- results by key --- */
-
-static struct result *find_result(const struct journal *journal, const char *key)
-{
-    struct result *result = journal->results;
-    while (result != NULL && strcmp(result->key, key) != 0) {
-        result = result->next;
-    }
-    return result;
-}
-
-static void forget_oldest(struct journal *journal)
-{
-    struct result *oldest = journal->results;
-    journal->results = oldest->next;
-    journal->result_count--;
-    json_decref(oldest->result);
-    free(oldest);
-}
-
-static struct result *remember(struct journal *journal, const char *key, uint64_t flip)
-{
-    struct result *result = find_result(journal, key);
-    if (result == NULL) {
-        result = calloc(1, sizeof(*result));
-        ENSURE(result != NULL);
-        copy_word(result->key, sizeof(result->key), key);
-        struct result **link = &journal->results;
-        while (*link != NULL) {
-            link = &(*link)->next;
-        }
-        *link = result;
-        journal->result_count++;
-    }
-    if (journal->result_count > JOURNAL_RESULTS) {
-        forget_oldest(journal);
-    }
-    result->flip = flip;
-    json_decref(result->result);
-    result->result = NULL;
-    return result;
-}
-
-struct put {
-    struct store_job job;
-    char key[JOURNAL_KEY_SIZE];
-    uint64_t flip;
-    int64_t time_us;
-    char *text; /* NULL: running */
-    journal_done done;
-    void *context;
-};
-
-static bool put_run(struct store_job *job, struct sqlite3 *database, struct error *error)
-{
-    const struct put *put = CONTAINER_OF(job, struct put, job);
-    sqlite3_stmt *statement = NULL;
-    if (sqlite3_prepare_v2(database, "insert or replace into result values (?, ?, ?, ?)", -1, &statement,
-                           NULL) != SQLITE_OK) {
-        return store_failed(database, "the journal can't be written", error);
-    }
-    bind_text(statement, 1, put->key);
-    sqlite3_bind_int64(statement, 2, (sqlite3_int64)put->flip);
-    sqlite3_bind_int64(statement, 3, put->time_us);
-    if (put->text != NULL) {
-        bind_text(statement, 4, put->text);
-    }
-    return finish(database, statement, error);
-}
-
-static void put_done(struct store_job *job, const struct error *error)
-{
-    struct put *put = CONTAINER_OF(job, struct put, job);
-    if (put->done != NULL) {
-        put->done(put->context, error);
-    }
-    free(put->text);
-    free(put);
-}
-
-void journal_put_result(struct journal *journal, const char *key, uint64_t flip, const json_t *result,
-                        journal_done done, void *context)
-{
-    struct put *put = store_job_new(sizeof(*put));
-    put->job.run = put_run;
-    put->job.done = put_done;
-    put->done = done;
-    put->context = context;
-    put->flip = flip;
-    put->time_us = clock_wall_us();
-    copy_word(put->key, sizeof(put->key), key);
-    struct result *kept = remember(journal, key, flip);
-    if (result != NULL) {
-        put->text = json_dumps(result, JSON_COMPACT);
-        kept->result = json_deep_copy(result);
-        ENSURE(put->text != NULL && kept->result != NULL);
-    }
-    store_write(journal->store, &put->job);
-}
-
-bool journal_find_result(const struct journal *journal, const char *key, uint64_t *flip,
-                         const json_t **result)
-{
-    const struct result *found = find_result(journal, key);
-    if (found == NULL) {
-        return false;
-    }
-    *flip = found->flip;
-    *result = found->result;
-    return true;
-}
-
-static bool load_results(struct journal *journal, sqlite3 *database, struct error *error)
-{
-    sqlite3_stmt *statement = NULL;
-    int step = SQLITE_ERROR;
-    if (sqlite3_prepare_v2(database,
-                           "select key, flip, result from "
-                           "(select * from result order by time desc limit ?) order by time",
-                           -1, &statement, NULL) == SQLITE_OK) {
-        sqlite3_bind_int(statement, 1, JOURNAL_RESULTS);
-        while ((step = sqlite3_step(statement)) == SQLITE_ROW) {
-            const char *key = (const char *)sqlite3_column_text(statement, 0);
-            const char *text = (const char *)sqlite3_column_text(statement, 2);
-            if (key == NULL || strlen(key) >= JOURNAL_KEY_SIZE) {
-                continue;
-            }
-            struct result *result = remember(journal, key, (uint64_t)sqlite3_column_int64(statement, 1));
-            result->result = text == NULL ? NULL : json_loads(text, JSON_DECODE_ANY, NULL);
-        }
-    }
-    if (step != SQLITE_DONE) {
-        store_failed(database, "the journal can't be read", error);
-    }
-    sqlite3_finalize(statement);
-    return step == SQLITE_DONE;
 }
 
 /* --- report --- */
@@ -369,8 +216,7 @@ static bool load(struct journal *journal, struct error *error)
     sqlite3 *database = store_open_reader(journal->store, error);
     bool ok = database != NULL &&
               store_read_number(database, "select max(seq) from journal", &last_seq, error) &&
-              store_read_number(database, "select max(flip) from journal", &last_flip, error) &&
-              load_results(journal, database, error);
+              store_read_number(database, "select max(flip) from journal", &last_flip, error);
     journal->last_seq = (uint64_t)last_seq;
     journal->last_flip = (uint64_t)last_flip;
     sqlite3_close(database);
@@ -394,11 +240,5 @@ struct journal *journal_new(struct store *store, struct error *error)
 
 void journal_free(struct journal *journal)
 {
-    if (journal == NULL) {
-        return;
-    }
-    while (journal->results != NULL) {
-        forget_oldest(journal);
-    }
     free(journal);
 }

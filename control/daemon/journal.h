@@ -17,7 +17,7 @@
 
 struct journal;
 
-enum { JOURNAL_WORD_SIZE = 32, JOURNAL_KEY_SIZE = 128 };
+enum { JOURNAL_WORD_SIZE = 32 };
 
 struct journal_row {
     uint64_t seq;                  /* grows with each row; given by the journal */
@@ -40,7 +40,6 @@ void journal_free(struct journal *journal); /* rows still being written keep the
 MUST_USE bool journal_each(struct journal *journal,
                            bool (*visit)(void *context, const struct journal_row *row), void *context,
                            struct error *error);
-uint64_t journal_last_flip(const struct journal *journal); /* the highest id in any row; 0: none */
 
 /* done(NULL) once the row is durable; error: it isn't, or (a failing disk) nobody knows. Returns its seq. */
 typedef void (*journal_done)(void *context, const struct error *error);
@@ -50,23 +49,6 @@ uint64_t journal_append(struct journal *journal, uint64_t flip, const char *kind
 /* Room for a flip's rows is made before it begins (store_reserve), and given back after. */
 void journal_reserve(struct journal *journal, journal_done done, void *context);
 void journal_idle(struct journal *journal);
-
-/* --- results of flips, by --key ---------------------------------------------------------------------------
- */
-
-/*
- * Remembers what a keyed flip came to, in the same order as rows are written. With result NULL: that the flip
- * has begun under this key. result is copied, the newest JOURNAL_RESULTS are kept. done may be NULL.
- */
-enum { JOURNAL_RESULTS = 1000 };
-void journal_put_result(struct journal *journal, const char *key, uint64_t flip, const json_t *result,
-                        journal_done done, void *context);
-/* False: no such key. *result is borrowed, NULL while the flip is still running. From memory. */
-MUST_USE bool journal_find_result(const struct journal *journal, const char *key, uint64_t *flip,
-                                  const json_t **result);
-
-/* --- report ------------------------------------------------------------------------------------------------
- */
 
 /* The rows of the last `flips` flips, oldest first, as a JSON array of {seq, time, flip, kind, phase, data};
  * rows is valid during the callback. Off the loop. */

@@ -17,7 +17,6 @@ enum {
 static const char schema[] =
     "create table journal (seq integer primary key, time integer not null, flip integer not null,"
     " kind text not null, phase text not null, data text not null);"
-    "create table result (key text primary key, flip integer not null, time integer not null, result text);"
     "create table audit (seq integer primary key, time integer not null, uid integer not null,"
     " actor text not null, action text not null, detail text not null, previous text not null,"
     " hash text not null);"

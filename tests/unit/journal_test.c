@@ -131,7 +131,6 @@ static void rows_become_durable_in_their_order(void **state)
         assert_int_equal(world->answered[i], i + 1);
     }
     assert_int_equal(world->failed, 0);
-    assert_int_equal(journal_last_flip(world->journal), 7);
     close_journal(world);
 
     world->count = 0;
@@ -140,7 +139,6 @@ static void rows_become_durable_in_their_order(void **state)
     assert_true(journal_each(world->journal, collect, world, &error));
     assert_int_equal(world->count, 100);
     assert_int_equal(world->answered[99], 100);
-    assert_int_equal(journal_last_flip(world->journal), 7);
     assert_int_equal(append(world, 8, "intent", ""), 101);
     close_journal(world);
 }
@@ -333,32 +331,6 @@ static void reserved_rows_fit_on_a_full_disk(void **state)
     close_journal(world);
 }
 
-static void results_are_found_by_their_key(void **state)
-{
-    struct world *world = *state;
-    uint64_t flip = 0;
-    const json_t *result = NULL;
-    open_journal(world);
-    assert_false(journal_find_result(world->journal, "release-17", &flip, &result));
-    journal_put_result(world->journal, "release-17", 4, NULL, NULL, NULL);
-    assert_true(journal_find_result(world->journal, "release-17", &flip, &result));
-    assert_int_equal(flip, 4);
-    assert_null(result);
-    json_t *done = json_pack("{s:s}", "result", "done");
-    journal_put_result(world->journal, "release-17", 4, done, NULL, NULL);
-    journal_put_result(world->journal, "release-18", 5, NULL, NULL, NULL);
-    json_decref(done);
-    close_journal(world);
-
-    open_journal(world);
-    assert_true(journal_find_result(world->journal, "release-17", &flip, &result));
-    assert_string_equal(json_string_value(json_object_get(result, "result")), "done");
-    assert_true(journal_find_result(world->journal, "release-18", &flip, &result));
-    assert_int_equal(flip, 5);
-    assert_null(result);
-    close_journal(world);
-}
-
 static void keep_report(void *context, json_t *rows, const struct error *error)
 {
     struct world *world = context;
@@ -396,7 +368,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_damaged_database_is_said_to_be_damaged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(another_version_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(reserved_rows_fit_on_a_full_disk, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(results_are_found_by_their_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_report_has_the_last_flips, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
