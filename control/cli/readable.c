@@ -72,14 +72,27 @@ void readable_put_lines(struct strbuf *out, const char *text, const char *indent
 
 /* --- figures */
 
+/* "2 min 0 s" says no more than "2 min". */
+static void drop_zero(char *text, const char *zero)
+{
+    size_t length = strlen(text), tail = strlen(zero);
+    if (length > tail && strcmp(text + length - tail, zero) == 0) {
+        text[length - tail] = '\0';
+    }
+}
+
 void readable_put_duration(struct strbuf *out, double ms)
 {
+    const double shown_ms = 0.05; /* less is 0.0 ms */
     char text[CLOCK_TEXT_SIZE];
-    if (ms <= 0) {
+    if (ms < shown_ms) {
         strbuf_puts(out, "0 s");
-    } else {
-        strbuf_puts(out, clock_format_duration((int64_t)(ms * 1000), text));
+        return;
     }
+    (void)clock_format_duration((int64_t)(ms * 1000), text);
+    drop_zero(text, " 0 s");
+    drop_zero(text, " 0 min");
+    strbuf_puts(out, text);
 }
 
 void readable_put_bytes(struct strbuf *out, double bytes)

@@ -150,7 +150,7 @@ static void put_step_progress(struct strbuf *out, const json_t *progress)
     if (fraction >= 0) {
         strbuf_printf(out, " %.0f%%", fraction * 100);
     }
-    if (eta_ms >= 0) {
+    if (eta_ms > 0) {
         strbuf_puts(out, ", ");
         readable_put_duration(out, eta_ms);
         strbuf_puts(out, " to go");

@@ -94,12 +94,11 @@ static void put_phases(struct strbuf *out, const json_t *flip)
     const json_t *phase;
     json_array_foreach(phases, index, phase)
     {
-        if (index > 0) {
-            strbuf_puts(out, ", ");
-        }
-        if (out->length - start > A_LINE) {
-            strbuf_puts(out, "\n" RENDER_INDENT);
+        if (index > 0 && out->length - start > A_LINE) {
+            strbuf_puts(out, ",\n" RENDER_INDENT);
             start = out->length;
+        } else if (index > 0) {
+            strbuf_puts(out, ", ");
         }
         readable_put(out, field_string(phase, "phase"));
         strbuf_puts(out, " ");
@@ -202,28 +201,33 @@ static void put_objects(struct strbuf *out, const json_t *objects)
     }
 }
 
+static void put_check(struct strbuf *out, const json_t *check, const char *state)
+{
+    strbuf_printf(out, "%-6s", state);
+    readable_put(out, field_string(check, "id"));
+    strbuf_puts(out, ": ");
+    readable_put_lines(out, field_string(check, "message"), RENDER_INDENT);
+    strbuf_puts(out, "\n");
+    if (strcmp(state, "pass") != 0) {
+        put_objects(out, json_object_get(check, "objects"));
+        put_remedy(out, check);
+    }
+}
+
+/* What fails comes last: there the reader is. */
 void render_check(struct strbuf *out, const json_t *report)
 {
     static const char *const states[] = {"pass", "warn", "fail"};
     json_int_t counts[ARRAY_LENGTH(states)] = {0};
-    size_t index;
-    const json_t *check;
-    json_array_foreach(json_object_get(report, "checks"), index, check)
-    {
-        const char *state = field_string(check, "state");
-        for (size_t i = 0; i < ARRAY_LENGTH(states); i++) {
-            counts[i] += strcmp(state, states[i]) == 0;
-        }
-        bool passes = strcmp(state, "pass") == 0;
-        readable_put(out, state);
-        strbuf_printf(out, "%*s", (int)(strlen(state) < 6 ? 6 - strlen(state) : 1), "");
-        readable_put(out, field_string(check, "id"));
-        strbuf_puts(out, ": ");
-        readable_put_lines(out, field_string(check, "message"), RENDER_INDENT);
-        strbuf_puts(out, "\n");
-        if (!passes) {
-            put_objects(out, json_object_get(check, "objects"));
-            put_remedy(out, check);
+    for (size_t i = 0; i < ARRAY_LENGTH(states); i++) {
+        size_t index;
+        const json_t *check;
+        json_array_foreach(json_object_get(report, "checks"), index, check)
+        {
+            if (strcmp(field_string(check, "state"), states[i]) == 0) {
+                put_check(out, check, states[i]);
+                counts[i]++;
+            }
         }
     }
     strbuf_printf(

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+enum { VERSION_SIZE = 32 };
+
 static void put_label(struct strbuf *out, const char *label)
 {
     strbuf_printf(out, RENDER_LABEL, label);
@@ -145,20 +147,22 @@ static void put_standby(struct strbuf *out, const json_t *status)
     if (side == NULL) {
         return;
     }
-    strbuf_printf(out, "      standby %s ", name);
+    strbuf_printf(out, "      standby %s", name);
     if (!field_true(side, "reachable")) {
-        strbuf_puts(out, "unreachable");
+        strbuf_puts(out, ", unreachable");
         return;
     }
-    const char *version = field_string(side, "version");
+    char version[VERSION_SIZE]; /* "15.18 (Debian 15.18-0+deb12u1)": the number will do */
+    const char *full = field_string(side, "version");
+    (void)snprintf(version, sizeof version, "%.*s", (int)strcspn(full, " "), full);
     if (version[0] != '\0') {
+        strbuf_puts(out, " ");
         readable_put(out, version);
-        strbuf_puts(out, ", ");
     }
     if (strcmp(field_string(side, "standing"), "diverged") == 0) {
-        strbuf_puts(out, "diverged, ");
+        strbuf_puts(out, ", diverged");
     }
-    strbuf_puts(out, field_true(side, "fenced") ? "fenced" : "not fenced");
+    strbuf_puts(out, field_true(side, "fenced") ? ", fenced" : ", not fenced");
 }
 
 static void put_active(struct strbuf *out, const json_t *status, int64_t now_us)
@@ -322,6 +326,17 @@ static void put_last_flip(struct strbuf *out, const json_t *last, int64_t now_us
     strbuf_puts(out, "\n");
 }
 
+static bool is_past_commit(const char *phase)
+{
+    static const char *const phases[] = {"commit", "open", "release", "turn"};
+    for (size_t i = 0; i < ARRAY_LENGTH(phases); i++) {
+        if (strcmp(phase, phases[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void put_next(struct strbuf *out, const json_t *status)
 {
     const char *phase = field_string(status, "phase");
@@ -330,7 +345,8 @@ static void put_next(struct strbuf *out, const json_t *status)
     if (field_string(status, "active")[0] == '\0') {
         strbuf_puts(out, "switchback events says what happened");
     } else if (json_is_object(json_object_get(status, "flip"))) {
-        strbuf_puts(out, "switchback watch; until the commit point switchback abort takes it back");
+        strbuf_puts(out, is_past_commit(phase) ? "switchback watch"
+                                               : "switchback watch; switchback abort takes it back");
     } else if (strcmp(phase, "watch") == 0) {
         strbuf_puts(out, way_back_is_open(status) ? "switchback watch; switchback flip-back goes back now"
                                                   : "switchback check says what closed the way back");

@@ -126,7 +126,8 @@ static void columns_are_as_wide_as_they_must(void **state)
     "{'active': 'blue', 'since': '2026-11-20T02:14:07.000Z', 'epoch': 7, 'phase': 'steady', 'flip': null,"   \
     " 'trouble': [], 'prepared': true,"                                                                      \
     " 'sides': {'blue': {'reachable': true, 'fenced': false, 'version': '15.18', 'standing': 'active'},"     \
-    "           'green': {'reachable': true, 'fenced': true, 'version': '17.10', 'standing': 'standby'}},"   \
+    "           'green': {'reachable': true, 'fenced': true, 'version': '17.10 (Debian 17.10-1)', "          \
+    "'standing': 'standby'}},"                                                                               \
     " 'way_back': {'open': true, 'reason': null, 'estimate_ms': 40, 'commits_at_risk': 0},"                  \
     " 'lag': {'seconds': 0, 'bytes': 0, 'marker_age_ms': 120, 'streaming': true},"                           \
     " 'sessions': {'total': 212, 'held': 0, 'in_transaction': 31, 'immovable': 2, 'waiting': 0},"            \
@@ -203,7 +204,7 @@ static void status_in_a_flip(void **state)
                   "way back  open, about 40 ms, 0 commits at risk\n"
                   "clients   212 connected, 3 in a transaction, 209 held\n"
                   "gates     4 pass\n"
-                  "next      switchback watch; until the commit point switchback abort takes it back\n");
+                  "next      switchback watch; switchback abort takes it back\n");
 }
 
 static void status_in_the_watch(void **state)
@@ -260,7 +261,7 @@ static void status_with_a_lost_standby(void **state)
         " 'way_back': {'open': false, 'reason': 'green is unreachable', 'commits_at_risk': 1},"
         " 'hold': {'owner': 'root', 'reason': 'maintenance', 'remaining_ms': 8000}, 'gates': []}",
         "TROUBLE   green, the standby side, can't be reached: connection refused\n"
-        "active    blue, since 02:14:07 (epoch 7)      standby green unreachable\n"
+        "active    blue, since 02:14:07 (epoch 7)      standby green, unreachable\n"
         "in sync   no, not streaming, lag 12.0 s\n"
         "way back  closed: green is unreachable, 1 commit at risk\n"
         "hold      by root: maintenance, 8.0 s left: switchback release\n"
@@ -304,12 +305,13 @@ static void flips_read_well(void **state)
     (void)state;
     expect(render_flip,
            "{'result': 'done', 'flip': 12, 'from': 'blue', 'to': 'green', 'reason': null,"
-           " 'phases': [{'phase': 'arm', 'ms': 210}, {'phase': 'hold', 'ms': 1.2}],"
+           " 'phases': [{'phase': 'arm', 'ms': 210}, {'phase': 'hold', 'ms': 1.2}, {'phase': 'drain', 'ms': "
+           "0.003}],"
            " 'stall_ms': {'p50': 41, 'p99': 60, 'max': 71}, 'moved': 98, 'disconnected': 2}",
            "done: flip 12 blue -> green, traffic is on green\n"
            "pause     41 ms at the median, 60 ms at p99, at most 71 ms\n"
            "clients   98 moved, 2 disconnected\n"
-           "phases    arm 210 ms, hold 1.2 ms\n"
+           "phases    arm 210 ms, hold 1.2 ms, drain 0 s\n"
            "next      switchback status says whether the way back is open\n");
     expect(render_flip,
            "{'result': 'flipped_back', 'flip': 12, 'from': 'blue', 'to': 'green',"
@@ -356,15 +358,17 @@ static void checks_read_well(void **state)
     (void)state;
     expect(render_check,
            "{'ok': false, 'checks': ["
+           " {'id': 'slots', 'state': 'fail', 'message': 'none is free', 'objects': [], 'remedy': null},"
            " {'id': 'settings', 'state': 'pass', 'message': 'wal_level is logical', 'objects': [], 'remedy': "
            "null},"
            " {'id': 'identity', 'state': 'fail', 'message': '1 table has no key', 'objects': ['public.t'],"
            "  'remedy': 'add a primary key'}]}",
            "pass  settings: wal_level is logical\n"
+           "fail  slots: none is free\n"
            "fail  identity: 1 table has no key\n"
            "            public.t\n"
            "          add a primary key\n"
-           "1 pass, 0 warn, 1 fail\n");
+           "1 pass, 0 warn, 2 fail\n");
 }
 
 static void render_sessions_all(struct strbuf *out, const json_t *json)
@@ -474,7 +478,7 @@ static void progress_reads_well(void **state)
     render_progress(&out, "check", NULL, 2000000);
     assert_string_equal(strbuf_text(&out),
                         "cutover  1.2 s  drain, 2 not yet at the boundary, lag 0 s, 40 held\n"
-                        "prepare  1 min 0 s  initial copy 43%, 1 min 30 s to go: 3 of 7 tables\n"
+                        "prepare  1 min  initial copy 43%, 1 min 30 s to go: 3 of 7 tables\n"
                         "check  2.0 s");
     json_decref(flip);
     json_decref(step);
