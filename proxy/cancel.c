@@ -151,6 +151,7 @@ static void on_closed(struct stream *stream)
     finish(CONTAINER_OF(stream, struct cancel, stream));
 }
 
+/* blocked, broken: nothing is ever passed to it */
 static const struct stream_events stream_events = {
     .received = on_received, .ended = on_ended, .closed = on_closed};
 

@@ -171,6 +171,11 @@ static void on_target_received(struct server_link *link, char *bytes, size_t len
     }
 }
 
+static void on_target_blocked(struct server_link *link)
+{
+    (void)link;
+}
+
 static void on_target_sent(struct server_link *link)
 {
     (void)link;
@@ -192,6 +197,7 @@ static void on_target_ended(struct server_link *link, int status)
 static const struct link_events target_events = {.ready = on_target_ready,
                                                  .failed = on_target_failed,
                                                  .received = on_target_received,
+                                                 .blocked = on_target_blocked,
                                                  .sent = on_target_sent,
                                                  .ended = on_target_ended};
 

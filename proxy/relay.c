@@ -47,7 +47,7 @@ static void on_terminate(struct session *session)
     if (boundary_owes(&session->boundary)) {
         return;
     }
-    if (session->client.unsent == 0) {
+    if (stream_flush(&session->client) && session->client.unsent == 0) {
         session_drop(session);
     } else {
         session_finish(session);
@@ -209,9 +209,7 @@ static void pass_on(struct session *session, struct server_link *link, const cha
     size_t length = (size_t)(to - from);
     if (length > 0 && !session->closing) {
         counter_add(&session->worker->statistics.sides[link->side].bytes_to_client, length);
-        if (!stream_write(&session->client, from, length)) {
-            session_drop(session);
-        }
+        stream_pass(&session->client, from, length);
     }
 }
 
@@ -276,6 +274,11 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
     }
 }
 
+static void on_blocked(struct server_link *link)
+{
+    session_update_reading(link->session);
+}
+
 static void on_sent(struct server_link *link)
 {
     session_update_reading(link->session);
@@ -292,4 +295,5 @@ static void on_ended(struct server_link *link, int status)
     }
 }
 
-const struct link_events relay_link_events = {.received = on_received, .sent = on_sent, .ended = on_ended};
+const struct link_events relay_link_events = {
+    .received = on_received, .blocked = on_blocked, .sent = on_sent, .ended = on_ended};

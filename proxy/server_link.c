@@ -107,6 +107,22 @@ static void on_ended(struct stream *stream, int status)
     }
 }
 
+static void on_blocked(struct stream *stream)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    if (link->phase == LINK_READY && link->events != NULL) {
+        link->events->blocked(link);
+    }
+}
+
+static void on_broken(struct stream *stream)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    link->broken = true;
+    /* what the server said before it went is still to be read, and then ended() */
+    stream_read_start(&link->stream);
+}
+
 static void on_sent(struct stream *stream)
 {
     struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
@@ -126,8 +142,12 @@ static void on_closed(struct stream *stream)
     maybe_free(link);
 }
 
-static const struct stream_events stream_events = {
-    .received = on_received, .ended = on_ended, .sent = on_sent, .closed = on_closed};
+static const struct stream_events stream_events = {.received = on_received,
+                                                   .ended = on_ended,
+                                                   .blocked = on_blocked,
+                                                   .broken = on_broken,
+                                                   .sent = on_sent,
+                                                   .closed = on_closed};
 
 /* --- getting connected --- */
 
@@ -286,8 +306,7 @@ void link_close(struct server_link *link, bool polite)
 
 void link_cancel_and_close(struct server_link *link)
 {
-    bool gone = link->stream.ended && link->stream.end_status == UV_EOF;
-    if (link->phase == LINK_READY && link->pid != 0 && !gone) {
+    if (link->phase == LINK_READY && link->pid != 0 && !link->stream.ended) {
         cancel_link(link, NULL);
     }
     link_close(link, false);
@@ -305,9 +324,7 @@ void link_cancel_over(struct server_link *link)
 
 void link_write(struct server_link *link, const void *bytes, size_t length)
 {
-    if (!link->broken && !stream_write(&link->stream, bytes, length)) {
-        link->broken = true;
-        /* what the server said before it went is still to be read, and then ended() */
-        stream_read_start(&link->stream);
+    if (!link->broken) {
+        stream_pass(&link->stream, bytes, length);
     }
 }

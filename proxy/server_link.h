@@ -33,7 +33,8 @@ struct link_events {
     void (*failed)(struct server_link *link, const struct link_failure *failure);
     /* After ready. */
     void (*received)(struct server_link *link, char *bytes, size_t length);
-    void (*sent)(struct server_link *link);
+    void (*blocked)(struct server_link *link); /* what was written is not sent yet */
+    void (*sent)(struct server_link *link);    /* now it is */
     void (*ended)(struct server_link *link, int status);
 };
 
@@ -67,7 +68,8 @@ void link_close(struct server_link *link, bool polite);
 /* As link_close(), but cancels what runs first, and closes when the cancel has been delivered. */
 void link_cancel_and_close(struct server_link *link);
 
-/* Sends to the server; a failure shows as ended(). */
+/* Sends to the server, now or (bytes in the read buffer) at the end of the turn; a failure shows as ended().
+ */
 void link_write(struct server_link *link, const void *bytes, size_t length);
 
 /* For cancel.c: a cancel request for this link is over. */

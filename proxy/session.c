@@ -56,11 +56,22 @@ static void on_ended(struct stream *stream, int status)
 {
     struct session *session = CONTAINER_OF(stream, struct session, client);
     (void)status;
-    if (status == UV_EOF && stream->unsent > 0 && !(session->established && session_owes(session))) {
+    if (status == UV_EOF && stream_flush(stream) && stream->unsent > 0 &&
+        !(session->established && session_owes(session))) {
         session_finish(session); /* it only stopped sending: it may still read */
     } else {
         session_drop(session);
     }
+}
+
+static void on_blocked(struct stream *stream)
+{
+    session_update_reading(CONTAINER_OF(stream, struct session, client));
+}
+
+static void on_broken(struct stream *stream)
+{
+    session_drop(CONTAINER_OF(stream, struct session, client));
 }
 
 static void on_sent(struct stream *stream)
@@ -98,8 +109,12 @@ static void on_closed(struct stream *stream)
     worker_check_end(worker);
 }
 
-static const struct stream_events client_events = {
-    .received = on_received, .ended = on_ended, .sent = on_sent, .closed = on_closed};
+static const struct stream_events client_events = {.received = on_received,
+                                                   .ended = on_ended,
+                                                   .blocked = on_blocked,
+                                                   .broken = on_broken,
+                                                   .sent = on_sent,
+                                                   .closed = on_closed};
 
 /* --- the beginning --- */
 
@@ -343,6 +358,10 @@ void session_finish(struct session *session)
     session->finishing = true;
     hold_note_given_up(session);
     let_go_of_server(session);
+    if (!stream_flush(&session->client)) {
+        session_drop(session);
+        return;
+    }
     if (session->client.unsent == 0) {
         stream_shutdown(&session->client);
     }

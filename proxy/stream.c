@@ -38,9 +38,11 @@ static void set_option(int socket, int level, int name, int value)
 
 void stream_set_connected(struct stream *stream)
 {
+    int socket = -1;
+    ENSURE(uv_fileno(&stream->uv.handle, &socket) == 0);
     stream->connected = true;
-    uv_os_fd_t socket = -1;
-    if (stream->uv.handle.type != UV_TCP || uv_fileno(&stream->uv.handle, &socket) != 0) {
+    stream->descriptor = socket;
+    if (stream->uv.handle.type != UV_TCP) {
         return;
     }
     set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
@@ -56,7 +58,6 @@ static void set_ended(struct stream *stream, int status)
     stream_read_stop(stream);
     if (!stream->ended && stream->open) {
         stream->ended = true;
-        stream->end_status = status;
         stream->events->ended(stream, status);
     }
 }
@@ -65,16 +66,29 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
     (void)suggested;
     struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
-    *buffer = uv_buf_init(stream->buffer->bytes, stream->read_size);
+    struct read_buffer *shared = stream->buffer;
+    size_t at = shared->used + READ_HEADROOM;
+    size_t room = sizeof(shared->bytes) - at;
+    *buffer = uv_buf_init(shared->bytes + at, room < stream->read_size ? (unsigned)room : stream->read_size);
 }
 
 static void on_read(uv_stream_t *handle, ssize_t length, const uv_buf_t *buffer)
 {
     struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
-    if (length > 0) {
-        stream->events->received(stream, buffer->base, (size_t)length);
-    } else if (length < 0) {
+    struct read_buffer *shared = stream->buffer;
+    if (length < 0) {
         set_ended(stream, (int)length);
+    }
+    if (length <= 0) {
+        return;
+    }
+    /* taken until the end of the turn: what is passed on stays where it is */
+    shared->used += READ_HEADROOM + (size_t)length;
+    stream->events->received(stream, buffer->base, (size_t)length);
+    if (shared->passing == NULL) {
+        shared->used = 0;
+    } else if (sizeof(shared->bytes) - shared->used < READ_HEADROOM + READ_LEAST) {
+        stream_flush_all(shared);
     }
 }
 
@@ -128,29 +142,92 @@ static bool queue(struct stream *stream, const char *bytes, size_t length)
     return true;
 }
 
-bool stream_write(struct stream *stream, const void *bytes, size_t length)
+/* Now, or queued behind what is queued. */
+static bool send_or_queue(struct stream *stream, const char *bytes, size_t length)
 {
+    size_t taken = 0;
     if (!stream->open || !stream->connected) {
         return false;
     }
-    size_t taken = 0;
-    if (stream->unsent == 0) {
-        uv_buf_t buffer = uv_buf_init((char *)bytes, (unsigned)length);
-        int result = uv_try_write(&stream->uv.stream, &buffer, 1);
-        if (result < 0 && result != UV_EAGAIN) {
-            /* The read side tells: what the peer sent before it went is still to be seen. */
+    while (stream->unsent == 0 && taken < length) {
+        ssize_t count = send(stream->descriptor, bytes + taken, length - taken, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (count >= 0) {
+            taken += (size_t)count;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            break;
+        } else if (errno != EINTR) {
+            /* the read side tells: what the peer sent before it went is still to be seen */
             return false;
         }
-        taken = result > 0 ? (size_t)result : 0;
     }
-    return taken == length || queue(stream, (const char *)bytes + taken, length - taken);
+    return taken == length || queue(stream, bytes + taken, length - taken);
+}
+
+bool stream_flush(struct stream *stream)
+{
+    size_t length = stream->passed_length;
+    stream->passed_length = 0;
+    return length == 0 || send_or_queue(stream, stream->passed, length);
+}
+
+bool stream_write(struct stream *stream, const void *bytes, size_t length)
+{
+    return stream_flush(stream) && send_or_queue(stream, bytes, length);
+}
+
+static bool lies_in(const struct read_buffer *buffer, const char *bytes)
+{
+    return bytes >= buffer->bytes && bytes < buffer->bytes + sizeof(buffer->bytes);
+}
+
+void stream_pass(struct stream *stream, const char *bytes, size_t length)
+{
+    struct read_buffer *buffer = stream->buffer;
+    if (!stream->open) {
+        return;
+    }
+    if (!lies_in(buffer, bytes)) {
+        if (!stream_write(stream, bytes, length)) {
+            stream->events->broken(stream);
+        }
+        return;
+    }
+    if (stream->passed_length > 0 && stream->passed + stream->passed_length == bytes) {
+        stream->passed_length += length;
+        return;
+    }
+    if (!stream_flush(stream)) {
+        stream->events->broken(stream);
+        return;
+    }
+    stream->passed = bytes;
+    stream->passed_length = length;
+    if (!stream->is_passing) {
+        stream->is_passing = true;
+        stream->next_passing = buffer->passing;
+        buffer->passing = stream;
+    }
+}
+
+void stream_flush_all(struct read_buffer *buffer)
+{
+    while (buffer->passing != NULL) {
+        struct stream *stream = buffer->passing;
+        buffer->passing = stream->next_passing;
+        stream->is_passing = false;
+        if (!stream_flush(stream)) {
+            stream->events->broken(stream);
+        } else if (stream->unsent > 0 && stream->open) {
+            stream->events->blocked(stream);
+        }
+    }
+    buffer->used = 0;
 }
 
 void stream_shutdown(struct stream *stream)
 {
-    uv_os_fd_t socket = -1;
-    if (stream->open && uv_fileno(&stream->uv.handle, &socket) == 0) {
-        (void)shutdown(socket, SHUT_WR);
+    if (stream->open && stream->connected) {
+        (void)shutdown(stream->descriptor, SHUT_WR);
     }
 }
 
@@ -163,6 +240,7 @@ static void on_close(uv_handle_t *handle)
 void stream_close(struct stream *stream)
 {
     if (stream->open) {
+        (void)stream_flush(stream);
         stream->open = false;
         stream->reading = false;
         uv_close(&stream->uv.handle, on_close);

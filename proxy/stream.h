@@ -2,9 +2,10 @@
  * One connected socket, TCP or Unix, as the sessions and server links see it: bytes in, bytes out, a count of
  * what is unsent. The narrow seam where TLS goes in. Used on its worker's loop only.
  *
- * Reads go into a buffer that the whole worker shares: what received() doesn't take is gone when it returns.
- * Writes are tried at once; only what the socket doesn't take is copied, and counted in `unsent`, which is
- * what backpressure looks at.
+ * All streams of a worker read into one buffer. What is passed on from there is sent at the end of the loop's
+ * turn (stream_pass): the bytes stay in the buffer until then, nothing is copied, what one turn brought for
+ * one socket goes with one system call, and a peer that waits for several of them is woken up once. Only what
+ * a socket doesn't take is copied, and counted in `unsent`, which is what backpressure looks at.
  */
 #ifndef SWITCHBACK_PROXY_STREAM_H
 #define SWITCHBACK_PROXY_STREAM_H
@@ -22,19 +23,24 @@ struct stream_events {
     /* The peer has closed (UV_EOF) or the connection broke (any other libuv error), seen by a read or a
      * write; comes once. The stream still has to be closed. */
     void (*ended)(struct stream *stream, int status);
-    void (*sent)(struct stream *stream);   /* unsent has come down to 0 */
-    void (*closed)(struct stream *stream); /* the handle is gone; the owner may free what holds it */
+    void (*blocked)(struct stream *stream); /* not all of what was passed could be sent */
+    void (*broken)(struct stream *stream);  /* none of what was passed can be sent any more */
+    void (*sent)(struct stream *stream);    /* unsent has come down to 0 */
+    void (*closed)(struct stream *stream);  /* the handle is gone; the owner may free what holds it */
 };
 
-/*
- * Where a worker reads: the owner of a stream may put what it kept of earlier bytes into the headroom, just
- * before the received ones, and so see one contiguous range.
- */
-enum { READ_HEADROOM = 64 * 1024, READ_SIZE = 64 * 1024 };
+enum {
+    READ_SIZE = 64 * 1024, /* at most, at once */
+    READ_LEAST = 16 * 1024,
+    /* before received bytes, for what the owner kept of a header: it then sees one contiguous range */
+    READ_HEADROOM = 8
+};
 
+/* Where a worker's streams read, and which of them have something to be sent from there. */
 struct read_buffer {
-    char headroom[READ_HEADROOM];
-    char bytes[READ_SIZE];
+    size_t used;
+    struct stream *passing;
+    char bytes[READ_SIZE + READ_LEAST];
 };
 
 struct stream {
@@ -46,13 +52,17 @@ struct stream {
     } uv;
     const struct stream_events *events;
     struct read_buffer *buffer;
-    size_t unsent;      /* bytes written but not yet taken by the socket */
+    struct stream *next_passing;
+    const char *passed; /* in the buffer: to be sent at the end of the turn */
+    size_t passed_length;
+    size_t unsent;      /* bytes written but not yet taken by the socket, without what is passed */
     uint32_t read_size; /* at most so many bytes a read; READ_SIZE unless the owner wants less */
-    bool open;          /* the handle is initialised and its close has not begun */
+    int descriptor;
+    bool open; /* the handle is initialised and its close has not begun */
     bool connected;
     bool reading;
-    bool ended; /* ended() was called, with: */
-    int end_status;
+    bool is_passing; /* in the buffer's list */
+    bool ended;      /* ended() was called */
 };
 
 /* Initialises the handle on the loop, TCP or Unix; no socket is made yet. */
@@ -68,10 +78,22 @@ void stream_read_stop(struct stream *stream);
 /* Sends now or later; false: the connection is broken (ended() follows from the loop) or out of memory. */
 bool stream_write(struct stream *stream, const void *bytes, size_t length);
 
+/*
+ * Sends bytes that lie in the read buffer at the end of the turn, others now. What can't be sent shows as
+ * broken().
+ */
+void stream_pass(struct stream *stream, const char *bytes, size_t length);
+
+/* Sends what was passed now. False as stream_write(). */
+bool stream_flush(struct stream *stream);
+
+/* The end of a turn of the worker's loop: sends all that was passed, and empties the buffer. */
+void stream_flush_all(struct read_buffer *buffer);
+
 /* Tells the peer that nothing follows; call it when unsent is 0. */
 void stream_shutdown(struct stream *stream);
 
-/* Drops what is unsent. closed() follows from the loop; no other callback does. */
+/* Drops what is unsent, after a last try. closed() follows from the loop; no other callback does. */
 void stream_close(struct stream *stream);
 
 #endif

@@ -30,11 +30,17 @@ void answer_post(const struct worker *worker, struct answer *answer)
     mailbox_post(&worker->shared->main, &answer->letter);
 }
 
+static void on_turn(uv_check_t *turn)
+{
+    struct worker *worker = CONTAINER_OF(turn, struct worker, turn);
+    stream_flush_all(worker->buffer);
+}
+
 bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned index,
                  struct proxy_config *config, struct proxy_route route, struct error *error)
 {
     *worker = (struct worker){.index = index, .shared = shared, .hold = {.route = route}};
-    worker->buffer = malloc(sizeof(*worker->buffer));
+    worker->buffer = calloc(1, sizeof(*worker->buffer));
     if (worker->buffer == NULL) {
         return error_set(error, ERROR_MEMORY, "out of memory for a worker");
     }
@@ -50,6 +56,8 @@ bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned i
         free(worker->buffer);
         return error_set(error, ERROR_SYSTEM, "can't make a mailbox: %s", uv_strerror(failure));
     }
+    ENSURE(uv_check_init(&worker->loop, &worker->turn) == 0);
+    ENSURE(uv_check_start(&worker->turn, on_turn) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->tick) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->hold.timer) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->flip.timer) == 0);
@@ -137,6 +145,7 @@ void worker_check_end(struct worker *worker)
         return;
     }
     worker->ending = true;
+    uv_close((uv_handle_t *)&worker->turn, NULL);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->hold.timer, NULL);
     uv_close((uv_handle_t *)&worker->flip.timer, NULL);

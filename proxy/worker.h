@@ -51,6 +51,7 @@ struct worker {
     struct mover_flip flip;
     struct differing_types *types;
     struct statistics statistics;
+    uv_check_t turn; /* the end of a turn of the loop: what was passed on is sent */
     uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */
     bool tick_runs;
     bool stopping;
