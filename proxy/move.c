@@ -184,6 +184,11 @@ void move_fail(struct move *move, const char *format, ...)
     }
 }
 
+const char *move_reported(const struct move *move, const char *name)
+{
+    return move_parameter_get(&move->parameters, name);
+}
+
 const char *move_failure(const struct move *move)
 {
     return move->failure;
@@ -194,27 +199,33 @@ bool move_is_dirty(const struct move *move)
     return move->dirt != 0;
 }
 
-static void reasons_of_traffic(const struct move *move, struct strbuf *reasons)
+static const struct {
+    uint32_t flag;
+    const char *reason;
+} suspicions[] = {
+    {SCAN_TEMPORARY, "may have temporary objects"},
+    {SCAN_ADVISORY, "may hold advisory locks"},
+    {SCAN_PREPARE, "may have statements prepared by SQL"},
+    {SCAN_HOLD, "may have cursors WITH HOLD"},
+};
+
+static bool is_movable(const struct move *move)
 {
-    static const struct {
-        uint32_t flag;
-        const char *reason;
-    } hints[] = {
-        {SCAN_TEMPORARY, "may have temporary objects"},
-        {SCAN_ADVISORY, "may hold advisory locks"},
-        {SCAN_PREPARE, "may have statements prepared by SQL"},
-        {SCAN_HOLD, "may have cursors WITH HOLD"},
-    };
-    for (size_t i = 0; i < ARRAY_LENGTH(hints); i++) {
-        if ((move->hints & hints[i].flag) != 0) {
-            interrogate_reason(reasons, "%s", hints[i].reason);
-        }
-    }
+    const uint32_t suspicious = SCAN_TEMPORARY | SCAN_ADVISORY | SCAN_PREPARE | SCAN_HOLD;
+    return !move->replication && move->reasons.length == 0 && move->used_type == 0 &&
+           move->used_function == 0 && !move->computed_name && move->name_count <= MOVE_NAMES_MAX &&
+           !move->unnamed_lost && move->failure[0] == '\0' && (move->hints & suspicious) == 0;
 }
 
 bool move_is_movable(const struct move *move, char *text, size_t size)
 {
     struct strbuf reasons;
+    if (size > 0) {
+        text[0] = '\0';
+    }
+    if (size == 0 || is_movable(move)) {
+        return is_movable(move);
+    }
     strbuf_init(&reasons, MOVE_REASONS_MAX);
     if (move->replication) {
         interrogate_reason(&reasons, "replication connection");
@@ -240,13 +251,14 @@ bool move_is_movable(const struct move *move, char *text, size_t size)
     if (move->failure[0] != '\0') {
         interrogate_reason(&reasons, "%s", move->failure);
     }
-    reasons_of_traffic(move, &reasons);
-    bool movable = reasons.length == 0;
-    if (size > 0) {
-        (void)snprintf(text, size, "%s", strbuf_text(&reasons));
+    for (size_t i = 0; i < ARRAY_LENGTH(suspicions); i++) {
+        if ((move->hints & suspicions[i].flag) != 0) {
+            interrogate_reason(&reasons, "%s", suspicions[i].reason);
+        }
     }
+    (void)snprintf(text, size, "%s", strbuf_text(&reasons));
     strbuf_deinit(&reasons);
-    return movable;
+    return false;
 }
 
 bool move_body(struct move *move, const struct frame_piece *piece, struct slice *body)

@@ -84,8 +84,11 @@ void move_reset_target(struct move *move);
 
 /* --- what it says --- */
 
-/* As well as it is known: from the last asking, and from traffic since. reasons: separated by "; ". */
+/* As well as it is known: from the last asking, and from traffic since. reasons: separated by "; ". Costs
+ * next to nothing with size 0. */
 bool move_is_movable(const struct move *move, char *reasons, size_t size);
+/* The value that its client was told last in a ParameterStatus, NULL: none. */
+const char *move_reported(const struct move *move, const char *name);
 /* Why replaying or asking failed, "" if it didn't. */
 const char *move_failure(const struct move *move);
 /* Anything passed since the session was asked last. */

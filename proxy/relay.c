@@ -255,6 +255,9 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
             count(session, link, &step);
         }
         move_server(session->move, &piece, &step, session->types);
+        if (step.kind == BOUNDARY_READY) {
+            session_set_immovable(session, !move_is_movable(session->move, NULL, 0));
+        }
     }
     if (answer == WIRE_BAD) {
         LOG_WARN("server_protocol", LOG_U64("session", session->id), LOG_STR("side", side_name(link->side)));

@@ -426,6 +426,9 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
     }
     memcpy(info->client, session->peer, sizeof(info->client));
     if (session->move != NULL) {
+        const char *application = move_reported(session->move, "application_name");
+        (void)snprintf(info->application, sizeof(info->application), "%s",
+                       application != NULL ? application : "");
         info->movable = move_is_movable(session->move, info->reasons, sizeof(info->reasons));
     }
     if (session->mover != NULL) {
