@@ -72,9 +72,8 @@ static int detach(const struct invocation *invocation, const struct progress *pr
     uint64_t flip = progress_flip(progress);
     if (flip != 0) {
         (void)error_set(&error, ERROR_ABORTED, "detached: flip %" PRIu64 " goes on", flip);
-        (void)error_remedy(&error,
-                           "follow it with switchback watch; until its commit point switchback abort takes "
-                           "it back");
+        (void)error_remedy(&error, "follow it with switchback watch; switchback %s takes it back",
+                           render_is_past_commit(progress_phase(progress)) ? "flip-back" : "abort");
     } else {
         (void)error_set(&error, ERROR_ABORTED, "detached: %s goes on in the daemon", invocation->verb->name);
         (void)error_remedy(&error, "follow it with switchback events --follow");

@@ -110,3 +110,8 @@ uint64_t progress_flip(const struct progress *progress)
     json_int_t flip = field_integer(progress->last, "flip");
     return flip > 0 ? (uint64_t)flip : 0;
 }
+
+const char *progress_phase(const struct progress *progress)
+{
+    return field_string(progress->last, "phase");
+}

@@ -28,5 +28,6 @@ void progress_end(struct progress *progress);
 
 /* The flip that is under way, as far as told; 0. */
 uint64_t progress_flip(const struct progress *progress);
+const char *progress_phase(const struct progress *progress); /* its phase; "" */
 
 #endif

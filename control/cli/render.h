@@ -15,6 +15,9 @@
 #define RENDER_LABEL  "%-10s"
 #define RENDER_INDENT "          "
 
+/* Whether a flip in this phase can no longer be aborted. */
+bool render_is_past_commit(const char *phase);
+
 void render_status(struct strbuf *out, const json_t *status, int64_t now_us);
 
 void render_flip(struct strbuf *out, const json_t *flip);

@@ -4,6 +4,7 @@
 #include "control/cli/render.h"
 
 #include "conf/base/side.h"
+#include "control/flip/table.h"
 
 #include <string.h>
 
@@ -35,6 +36,12 @@ static bool is_prepared(const json_t *status)
 {
     const json_t *prepared = json_object_get(status, "prepared");
     return prepared == NULL || json_is_true(prepared);
+}
+
+bool render_is_past_commit(const char *name)
+{
+    enum flip_phase phase;
+    return flip_phase_parse(name, &phase) && phase != FLIP_PHASE_NONE && flip_table_row(phase)->past_commit;
 }
 
 /* --- trouble */
@@ -326,17 +333,6 @@ static void put_last_flip(struct strbuf *out, const json_t *last, int64_t now_us
     strbuf_puts(out, "\n");
 }
 
-static bool is_past_commit(const char *phase)
-{
-    static const char *const phases[] = {"commit", "open", "release", "turn"};
-    for (size_t i = 0; i < ARRAY_LENGTH(phases); i++) {
-        if (strcmp(phase, phases[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void put_next(struct strbuf *out, const json_t *status)
 {
     const char *phase = field_string(status, "phase");
@@ -345,8 +341,8 @@ static void put_next(struct strbuf *out, const json_t *status)
     if (field_string(status, "active")[0] == '\0') {
         strbuf_puts(out, "switchback events says what happened");
     } else if (json_is_object(json_object_get(status, "flip"))) {
-        strbuf_puts(out, is_past_commit(phase) ? "switchback watch"
-                                               : "switchback watch; switchback abort takes it back");
+        strbuf_puts(out, render_is_past_commit(phase) ? "switchback watch"
+                                                      : "switchback watch; switchback abort takes it back");
     } else if (strcmp(phase, "watch") == 0) {
         strbuf_puts(out, way_back_is_open(status) ? "switchback watch; switchback flip-back goes back now"
                                                   : "switchback check says what closed the way back");

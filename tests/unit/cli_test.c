@@ -341,7 +341,10 @@ static void ctrl_c_detaches(void **state)
                 REQUEST(1, "cutover", "{}"));
     assert_int_equal(run.status, 4);
     contains(run.err, "detached: flip 3 goes on");
-    contains(run.err, "switchback watch");
+    contains(run.err, "switchback watch; switchback abort takes it back");
+    run_against(&run, STEPS(PROGRESS("{\"flip\":3,\"phase\":\"watch\"}") "\n!"), "cutover --watch",
+                REQUEST(1, "cutover", "{\"watch\":true}"));
+    contains(run.err, "switchback flip-back takes it back");
     run_against(&run, STEPS("!"), "prepare --json", REQUEST(1, "prepare", "{}"));
     assert_int_equal(run.status, 4);
     contains(run.out, "\"code\":\"aborted\",\"message\":\"detached: prepare goes on in the daemon\"");
