@@ -288,8 +288,11 @@ void controller_metrics(struct controller *controller, struct metrics *metrics)
     replication_sample(controller->replication, &metrics->replication);
     const struct replication_side_sample *side = &metrics->replication.sides[metrics->active];
     metrics->ready = metrics->has_active && side->reachable;
-    if (!metrics->ready) {
-        (void)snprintf(metrics->unready_reason, sizeof metrics->unready_reason, "%s",
-                       metrics->has_active ? side->problem : "no side is active");
+    if (!metrics->has_active) {
+        (void)snprintf(metrics->unready_reason, sizeof metrics->unready_reason, "no side is active");
+    } else if (!metrics->ready) {
+        (void)snprintf(metrics->unready_reason, sizeof metrics->unready_reason,
+                       "%s, the active side, can't be reached: %.200s", side_name(metrics->active),
+                       side->problem);
     }
 }
