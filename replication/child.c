@@ -173,8 +173,7 @@ bool child_run(struct task *task, const struct child_plan *plan, struct error *e
     } else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         ok = error_set(error, ERROR_COMMAND_FAILED, "%s failed (%s %d): %s", plan->arguments[0],
                        WIFEXITED(status) ? "status" : "signal",
-                       WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status),
-                       complaint_of(&child));
+                       WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), complaint_of(&child));
     } else if (plan->captured != NULL && plan->captured->failed) {
         ok = error_set(error, ERROR_MEMORY, "%s wrote too much", plan->arguments[0]);
     } else {

@@ -137,8 +137,7 @@ static enum verdict judge_database(struct strand *strand, const struct reply *re
     (void)error;
     if (reply->ok && reply_row_count(reply) > 0) {
         parse_database(side, &side->databases[strand->database], reply);
-    } else if (!reply->ok && reply->error.code != ERROR_NOT_PREPARED &&
-               strcmp(reply->sqlstate, "42P01") != 0) {
+    } else if (!reply->ok) {
         /* A side of which one database is out of reach is out of reach. */
         side->reachable = false;
         side->error = reply->error;
@@ -146,7 +145,19 @@ static enum verdict judge_database(struct strand *strand, const struct reply *re
     return VERDICT_END;
 }
 
+static enum verdict judge_schema(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    enum verdict verdict = procedure_judge_installed(strand, reply, error);
+    return verdict == VERDICT_FAIL ? judge_database(strand, reply, error) : verdict;
+}
+
 static const struct step database_steps[] = {
+    {.name = "look for the schema",
+     .lane = LANE_AUX,
+     .tolerant = true,
+     .skip = is_absent,
+     .sql = PROCEDURE_INSTALLED_SQL,
+     .judge = judge_schema},
     {.name = "read state",
      .lane = LANE_AUX,
      .tolerant = true,

@@ -115,12 +115,6 @@ static enum verdict judge_owner(struct strand *strand, const struct reply *reply
 {
     struct owning *owning = strand->data;
     (void)error;
-    if (!reply->ok) {
-        /* A database that isn't there yet can't be told from a lost side: the first part reached the side. */
-        bool missing = reply->error.code == ERROR_NOT_PREPARED || strcmp(reply->sqlstate, "42P01") == 0 ||
-                       (reply->error.code == ERROR_UNREACHABLE && !reply->uncertain);
-        return missing ? VERDICT_END : VERDICT_FAIL;
-    }
     if (reply_row_count(reply) > 0) {
         uint64_t owner = reply_uint(reply, 0, 0);
         owning->installed[strand->side][strand->database] = true;
@@ -130,8 +124,12 @@ static enum verdict judge_owner(struct strand *strand, const struct reply *reply
 }
 
 static const struct step read_steps[] = {
-    {.name = "read owner",
+    {.name = "look for the schema",
      .tolerant = true,
+     .skip = is_not_reached,
+     .sql = PROCEDURE_INSTALLED_SQL,
+     .judge = procedure_judge_installed},
+    {.name = "read owner",
      .skip = is_not_reached,
      .sql = "select owner from switchback.state",
      .judge = judge_owner},

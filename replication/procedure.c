@@ -76,10 +76,12 @@ static void on_handle_closed(uv_handle_t *handle)
     struct replication_result result = {0};
     collect(procedure, &result);
     unlink_procedure(procedure);
-    LOG_DEBUG("procedure_ended", LOG_STR("name", procedure->plan.name), LOG_BOOL("ok", result.ok),
-              LOG_BOOL("uncertain", result.uncertain),
-              LOG_MS("elapsed_ms", clock_mono_us() - procedure->began_us),
-              LOG_STR("error", result.ok ? "" : result.error.message));
+    if (!procedure->plan.quiet || !result.ok) {
+        LOG_DEBUG("procedure_ended", LOG_STR("name", procedure->plan.name), LOG_BOOL("ok", result.ok),
+                  LOG_BOOL("uncertain", result.uncertain),
+                  LOG_MS("elapsed_ms", clock_mono_us() - procedure->began_us),
+                  LOG_STR("error", result.ok ? "" : result.error.message));
+    }
     procedure->plan.done(procedure->plan.data, &result);
     free(procedure);
     engine_part_closed(replication);
@@ -341,4 +343,14 @@ void procedure_abort_all(struct replication *replication)
          procedure = procedure->next) {
         procedure_abort(procedure);
     }
+}
+
+enum verdict procedure_judge_installed(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    (void)strand;
+    if (reply->ok) {
+        return reply_bool(reply, 0, 0) ? VERDICT_NEXT : VERDICT_END;
+    }
+    *error = reply->error;
+    return reply->error.code == ERROR_NOT_PREPARED ? VERDICT_END : VERDICT_FAIL; /* no such database */
 }

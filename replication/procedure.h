@@ -52,6 +52,7 @@ struct procedure_plan {
     const struct step *steps;
     size_t step_count;
     unsigned sides;      /* SIDE_BIT(side), or BOTH_SIDES: strands on both */
+    bool quiet;          /* runs all the time: only its failures are logged */
     bool cluster;        /* one strand a side instead of one a database: for the lanes of a side */
     int64_t deadline_us; /* monotonic, for every step; 0 for none */
     /* Called once, on the loop, never inside procedure_start. Frees data if it was allocated. */
@@ -77,6 +78,11 @@ struct procedure *procedure_start(struct replication *replication, const struct 
 /* Cancels what runs and lets no strand begin another step; done follows with ERROR_ABORTED. */
 void procedure_abort(struct procedure *procedure);
 void procedure_abort_all(struct replication *replication);
+
+/* A step that ends the strand, well, where our schema isn't installed: asking would leave errors in its log.
+ */
+enum verdict procedure_judge_installed(struct strand *strand, const struct reply *reply, struct error *error);
+#define PROCEDURE_INSTALLED_SQL "select to_regclass('switchback.state') is not null"
 
 /* Calls plan->done with this error, later: for an operation that can't begin. */
 void procedure_refuse(struct replication *replication, const struct procedure_plan *plan,

@@ -24,6 +24,45 @@ static bool is_active_side(const struct sampler *sampler, enum side side)
     return sampler->active_known && sampler->active == side;
 }
 
+/* --- both: there, and prepared --- */
+
+static bool is_greeted(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return sampler->sides[strand->side].installed[strand->database];
+}
+
+/* What isn't prepared is asked nothing else: the server's log would fill with our errors. */
+static enum verdict judge_greeting(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct sampler *sampler = strand->data;
+    struct side_watch *side = &sampler->sides[strand->side];
+    const char *version = reply_value(reply, 0, 0);
+    (void)error;
+    (void)snprintf(sampler->versions[strand->side], REPLICATION_NAME_SIZE, "%s",
+                   version == NULL ? "" : version);
+    side->installed[strand->database] = reply_bool(reply, 0, 1);
+    if (side->installed[strand->database]) {
+        return VERDICT_NEXT;
+    }
+    (void)error_set(&side->error, ERROR_NOT_PREPARED, "%s/%s is not prepared", side_name(strand->side),
+                    strand->database_name);
+    return VERDICT_END;
+}
+
+/* Our functions are refused: is the side lost, or only this question? */
+static enum verdict note_failure(struct strand *strand, const struct reply *reply)
+{
+    struct sampler *sampler = strand->data;
+    struct side_watch *side = &sampler->sides[strand->side];
+    side->error = reply->error;
+    if (reply->error.code == ERROR_NOT_PREPARED) {
+        side->installed[strand->database] = false;
+        return VERDICT_END;
+    }
+    return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+}
+
 /* --- the active side: heartbeat and the slot that feeds the other --- */
 
 static bool not_active(const struct strand *strand)
@@ -73,8 +112,7 @@ static enum verdict judge_beat(struct strand *strand, const struct reply *reply,
     if (!reply->ok) {
         uint64_t owner;
         side->stale = side->stale || (reply_owner(reply, &owner) && owner < strand->replication->owner);
-        side->error = reply->error;
-        return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+        return note_failure(strand, reply);
     }
     int64_t now_us = clock_mono_us();
     uint64_t n = reply_uint(reply, 0, 0), xid = reply_uint(reply, 0, 2);
@@ -141,8 +179,7 @@ static enum verdict judge_look(struct strand *strand, const struct reply *reply,
     struct stream *stream = &sampler->streams[strand->database];
     (void)error;
     if (!reply->ok) {
-        side->error = reply->error;
-        return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+        return note_failure(strand, reply);
     }
     int64_t now_us = clock_mono_us();
     if (reply_value(reply, 0, 0) != NULL) {
@@ -171,23 +208,7 @@ static enum verdict judge_look(struct strand *strand, const struct reply *reply,
     return VERDICT_NEXT;
 }
 
-/* --- both: alive, fences, tables --- */
-
-static bool version_is_known(const struct strand *strand)
-{
-    const struct sampler *sampler = strand->data;
-    return sampler->versions[strand->side][0] != '\0' && sampler->active_known;
-}
-
-static enum verdict judge_version(struct strand *strand, const struct reply *reply, struct error *error)
-{
-    struct sampler *sampler = strand->data;
-    const char *version = reply_value(reply, 0, 0);
-    (void)error;
-    (void)snprintf(sampler->versions[strand->side], REPLICATION_NAME_SIZE, "%s",
-                   version == NULL ? "" : version);
-    return VERDICT_NEXT;
-}
+/* --- both: fences, tables --- */
 
 static bool no_check_now(const struct strand *strand)
 {
@@ -201,8 +222,7 @@ static enum verdict judge_check(struct strand *strand, const struct reply *reply
     struct side_watch *side = &sampler->sides[strand->side];
     (void)error;
     if (!reply->ok) {
-        side->error = reply->error;
-        return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_FAIL : VERDICT_NEXT;
+        return note_failure(strand, reply);
     }
     if (strand->database == 0) {
         side->tables = side->fences_up = 0;
@@ -225,9 +245,9 @@ static enum verdict judge_check(struct strand *strand, const struct reply *reply
 static const struct step round_steps[] = {
     {.name = "greet",
      .lane = LANE_SAMPLE,
-     .skip = version_is_known,
-     .sql = "select current_setting('server_version')",
-     .judge = judge_version},
+     .skip = is_greeted,
+     .sql = "select current_setting('server_version'), to_regclass('switchback.state') is not null",
+     .judge = judge_greeting},
     {.name = "heartbeat",
      .lane = LANE_SAMPLE,
      .tolerant = true,
@@ -275,7 +295,7 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
         side->standing = result->error;
         side->lost_us = side->lost_us != 0 ? side->lost_us : clock_mono_us();
         side->checked = false;
-        sampler->versions[which][0] = '\0';
+        memset(side->installed, 0, sampler->replication->database_count * sizeof *side->installed);
     }
     const struct replication *replication = sampler->replication;
     if (side->stale && result->ok && !sampler->owning && !replication->owning && !replication->deposed) {
@@ -306,6 +326,7 @@ static void start_round(struct sampler *sampler, enum side which)
     error_clear(&side->error);
     (void)procedure_start(sampler->replication,
                           &(struct procedure_plan){.name = "sample",
+                                                   .quiet = true,
                                                    .steps = round_steps,
                                                    .step_count = ARRAY_LENGTH(round_steps),
                                                    .sides = SIDE_BIT(which),
@@ -449,14 +470,12 @@ struct sampler *sampler_new(struct replication *replication)
     for (int side = 0; side < SIDE_COUNT; side++) {
         struct side_watch *watch = &sampler->sides[side];
         watch->leaves = calloc(replication->database_count, sizeof *watch->leaves);
+        watch->installed = calloc(replication->database_count, sizeof *watch->installed);
         watch->lost_us = clock_mono_us();
-        allocated = allocated && watch->leaves != NULL;
+        allocated = allocated && watch->leaves != NULL && watch->installed != NULL;
     }
     if (!allocated) {
-        free(sampler->sides[SIDE_BLUE].leaves);
-        free(sampler->sides[SIDE_GREEN].leaves);
-        free(sampler->streams);
-        free(sampler);
+        sampler_free(sampler);
         return NULL;
     }
     sampler->sample = (struct replication_sample){
@@ -486,9 +505,11 @@ void sampler_stop(struct sampler *sampler)
 
 void sampler_free(struct sampler *sampler)
 {
+    for (int side = 0; sampler != NULL && side < SIDE_COUNT; side++) {
+        free(sampler->sides[side].leaves);
+        free(sampler->sides[side].installed);
+    }
     if (sampler != NULL) {
-        free(sampler->sides[SIDE_BLUE].leaves);
-        free(sampler->sides[SIDE_GREEN].leaves);
         free(sampler->streams);
         free(sampler);
     }

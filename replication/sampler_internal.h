@@ -59,6 +59,7 @@ struct side_watch {
     size_t tables, fences_up;
     char fault[256];    /* the first table fault */
     char (*leaves)[33]; /* by database: a digest of its table names */
+    bool *installed;    /* by database: our schema was seen there */
 };
 
 struct sampler {

@@ -45,6 +45,7 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
                    sampler->versions[which][0] != '\0' ? sampler->versions[which] : sample->version);
     sample->problem[0] = '\0';
     sample->fence_wrong = false;
+    sample->fenced = sample->fenced && side->standing.code != ERROR_NOT_PREPARED;
     if (!sample->reachable) {
         (void)snprintf(sample->problem, sizeof sample->problem, "%.255s",
                        side->standing.code == ERROR_NONE ? "no answer" : side->standing.message);
