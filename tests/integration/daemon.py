@@ -163,7 +163,8 @@ class Daemon:
             return ""
 
     def log_tail(self, lines=60):
-        return "\n".join(self.log_text().splitlines()[-lines:])
+        kept = [line for line in self.log_text().splitlines() if "procedure_ended name=sample" not in line]
+        return "\n".join(kept[-lines:])
 
     # --- verbs
 

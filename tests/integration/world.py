@@ -87,7 +87,7 @@ class World:
 
     def psql(self, to, arguments, database="app", user="app", check=False, **options):
         environment = dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(to.port), PGUSER=user, PGDATABASE=database,
-                           PGCONNECT_TIMEOUT="20", **options.pop("environment", {}))
+                           PGCONNECT_TIMEOUT="20", PGPASSWORD="secret", **options.pop("environment", {}))
         return self.run([os.path.join(OLD_BIN, "psql"), "-X"] + arguments, env=environment, check=check, **options)
 
     def run(self, command, check=False, timeout=120, **options):
