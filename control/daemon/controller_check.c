@@ -97,13 +97,14 @@ static void on_sessions(struct controller *controller, void *context, struct pro
         (void)snprintf(message, sizeof message, "all %zu sessions can move", count);
         add(run, "sessions", CHECK_PASS, message, NULL, objects, ERROR_IMMOVABLE);
     } else {
+        /* never a failure: traffic only makes them suspicious, the flip asks their servers before it holds */
         const enum immovable_policy policy = controller->settings->immovable;
         (void)snprintf(message, sizeof message, "%zu of %zu sessions can't move: the flip %s", immovable,
                        count,
                        policy == IMMOVABLE_DISCONNECT ? "ends them (57P01)"
                        : policy == IMMOVABLE_WAIT     ? "waits for them"
-                                                      : "would be aborted");
-        add(run, "sessions", policy == IMMOVABLE_ABORT ? CHECK_FAIL : CHECK_WARN, message,
+                                                      : "is aborted if they still can't when it asks them");
+        add(run, "sessions", CHECK_WARN, message,
             "switchback sessions --immovable says why; flip.immovable decides what becomes of them", objects,
             ERROR_IMMOVABLE);
     }
