@@ -458,6 +458,8 @@ void mover_swap(struct worker *worker, uint64_t flip, struct proxy_route route)
 {
     struct answer *answer = answer_new(worker, PROXY_EVENT_SWAPPED, flip, 0, 0);
     worker->hold.route = route;
+    answer->counts.disconnected = worker->hold.ended;
+    worker->hold.ended = 0;
     struct session *session = NULL;
     DL_FOREACH(worker->sessions, session)
     {

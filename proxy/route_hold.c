@@ -193,6 +193,7 @@ void hold_begin(struct worker *worker, uint64_t id, int64_t deadline_us, enum pr
     hold->deadline_us = deadline_us;
     hold->expire = expire;
     hold->stall_count = 0;
+    hold->ended = 0;
     hold->undrained = 0;
     hold->progress_due = false;
     struct session *session = NULL;
@@ -341,6 +342,7 @@ void hold_terminate_undrained(struct worker *worker, uint64_t id)
     DL_FOREACH(worker->sessions, session)
     {
         if (session->undrained) {
+            worker->hold.ended++;
             session_end(session, "57P01", "the session is in the way of a flip", NULL);
         }
     }

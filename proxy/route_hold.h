@@ -21,6 +21,7 @@ struct route_hold {
     uint64_t id;
     int64_t deadline_us;
     enum proxy_expire expire;
+    uint64_t ended;     /* sessions that were in its way and got 57P01 */
     uint64_t undrained; /* sessions not at their boundary, or not ready to be swapped */
     bool progress_due;  /* undrained has changed since it was told */
     uv_timer_t timer;
