@@ -62,19 +62,20 @@ static int bound_socket(const struct listener_address *address, bool reuse_port,
             error_remedy(error, "another program, or another daemon, has the port: stop it, or change "
                                 "listen.port");
         }
+        errno = cause;
         return -1;
     }
     return made;
 }
 
-bool listener_probe(const struct listener_address *address, struct error *error)
+enum listener_probe listener_probe(const struct listener_address *address, struct error *error)
 {
     int made = bound_socket(address, false, error);
     if (made < 0) {
-        return false;
+        return errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT ? LISTENER_ABSENT : LISTENER_REFUSED;
     }
     (void)close(made);
-    return true;
+    return LISTENER_USABLE;
 }
 
 int listener_tcp_socket(const struct listener_address *address, struct error *error)

@@ -27,11 +27,17 @@ MUST_USE size_t listener_resolve(const char *host, uint16_t port,
                                  struct listener_address addresses[LISTENER_ADDRESSES_MAX],
                                  struct error *error);
 
+enum listener_probe {
+    LISTENER_USABLE,
+    LISTENER_ABSENT, /* not an address of this machine */
+    LISTENER_REFUSED
+};
+
 /*
- * Binds without SO_REUSEPORT and lets go: fails if anyone else has the port, another daemon with
- * SO_REUSEPORT included.
+ * Binds without SO_REUSEPORT and lets go: refused if anyone else has the port, another daemon with
+ * SO_REUSEPORT included. *error is filled unless the address is usable.
  */
-MUST_USE bool listener_probe(const struct listener_address *address, struct error *error);
+MUST_USE enum listener_probe listener_probe(const struct listener_address *address, struct error *error);
 
 /* A bound socket of one worker; -1: *error. */
 MUST_USE int listener_tcp_socket(const struct listener_address *address, struct error *error);

@@ -38,6 +38,7 @@ struct client_login {
     enum login_phase phase;
     bool ssl_answered, gss_answered;
     struct strbuf buffer; /* received, not used yet */
+    struct scram_verifier verifier;
     struct scram_server scram;
 };
 
@@ -60,6 +61,7 @@ void login_client_free(struct session *session)
     if (login != NULL) {
         strbuf_deinit(&login->buffer);
         scram_server_wipe(&login->scram);
+        explicit_bzero(login, sizeof(*login));
         free(login);
         session->login = NULL;
     }
@@ -179,9 +181,9 @@ void login_client_resume(struct session *session)
     if (hold_gate_closed(worker)) {
         if (session->login->phase != PHASE_ROUTE) {
             session->login->phase = PHASE_ROUTE;
-            session->deadline_us = clock_mono_us() + worker->config->max_hold_us;
-            hold_note_waiting(session);
+            session->deadline_us = 0;
         }
+        hold_note_waiting(session);
         session_update(session);
         return;
     }
@@ -249,7 +251,7 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
         session_end(session, "57P03", "the active side can't be asked for the role now", NULL);
         return;
     }
-    struct scram_verifier *wanted = &session->login->scram.verifier;
+    struct scram_verifier *wanted = &session->login->verifier;
     if (!verifier->found || !scram_verifier_parse(verifier->text, wanted)) {
         if (verifier->found) {
             LOG_WARN("verifier_unusable", LOG_STR("user", session->startup.user),
@@ -275,12 +277,11 @@ static void sasl_initial(struct session *session, struct slice body)
         session_end(session, "28000", "client selected an invalid SASL authentication mechanism", NULL);
         return;
     }
-    const struct scram_verifier verifier = login->scram.verifier;
     if (!scram_nonce(nonce)) {
         session_end(session, "58000", "no randomness for a login", NULL);
         return;
     }
-    if (scram_server_first(&login->scram, &verifier, nonce, response, reply) != SCRAM_OK) {
+    if (scram_server_first(&login->scram, &login->verifier, nonce, response, reply) != SCRAM_OK) {
         session_end(session, "08P01", "malformed SCRAM message", NULL);
         return;
     }
@@ -310,7 +311,7 @@ static void sasl_response(struct session *session, struct slice body)
         session_end(session, "08P01", "malformed SCRAM message", NULL);
         return;
     }
-    memcpy(session->keys->server_key, session->login->scram.verifier.server_key, SCRAM_KEY_SIZE);
+    memcpy(session->keys->server_key, session->login->verifier.server_key, SCRAM_KEY_SIZE);
     scram_server_wipe(&session->login->scram);
     uint8_t packet[SCRAM_MESSAGE_SIZE + 64];
     struct build build;

@@ -21,6 +21,7 @@ enum {
     /* ARMED doesn't wait longer than this for a session that is in the middle of something */
     BUSY_PATIENCE_US = 500 * 1000,
     PATIENCE_TICK_MS = 50,
+    ROUNDS_MAX = 100,               /* of replaying, in one flip */
     QUESTION_MAX = 16 * 1024 * 1024 /* the messages of one asking or replaying */
 };
 
@@ -87,8 +88,8 @@ static void advance_others(struct worker *worker)
 
 /* --- opening the target link --- */
 
-static void each_parameter(struct slice greeting, struct move *move,
-                           void (*note)(struct move *move, struct slice name, struct slice value))
+static void each_parameter(struct slice greeting, struct session *session,
+                           void (*note)(struct session *session, struct slice name, struct slice value))
 {
     struct frame_cursor cursor;
     struct frame_piece piece;
@@ -97,9 +98,20 @@ static void each_parameter(struct slice greeting, struct move *move,
         struct slice name, value;
         if (piece.type == 'S' && piece.first && piece.last &&
             decode_parameter_status(piece.bytes, &name, &value)) {
-            note(move, name, value);
+            note(session, name, value);
         }
     }
+}
+
+static void note_parameter(struct session *session, struct slice name, struct slice value)
+{
+    session_note_parameter(session, name, value);
+    move_parameter(session->move, name, value);
+}
+
+static void note_target_parameter(struct session *session, struct slice name, struct slice value)
+{
+    move_target_parameter(session->move, name, value);
 }
 
 static void fail(struct session *session, const char *reason)
@@ -119,7 +131,7 @@ static void fail(struct session *session, const char *reason)
 static void on_target_ready(struct server_link *link, struct slice greeting)
 {
     struct session *session = link->session;
-    each_parameter(greeting, session->move, move_target_parameter);
+    each_parameter(greeting, session, note_target_parameter);
     session->mover->step = MOVER_WAITING;
     session->worker->flip.opening--;
     mover_advance(session);
@@ -235,8 +247,10 @@ static void replay(struct session *session)
         fail(session, "the target closed the connection");
     } else if (!move_replay(session->move, &out) || out.failed) {
         fail(session, move_failure(session->move));
-    } else if (out.length == 0) {
+    } else if (out.length == 0 && move_is_ready(session->move)) {
         settle(session, MOVER_READY);
+    } else if (out.length == 0 || mover->rounds++ == ROUNDS_MAX) {
+        fail(session, "its state does not come to rest");
     } else {
         mover->step = MOVER_REPLAYING;
         link_write(mover->target, out.data, out.length);
@@ -247,7 +261,7 @@ static void replay(struct session *session)
 /* Its state is known as well as it can be. */
 static void on_known(struct session *session)
 {
-    bool movable = move_is_movable(session->move, NULL, 0);
+    bool movable = !session->mover->hopeless && move_is_movable(session->move, NULL, 0);
     session_set_immovable(session, !movable);
     if (movable) {
         replay(session);
@@ -262,8 +276,8 @@ static void ask(struct session *session)
     struct mover *mover = session->mover;
     struct strbuf out;
     strbuf_init(&out, QUESTION_MAX);
-    bool asks = move_ask(session->move, &out) && !out.failed && out.length > 0;
-    if (!asks) {
+    mover->hopeless = !move_ask(session->move, &out) || out.failed;
+    if (mover->hopeless || out.length == 0) {
         strbuf_deinit(&out);
         on_known(session);
         return;
@@ -297,6 +311,7 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
     } else if (wanted && answer == MOVE_AGAIN) {
         ask(session);
     } else if (wanted) {
+        session->mover->hopeless = answer == MOVE_FAILED;
         on_known(session);
     }
     advance_others(worker);
@@ -322,7 +337,7 @@ void mover_advance(struct session *session)
     case MOVER_READY:
     case MOVER_IMMOVABLE:
         /* what the traffic since may have changed is asked when no more can come */
-        if (held && mover->target != NULL && move_is_dirty(session->move) && session_at_boundary(session)) {
+        if (held && !mover_is_settled(session) && session_at_boundary(session)) {
             ask(session);
         }
         break;
@@ -334,7 +349,7 @@ void mover_advance(struct session *session)
 bool mover_is_settled(const struct session *session)
 {
     const struct mover *mover = session->mover;
-    if (mover == NULL || mover->step == MOVER_FAILED) {
+    if (mover == NULL || mover->step == MOVER_FAILED || mover->hopeless) {
         return true;
     }
     if (mover->step == MOVER_READY) {
@@ -505,7 +520,7 @@ bool mover_session_begin(struct session *session, struct slice greeting)
     if (session->types == NULL) {
         return false;
     }
-    each_parameter(greeting, session->move, move_parameter);
+    each_parameter(greeting, session, note_parameter);
     if (session->worker->flip.stands) {
         arm_session(session, false);
     }

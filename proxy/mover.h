@@ -30,8 +30,10 @@ enum mover_step {
 struct mover {
     enum mover_step step;
     struct server_link *target; /* NULL: none yet, or lost */
+    bool hopeless;              /* asking it failed: it is not asked again */
     bool settled;               /* has been ready, immovable or failed once */
     bool awaited;               /* ARMED waits for it */
+    unsigned rounds;            /* of replaying */
     char failure[PROXY_REASON_SIZE];
 };
 

@@ -112,8 +112,16 @@ static bool listen_tcp(struct proxy *proxy, const struct settings *settings, str
 {
     struct listener_address addresses[LISTENER_ADDRESSES_MAX];
     size_t count = listener_resolve(settings->listen_host, (uint16_t)settings->listen_port, addresses, error);
-    for (size_t i = 0; i < count; i++) {
-        if (!listener_probe(&addresses[i], error)) {
+    for (size_t i = 0; i < count;) {
+        switch (listener_probe(&addresses[i], error)) {
+        case LISTENER_USABLE:
+            i++;
+            break;
+        case LISTENER_ABSENT: /* a name or "*" may stand for a family that the machine lacks */
+            memmove(&addresses[i], &addresses[i + 1], (count - i - 1) * sizeof(addresses[0]));
+            count--;
+            break;
+        case LISTENER_REFUSED:
             return false;
         }
     }

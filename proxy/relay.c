@@ -6,6 +6,7 @@
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
 #include "proxy/wire/build.h"
+#include "proxy/wire/decode.h"
 #include "proxy/worker.h"
 
 #include <stdlib.h>
@@ -213,12 +214,17 @@ static void pass_on(struct session *session, struct server_link *link, const cha
     }
 }
 
-static void count(struct session *session, const struct server_link *link, const struct boundary_step *step)
+static void note(struct session *session, const struct server_link *link, const struct boundary_step *step)
 {
     struct side_counters *counters = &session->worker->statistics.sides[link->side];
     if (step->kind == BOUNDARY_ERROR) {
         memcpy(session->sqlstate, step->sqlstate, sizeof(session->sqlstate));
         session->fatal = session->fatal || step->fatal;
+    } else if (step->kind == BOUNDARY_STATUS) {
+        struct slice name, value;
+        if (decode_parameter_status(step->body, &name, &value)) {
+            session_note_parameter(session, name, value);
+        }
     } else if (step->kind == BOUNDARY_READY && step->statements > 0) {
         statistics_statements(counters, step->statements, step->latency_us);
         if (step->failed) {
@@ -252,7 +258,7 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
             continue;
         }
         if (step.kind != BOUNDARY_NOTHING) {
-            count(session, link, &step);
+            note(session, link, &step);
         }
         move_server(session->move, &piece, &step, session->types);
         if (step.kind == BOUNDARY_READY) {

@@ -64,15 +64,17 @@ enum hold_verdict hold_check(const struct session *session, uint8_t type)
 void hold_note_waiting(struct session *session)
 {
     struct worker *worker = session->worker;
+    int64_t now_us = clock_mono_us();
+    if (worker->hold.stands) {
+        session->deadline_us = 0; /* the hold's own counts */
+    } else if (session->deadline_us == 0) {
+        session->deadline_us = now_us + worker->config->max_hold_us;
+        worker_want_tick(worker);
+    }
     if (session->kept_since_us != 0) {
         return;
     }
-    session->kept_since_us = clock_mono_us();
-    if (session->established && !worker->hold.stands) {
-        /* no hold, no deadline: the route is closed */
-        session->deadline_us = session->kept_since_us + worker->config->max_hold_us;
-        worker_want_tick(worker);
-    }
+    session->kept_since_us = now_us;
     counter_add(&worker->statistics.sessions_waiting, 1);
     _Atomic int64_t *oldest = &worker->statistics.oldest_wait_since_us;
     if (atomic_load_explicit(oldest, memory_order_relaxed) == 0) {
@@ -217,7 +219,6 @@ void hold_begin(struct worker *worker, uint64_t id, int64_t deadline_us, enum pr
 static void open_gate(struct worker *worker, enum proxy_event_kind kind)
 {
     struct route_hold *hold = &worker->hold;
-    uint64_t id = hold->id;
     hold->stands = false;
     hold->refusing = false;
     hold->progress_due = false;
@@ -232,7 +233,7 @@ static void open_gate(struct worker *worker, enum proxy_event_kind kind)
             relay_resume(session);
         }
     }
-    struct answer *answer = answer_new(worker, kind, id, hold->stall_count, sizeof(int64_t));
+    struct answer *answer = answer_new(worker, kind, hold->id, hold->stall_count, sizeof(int64_t));
     answer->counts.sessions = worker->session_count;
     if (hold->stall_count > 0) {
         memcpy(answer->data, hold->stalls, hold->stall_count * sizeof(int64_t));
@@ -296,10 +297,12 @@ static void on_timer(uv_timer_t *timer)
 
 void hold_release(struct worker *worker, uint64_t id)
 {
-    if (!worker->hold.stands) {
-        worker->hold.id = id; /* its deadline was first: nobody waits */
+    struct route_hold *hold = &worker->hold;
+    if (hold->stands && hold->id == id) {
+        open_gate(worker, PROXY_EVENT_RELEASED);
+    } else { /* its deadline was first, or another hold stands in its place */
+        answer_post(worker, answer_new(worker, PROXY_EVENT_RELEASED, id, 0, 0));
     }
-    open_gate(worker, PROXY_EVENT_RELEASED);
 }
 
 void hold_set_expire(struct worker *worker, uint64_t id, int64_t deadline_us, enum proxy_expire expire)
@@ -358,7 +361,10 @@ void hold_set_route(struct worker *worker, struct proxy_route route)
     DL_FOREACH(worker->sessions, session)
     {
         struct server_link *link = session->link;
-        if (link != NULL && (link->epoch != route.epoch || link->side != route.side)) {
+        if (link != NULL && link->side == route.side) {
+            /* since it was opened no other side was active: a swap would have closed it */
+            link->epoch = route.epoch;
+        } else if (link != NULL) {
             if (login_client_connects(session)) {
                 login_client_suspend(session);
             } else {

@@ -23,7 +23,7 @@ enum {
     /* sockets beyond max_clients that may be in startup: cancel requests, and refusals that say why */
     CONNECTIONS_ABOVE_CLIENTS = 1024,
     HIGH_WATER = 64 * 1024, /* more unsent bytes than this stop reading from where they come */
-    HELD_READ_SIZE = 4096,  /* while the gate is closed a client's bytes are kept: not many */
+    HELD_READ_SIZE = 4096,  /* while a client's bytes are kept, in login or behind the gate: not many */
     ERROR_SIZE = 2048
 };
 
@@ -260,7 +260,8 @@ void session_update_reading(struct session *session)
     } else {
         client = session->kept == NULL && (link == NULL || link->stream.unsent <= HIGH_WATER);
     }
-    session->client.read_size = hold_gate_closed(session->worker) ? HELD_READ_SIZE : READ_SIZE;
+    bool kept = session->login != NULL || hold_gate_closed(session->worker);
+    session->client.read_size = kept ? HELD_READ_SIZE : READ_SIZE;
     if (client) {
         stream_read_start(&session->client);
     } else {
@@ -274,6 +275,13 @@ void session_update_reading(struct session *session)
         stream_read_start(&link->stream);
     } else {
         stream_read_stop(&link->stream);
+    }
+}
+
+void session_note_parameter(struct session *session, struct slice name, struct slice value)
+{
+    if (slice_equals(name, "application_name")) {
+        (void)slice_copy(value, session->application, sizeof(session->application));
     }
 }
 
@@ -425,6 +433,7 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
         (void)snprintf(info->database, sizeof(info->database), "%s", session->startup.database);
     }
     memcpy(info->client, session->peer, sizeof(info->client));
+    memcpy(info->application, session->application, sizeof(info->application));
     if (session->move != NULL) {
         const char *application = move_reported(session->move, "application_name");
         (void)snprintf(info->application, sizeof(info->application), "%s",

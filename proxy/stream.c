@@ -9,8 +9,11 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* A peer that vanished is noticed after about two minutes: idle by probes, busy by unacknowledged bytes. */
-enum { KEEPALIVE_IDLE_S = 60, KEEPALIVE_INTERVAL_S = 10, KEEPALIVE_PROBES = 6, USER_TIMEOUT_MS = 120000 };
+/*
+ * A peer that vanished while idle is noticed after about two minutes. No TCP_USER_TIMEOUT: it ends
+ * connections whose peer is alive and only doesn't read for a while (a COPY that waits for a lock, a pager).
+ */
+enum { KEEPALIVE_IDLE_S = 60, KEEPALIVE_INTERVAL_S = 10, KEEPALIVE_PROBES = 6 };
 
 struct pending_write {
     uv_write_t request;
@@ -50,7 +53,6 @@ void stream_set_connected(struct stream *stream)
     set_option(socket, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
     set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
     set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
-    set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS);
 }
 
 static void set_ended(struct stream *stream, int status)

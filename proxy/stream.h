@@ -69,7 +69,7 @@ struct stream {
 void stream_init(struct stream *stream, uv_loop_t *loop, bool is_unix, struct read_buffer *buffer,
                  const struct stream_events *events);
 
-/* After accept or connect: socket options (no delay, keepalive, user timeout). */
+/* After accept or connect: socket options (no delay, keepalive). */
 void stream_set_connected(struct stream *stream);
 
 void stream_read_start(struct stream *stream);

@@ -123,6 +123,8 @@ static void on_mailbox_closed(void *receiver)
 void worker_stop(struct worker *worker, int64_t deadline_us)
 {
     if (worker->stopping) {
+        worker->stop_deadline_us =
+            deadline_us < worker->stop_deadline_us ? deadline_us : worker->stop_deadline_us;
         return;
     }
     worker->stopping = true;
