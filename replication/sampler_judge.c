@@ -21,6 +21,7 @@ void sampler_forget_streams(struct sampler *sampler)
         memset(&sampler->streams[i], 0, sizeof sampler->streams[i]);
         sampler->streams[i].enabled = true; /* until it is seen otherwise */
         sampler->streams[i].slot_found = true;
+        sampler->streams[i].errors = -1; /* those of before aren't this stream's */
     }
     for (int side = 0; side < SIDE_COUNT; side++) {
         sampler->sides[side].checked = false;
