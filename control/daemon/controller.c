@@ -264,8 +264,14 @@ void controller_ref(struct controller *controller)
 
 void controller_unref(struct controller *controller)
 {
-    if (--controller->references == 0) {
-        free_controller(controller);
+    if (--controller->references > 0) {
+        return;
+    }
+    void (*stopped)(void *) = controller->stopped;
+    void *context = controller->stopped_context;
+    free_controller(controller);
+    if (stopped != NULL) {
+        stopped(context);
     }
 }
 
@@ -339,10 +345,19 @@ void controller_say_stopping(struct rpc_call *call)
     rpc_fail(call, &error);
 }
 
+static void kill_commands(struct controller *controller)
+{
+    for (struct running_command *running = controller->commands; running != NULL; running = running->next) {
+        command_kill(running->command);
+    }
+}
+
+/* What still leads here, a command's end or a row on its way to the disk, is waited for: it may use what the
+ * daemon frees after. */
 static void part_stopped(struct controller *controller)
 {
     if (--controller->parts == 0) {
-        controller->stopped(controller->stopped_context);
+        kill_commands(controller);
         controller_unref(controller);
     }
 }
@@ -375,9 +390,7 @@ void controller_stop(struct controller *controller, void (*done)(void *context),
     controller->stopping = true;
     controller_flips_stop(controller);
     controller_sessions_stop(controller);
-    for (struct running_command *running = controller->commands; running != NULL; running = running->next) {
-        command_kill(running->command);
-    }
+    kill_commands(controller);
     uv_close((uv_handle_t *)&controller->wake, on_timer_closed);
     uv_close((uv_handle_t *)&controller->second, on_timer_closed);
     uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
