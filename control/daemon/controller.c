@@ -101,8 +101,14 @@ void controller_raise(struct controller *controller, const struct error *alarm, 
     controller_notify(controller, flip, flip_phase_text(&controller->flip), "alarm", alarm->message);
 }
 
+enum { FIRST_ANSWER_US = 2 * CONTROLLER_SECOND_US };
+
 static void note_side(struct controller *controller, enum side side, bool reachable, const char *problem)
 {
+    if (!controller->side_seen[side] && !reachable &&
+        clock_wall_us() - controller->started_us < FIRST_ANSWER_US) {
+        return; /* it wasn't asked for long enough to say so */
+    }
     const bool news = !controller->side_seen[side] || controller->side_reachable[side] != reachable;
     const bool was_seen = controller->side_seen[side];
     controller->side_seen[side] = true;

@@ -121,8 +121,8 @@ struct flip_history {
 void flip_history_init(struct flip_history *history);
 void flip_history_fold(struct flip_history *history, const struct record *row);
 
-/* The same for one flip: BEGIN starts it anew, rows of other flips are passed over (but a flip-back that ends
- * well marks the cutover that it took back). */
+/* The same for one flip: BEGIN starts it anew, rows of other flips are passed over (but an automatic
+ * flip-back that ends well marks the cutover that it took back). */
 void flip_story_fold(struct flip_story *flip, const struct record *row);
 
 /* Under way: it was begun and has not ended. */

@@ -52,12 +52,14 @@ static bool let_go(struct flip *flip)
         return true;
     }
     if (flip->hold.over && flip->hold.refuses) {
-        struct flip_request route = flip_request(flip, FLIP_ACTION_ROUTE);
-        route.side = flip->spec.source;
-        route.epoch = flip->spec.epoch + (flip->reopened ? 2 : 0);
-        route.open = true;
+        struct flip_request request = flip_request(flip, FLIP_ACTION_ACTIVE);
+        request.side = flip->spec.source;
+        request.epoch = flip->spec.epoch + (flip->reopened ? 2 : 0);
+        request.open = true;
         flip->hold.over = false;
-        flip_tell(flip, &route);
+        flip_tell(flip, &request);
+        request.kind = FLIP_ACTION_ROUTE;
+        flip_tell(flip, &request);
     }
     return false;
 }

@@ -457,6 +457,11 @@ static void take_request(void *context, const struct flip_request *request)
         world->serving = request->open;
         world->held = false;
         break;
+    case FLIP_ACTION_ACTIVE:
+        world->told_active = true;
+        world->active = request->side;
+        world->active_epoch = request->epoch;
+        break;
     case FLIP_ACTION_ALARM:
         world->alarms++;
         tell_story(world, "  alarm:", request->error.message);
@@ -506,7 +511,7 @@ static void crash(struct world *world)
         }
     }
     world->pending_count = kept;
-    world->running = world->serving = world->held = false;
+    world->running = world->serving = world->held = world->told_active = false;
 }
 
 static void make_zombie(struct world *world, const struct flip_request *request)
@@ -885,6 +890,10 @@ bool world_is_sound(struct world *world)
     }
     if (!world->serving || world->route != active) {
         broke(world, "clients are not served by the active side");
+    }
+    if (!world->told_active || world->active != active ||
+        world->active_epoch != world->runner.history.epoch) {
+        broke(world, "the sampler does not know the active side");
     }
     for (size_t i = 0; i < WORLD_DATABASES; i++) {
         if (world->clusters[active].databases[i].fence) {

@@ -67,6 +67,9 @@ struct world {
     /* the proxy */
     bool serving; /* a route is set and open */
     enum side route;
+    bool told_active; /* somebody was told that `active` is it, as of `active_epoch` */
+    enum side active;
+    uint64_t active_epoch;
     bool held, refuses;
     int64_t hold_until_us, held_since_us;
     uint64_t hold;
