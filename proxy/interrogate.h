@@ -15,7 +15,7 @@
 #define INTERROGATE_PREFIX "switchback "
 
 enum interrogate_level {
-    INTERROGATE_CHEAP, /* all but the settings */
+    INTERROGATE_CHEAP, /* all but settings, temporary objects and replication slots */
     INTERROGATE_FULL
 };
 
@@ -29,6 +29,7 @@ struct interrogation {
     const struct move_types *types;
     char quick[INTERROGATE_QUICK_SIZE];     /* a digest of settings that functions like to change */
     char timeout[INTERROGATE_TIMEOUT_SIZE]; /* statement_timeout, if it was put aside */
+    bool temporary;                         /* it has a temporary schema, which INTERROGATE_FULL looks into */
     bool failed;                            /* out of memory, too large, or an answer that makes no sense */
 };
 

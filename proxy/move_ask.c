@@ -8,8 +8,8 @@
 
 static enum interrogate_level level_of(const struct move *move)
 {
-    bool settings = move->always_settings || (move->dirt & MOVE_DIRT_SETTINGS) != 0;
-    return move->own == NULL || settings ? INTERROGATE_FULL : INTERROGATE_CHEAP;
+    bool full = move->always_settings || move->temporary || (move->dirt & MOVE_DIRT_SETTINGS) != 0;
+    return move->own == NULL || full ? INTERROGATE_FULL : INTERROGATE_CHEAP;
 }
 
 static void asking_ends(struct move *move)
@@ -116,13 +116,15 @@ static enum move_answer ask_done(struct move *move)
         }
         return ask_failed(move);
     }
-    bool changed = asking->level == INTERROGATE_CHEAP && strcmp(asking->quick, move->quick) != 0;
+    move->temporary = asking->temporary;
+    bool changed =
+        asking->level == INTERROGATE_CHEAP && (asking->temporary || strcmp(asking->quick, move->quick) != 0);
     if (asking->level == INTERROGATE_CHEAP && !changed &&
         !snapshot_copy(asking->snapshot, move->own, SNAPSHOT_SETTING)) {
         move_fail(move, "out of memory");
         return ask_failed(move);
     }
-    if (changed) { /* a function has set something: ask for all */
+    if (changed) { /* ask for all */
         asking_ends(move);
         move->dirt |= MOVE_DIRT_USED | MOVE_DIRT_SETTINGS;
         return MOVE_AGAIN;

@@ -74,6 +74,7 @@ struct move {
     struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
     struct strbuf reasons; /* why it can't move, by that */
     char quick[INTERROGATE_QUICK_SIZE];
+    bool temporary; /* it had a temporary schema then, and has it for its life */
     struct interrogation asking;
     struct strbuf asking_reasons;
     struct strbuf body; /* a row that comes in pieces */

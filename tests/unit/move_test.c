@@ -174,7 +174,7 @@ static bool ask(struct scene *scene, bool *settings, char names[TEXT_SIZE])
             struct decode_bind bind;
             if (piece.type == 'P' && decode_parse(piece.bytes, &parse)) {
                 assert_true(parse.name.length > 0); /* the unnamed statement is the client's */
-                *settings = memmem(parse.text.data, parse.text.length, "pg_settings", 11) != NULL;
+                *settings = memmem(parse.text.data, parse.text.length, "pg_show_all_settings", 20) != NULL;
             }
             if (piece.type == 'B' && decode_bind(piece.bytes, &bind) && bind.parameter_count == 1) {
                 struct slice value;
