@@ -249,7 +249,9 @@ static bool check_database(struct walk *walk, const char *database, bool *prepar
     }
     pass.prepared = is_installed(pass.sides[SIDE_BLUE]) && is_installed(pass.sides[SIDE_GREEN]);
     *prepared_all = *prepared_all && pass.prepared;
-    bool ok = configure_pass(&pass, error) && run_checks(&pass, CHECK_DATABASE, error);
+    bool ok = task_stopping(walk->task)
+                  ? task_aborted(error)
+                  : configure_pass(&pass, error) && run_checks(&pass, CHECK_DATABASE, error);
     if (ok && !pass.prepared) {
         check_items_add(walk->items, &prepared, CHECK_FAIL, database);
     }
@@ -264,6 +266,10 @@ static bool check_cluster(struct walk *walk, bool all_prepared, struct error *er
     for (int side = 0; side < SIDE_COUNT; side++) {
         struct error refused;
         pass.sides[side] = blocking_open_cluster(walk->task, walk->brief, (enum side)side, &refused);
+        if (pass.sides[side] == NULL && refused.code == ERROR_ABORTED) {
+            close_pass(&pass);
+            return task_aborted(error);
+        }
         if (pass.sides[side] == NULL) {
             check_items_add(walk->items, &reachable, CHECK_FAIL, refused.message);
         }

@@ -51,10 +51,19 @@ static const struct check checks[] = {
      .missing = CHECK_PASS,
      .extra = CHECK_PASS,
      .differs = CHECK_WARN,
-     .sql =
-         "select d.datname::text, concat_ws(' ', d.datcollate, d.datctype, j.d ->> 'datlocprovider',"
-         " coalesce(j.d ->> 'daticulocale', j.d ->> 'datlocale'), j.d ->> 'datcollversion') from pg_database"
-         " d cross join lateral (select to_jsonb(d) as d) j where " MANAGED_DATABASE("d.datname")},
+     .sql = "select d.datname::text, concat_ws(' ', d.datcollate, d.datctype, coalesce(j.d ->> "
+            "'datlocprovider', 'c'),"
+            " coalesce(j.d ->> 'daticulocale', j.d ->> 'datlocale')) from pg_database d cross join lateral "
+            "(select"
+            " to_jsonb(d) as d) j where " MANAGED_DATABASE("d.datname")},
+    {.id = "collation",
+     .on = CHECK_ON_BOTH,
+     .compares = true,
+     .from_version = 150000,
+     .missing = CHECK_PASS,
+     .extra = CHECK_PASS,
+     .differs = CHECK_WARN,
+     .sql = "select datname::text, datcollversion from pg_database where " MANAGED_DATABASE("datname")},
     {.id = "collation",
      .on = CHECK_ON_BOTH,
      .from_version = 150000,

@@ -65,6 +65,11 @@ MUST_USE bool prepare_refuse_foreign_rows(struct prepare *prepare, size_t databa
 MUST_USE bool prepare_list(struct blocking *blocking, struct error *error, const char *sql,
                            struct settings_list *list);
 
+/* During the copy: makes the forward stream anew if one of its tables can never get in sync. */
+MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error);
+/* After it: the standby needn't flush each commit any more. */
+MUST_USE bool prepare_relax(struct prepare *prepare, size_t database, struct error *error);
+
 /* The steps, in their order (the table in prepare.c says what each does). */
 MUST_USE bool prepare_settings(struct prepare *prepare, struct error *error);
 MUST_USE bool prepare_roles(struct prepare *prepare, struct error *error);

@@ -27,6 +27,7 @@ struct copy_database {
 
     /* as last seen */
     int64_t done_bytes, ready, errors;
+    bool catching_up; /* a table is copied but not in sync */
     size_t relations;
 };
 
@@ -138,10 +139,12 @@ static bool look(struct prepare *prepare, size_t index, struct copy_database *da
     }
     database->done_bytes = 0;
     database->ready = 0;
+    database->catching_up = false;
     database->relations = (size_t)PQntuples(rows);
     for (int row = 0; row < PQntuples(rows); row++) {
         database->done_bytes += bytes_done(database, rows, row);
         database->ready += *row_text(rows, row, 1) == 'r' ? 1 : 0;
+        database->catching_up = database->catching_up || *row_text(rows, row, 1) == 'f';
     }
     PQclear(rows);
     if (standby->version >= 150000) {
@@ -155,13 +158,23 @@ static bool look(struct prepare *prepare, size_t index, struct copy_database *da
     return true;
 }
 
+static bool look_closely(struct prepare *prepare, size_t index, struct copy_database *database,
+                         struct error *error)
+{
+    if (!look(prepare, index, database, error)) {
+        return false;
+    }
+    return !database->catching_up || (prepare_connect(prepare, index, prepare->active, error) != NULL &&
+                                      prepare_unstick(prepare, index, error));
+}
+
 /* Looks at one database; a lost connection is only a reason to look again, prepare_connect gives up in time.
  */
 static bool look_again(struct prepare *prepare, size_t index, struct copy_database *database,
                        struct error *error)
 {
-    return look(prepare, index, database, error) ||
-           (error->code == ERROR_UNREACHABLE && look(prepare, index, database, error));
+    return look_closely(prepare, index, database, error) ||
+           (error->code == ERROR_UNREACHABLE && look_closely(prepare, index, database, error));
 }
 
 static void tell(struct prepare *prepare, const struct copy *copy, int64_t done, int64_t bytes, int64_t ready,
@@ -221,6 +234,17 @@ static bool look_at_all(struct prepare *prepare, struct copy *copy, bool *finish
     return errors - copy->errors < ERRORS_TOO_MANY || refuse_errors(prepare, error);
 }
 
+static bool relax(struct prepare *prepare, struct error *error)
+{
+    for (size_t i = 0; i < prepare->database_count; i++) {
+        if (prepare_connect(prepare, i, prepare->standby, error) == NULL ||
+            !prepare_relax(prepare, i, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool watch(struct prepare *prepare, struct copy *copy, struct error *error)
 {
     for (size_t i = 0; i < prepare->database_count; i++) {
@@ -232,7 +256,7 @@ static bool watch(struct prepare *prepare, struct copy *copy, struct error *erro
     bool finished = false;
     while (look_at_all(prepare, copy, &finished, error)) {
         if (finished) {
-            return true;
+            return relax(prepare, error);
         }
         if (!task_sleep(prepare->task, LOOK_EVERY_US, error)) {
             return false;

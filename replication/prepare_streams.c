@@ -79,17 +79,11 @@ static bool subscribe(const struct stream *stream, struct error *error)
     return ok;
 }
 
-static bool build_forward(struct prepare *prepare, size_t database, const struct stream_facts *facts,
-                          struct error *error)
+static bool build_forward(struct prepare *prepare, size_t database, struct error *error)
 {
     struct prepare_database *own = &prepare->databases[database];
     struct stream stream = forward_of(prepare, database);
     own->rebuild = true;
-    if (facts->subscribed) {
-        LOG_WARN("forward_stream_rebuilt", LOG_STR("database", own->name),
-                 LOG_STR("reason", facts->slot ? "slot lost" : "slot missing"));
-        prepare_say(prepare, -1, -1, "%s: the stream was lost, its tables are copied again", own->name);
-    }
     /* Before anything is dropped: a refusal leaves what stands. */
     if (!prepare_refuse_foreign_rows(prepare, database, error) ||
         !stream_drop_subscription(stream.subscriber, prepare->active, error) ||
@@ -128,6 +122,8 @@ static bool extend_forward(struct prepare *prepare, size_t database, struct erro
     strbuf_clear(&sql);
     strbuf_puts(&sql, NOTE_COPIED);
     ok = ok && prepare_run(standby, error, &sql);
+    struct stream stream = forward_of(prepare, database);
+    ok = ok && stream_set_commit(&stream, true, error);
     strbuf_clear(&sql);
     sql_format(&sql, "alter subscription %I refresh publication with (copy_data = true)", name);
     ok = ok && prepare_run(standby, error, &sql);
@@ -171,6 +167,33 @@ static bool refuse_disabled(const struct prepare *prepare, const char *database,
                         names_subscription(prepare->active));
 }
 
+static void tell_rebuild(struct prepare *prepare, size_t database, const char *reason)
+{
+    const char *name = prepare->databases[database].name;
+    LOG_WARN("forward_stream_rebuilt", LOG_STR("database", name), LOG_STR("reason", reason));
+    prepare_say(prepare, -1, -1, "%s: %s: its tables are copied again", name, reason);
+}
+
+bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error)
+{
+    struct stream stream = forward_of(prepare, database);
+    bool stuck = false;
+    if (!stream_find_stuck(&stream, &stuck, error)) {
+        return false;
+    }
+    if (!stuck) {
+        return true;
+    }
+    tell_rebuild(prepare, database, "a crash left a table that can't get in sync");
+    return build_forward(prepare, database, error);
+}
+
+bool prepare_relax(struct prepare *prepare, size_t database, struct error *error)
+{
+    struct stream stream = forward_of(prepare, database);
+    return stream_set_commit(&stream, false, error);
+}
+
 static bool forward_database(struct prepare *prepare, size_t database, struct error *error)
 {
     struct prepare_database *own = &prepare->databases[database];
@@ -180,7 +203,10 @@ static bool forward_database(struct prepare *prepare, size_t database, struct er
         return false;
     }
     if (!facts.subscribed || !facts.usable || own->rebuild) {
-        return build_forward(prepare, database, &facts, error);
+        if (facts.subscribed) {
+            tell_rebuild(prepare, database, facts.slot ? "the slot was lost" : "the slot is missing");
+        }
+        return build_forward(prepare, database, error);
     }
     if (!renew_conninfo(&stream, error)) {
         return false;

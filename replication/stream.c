@@ -11,6 +11,8 @@
 
 enum { SLOT_RELEASE_US = 15 * 1000000, SLOT_PAUSE_US = 50000 };
 
+#define THIS_DATABASE "(select oid from pg_database where datname = current_database())"
+
 /* SQL: what the publication or subscription has, as sorted text; NULL if it doesn't exist. */
 #define PUBLISHED                                                                                            \
     "select string_agg(r.prrelid::regclass::text, ',' order by r.prrelid::regclass::text collate \"C\")"     \
@@ -61,6 +63,62 @@ bool stream_read(const struct stream *stream, struct stream_facts *facts, struct
     }
     PQclear(subscribed);
     free(published);
+    return ok;
+}
+
+/* --- tables that are being copied --- */
+
+/* The names that sync workers give to their slots (14 and newer; before, slots were temporary and 'f'
+ * unknown). */
+#define UNFINISHED                                                                                           \
+    "select coalesce(array_agg(format('pg_%s_sync_%s_%s', s.oid, r.srrelid, c.system_identifier)), "         \
+    "'{}')::text"                                                                                            \
+    " from pg_subscription s join pg_subscription_rel r on r.srsubid = s.oid, pg_control_system() c where"   \
+    " s.subname = $1 and s.subdbid = " THIS_DATABASE " and r.srsubstate = 'f'"
+#define WITHOUT_SLOT                                                                                         \
+    "select coalesce(array_agg(u), '{}')::text from unnest($1::text[]) u where u not in (select slot_name "  \
+    "from"                                                                                                   \
+    " pg_replication_slots)"
+
+bool stream_find_stuck(const struct stream *stream, bool *stuck, struct error *error)
+{
+    *stuck = false;
+    const char *const subscription[] = {names_subscription(stream->publisher->side)};
+    char *before = blocking_value(stream->subscriber, error, UNFINISHED, 1, subscription);
+    if (before == NULL || strcmp(before, "{}") == 0) {
+        bool ok = before != NULL;
+        free(before);
+        return ok;
+    }
+    const char *const unfinished[] = {before};
+    char *missing = blocking_value(stream->publisher, error, WITHOUT_SLOT, 1, unfinished);
+    /* A slot goes only after its table is no longer 'f': who is 'f' still, without it, is stuck. */
+    const char *const again[] = {subscription[0], missing};
+    char *found = missing == NULL ? NULL
+                                  : blocking_value(stream->subscriber, error,
+                                                   "select $2::text[] && (" UNFINISHED ")::text[]", 2, again);
+    *stuck = found != NULL && *found == 't';
+    bool ok = found != NULL;
+    free(found);
+    free(missing);
+    free(before);
+    return ok;
+}
+
+bool stream_set_commit(const struct stream *stream, bool local, struct error *error)
+{
+    const char *name = names_subscription(stream->publisher->side);
+    const char *wanted = local ? "local" : "off";
+    struct strbuf sql;
+    strbuf_init(&sql, SQL_LIMIT);
+    sql_format(
+        &sql,
+        "do $do$ begin if exists (select from pg_subscription where subname = %L and subsynccommit <> %L and"
+        " subdbid = " THIS_DATABASE ") then alter subscription %I set (synchronous_commit = %s); end if; end"
+        " $do$",
+        name, wanted, name, wanted);
+    bool ok = blocking_run_buffer(stream->subscriber, error, &sql);
+    strbuf_deinit(&sql);
     return ok;
 }
 
@@ -272,10 +330,10 @@ bool stream_put_subscription(const struct stream *stream, bool forward, struct s
     sql_format(
         sql,
         "create subscription %I connection %L publication %I with (create_slot = false, slot_name = %L,"
-        " synchronous_commit = off, enabled = %s, copy_data = %s",
+        " synchronous_commit = %s, enabled = %s, copy_data = %s",
         names_subscription(side), strbuf_text(&conninfo), names_publication(side),
-        names_slot(side, stream->publisher->database, slot), forward ? "true" : "false",
-        forward ? "true" : "false");
+        names_slot(side, stream->publisher->database, slot), forward ? "local" : "off",
+        forward ? "true" : "false", forward ? "true" : "false");
     if (lower >= 140000) {
         sql_format(sql, ", streaming = %s", lower >= 160000 ? "parallel" : "on");
     }

@@ -22,6 +22,15 @@ struct stream_facts {
 
 MUST_USE bool stream_read(const struct stream *stream, struct stream_facts *facts, struct error *error);
 
+/*
+ * Whether a table can never get in sync: its copy is finished ('f'), but the slot of its own that it needs to
+ * catch up is gone. A standby that crashes can forget that a table was done after its slot was dropped.
+ */
+MUST_USE bool stream_find_stuck(const struct stream *stream, bool *stuck, struct error *error);
+
+/* off in the long run; local while tables are copied, so that a crash forgets no table that was done. */
+MUST_USE bool stream_set_commit(const struct stream *stream, bool local, struct error *error);
+
 /* The publication lists exactly the managed tables and switchback.marker; columns only where the subscriber
  * lacks some. */
 MUST_USE bool stream_publish(const struct stream *stream, struct error *error);

@@ -200,6 +200,7 @@ class Cluster:
 
     def kill(self):
         """kill -9 of every process at once, as a power failure would."""
+        os.kill(self.process.pid, signal.SIGSTOP)  # or it could start another child behind our back
         pids = self.family()
         for pid in pids:
             try:

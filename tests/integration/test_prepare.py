@@ -221,6 +221,24 @@ def test_lost_slot_is_rebuilt(world):
     assert tool.check().failing() == []
 
 
+def test_stuck_table_is_rebuilt(world):
+    """A standby that crashed may have forgotten that a table was done, after its slot was dropped: it waits for ever."""
+    world.pair()
+    world.blue.query("create table orders (id int primary key, v text); insert into orders select g, 'v' from generate_series(1, 1000) g")
+    tool = Tool(world)
+    tool.prepare()
+    assert world.green.value("select subsynccommit from pg_subscription") == "off"
+    with world.green.connect("app", "switchback") as connection:
+        connection.query("alter subscription switchback_from_blue disable")
+        connection.query("update pg_subscription_rel set srsubstate = 'f', srsublsn = '0/1' where srrelid = 'orders'::regclass")
+        connection.query("alter subscription switchback_from_blue enable")
+    world.blue.query("update orders set v = 'w' where id < 10")
+    outcome = tool.prepare()
+    assert any("can't get in sync" in p[2] for p in outcome.progress), outcome
+    await_same(world, ["app"])
+    assert world.green.value("select subsynccommit from pg_subscription") == "off"
+
+
 def test_new_table_and_column(world):
     world.pair()
     world.blue.query("create table orders (id int primary key, v text); insert into orders select g, 'v' from generate_series(1, 100) g")
@@ -346,8 +364,9 @@ def test_secrets_stay_secret(world):
     world.pair(log_statement="all", log_min_duration_statement=0, hba="local all all trust\nhost all all 127.0.0.1/32 trust\n")
     secret = "5ecret'\\ word"
     for side in (world.blue, world.green):
-        side.query("alter role switchback password 'x'", "postgres")
+        side.query("set password_encryption = 'scram-sha-256'; alter role switchback password 'x'", "postgres")
         with side.connect() as connection:
+            connection.query("set password_encryption = 'scram-sha-256'")
             connection.query("set log_statement = none; set log_min_duration_statement = -1")
             connection.query("alter role switchback password E'5ecret''\\\\ word'")
         side.write_hba(scram)
