@@ -226,8 +226,11 @@ bool prepare_refuse_foreign_rows(struct prepare *prepare, size_t database, struc
         ok = error_set(error, ERROR_CHECK_FAILED,
                        "%s, database %s: %zu tables hold rows that no prepare has copied: %s%s", standby,
                        own->name, filled, strbuf_text(&found), filled > SHOWN ? ", ..." : "");
-        error_remedy(error, "prepare never removes them: empty these tables, or drop the database, on %s",
-                     standby);
+        error_remedy(
+            error,
+            "prepare never removes them: empty these tables, or drop the database, on %s (a fence is "
+            "passed with SET session_replication_role = replica)",
+            standby);
     }
     strbuf_deinit(&found);
     return ok;

@@ -67,7 +67,7 @@ static bool subscribe(const struct stream *stream, struct error *error)
             error_remedy(
                 error,
                 "%s must reach %s at sides.%s.replication, and its pg_hba.conf must admit that user to "
-                "the database and to replication",
+                "this database",
                 side_name(stream->subscriber->side), side_name(stream->publisher->side),
                 side_name(stream->publisher->side));
         }

@@ -402,3 +402,20 @@ def test_stop_while_it_runs(world):
     outcome = tool.run("stop-prepare")
     assert outcome.code == 1 and outcome.error[0] == "aborted", outcome
     tool.prepare()
+
+
+def test_after_a_cutover(world):
+    """Both ways: what prepare built is found whole after a flip, and prepare run again then changes nothing."""
+    d = world.prepared(watch={"duration": "1s"})
+    d.verb("check", code=0)
+    for active, verb in (("green", "cutover"), ("blue", "flip-back"), ("green", "cutover")):
+        d.verb(verb, code=0)
+        d.wait_steady(active)
+        answer = d.verb("check", code=0)
+        assert answer.json["ok"], answer
+        oids = "select oid, subname, subenabled from pg_subscription order by 1"
+        before = world.blue.query(oids), world.green.query(oids)
+        d.prepare()
+        assert (world.blue.query(oids), world.green.query(oids)) == before
+        d.wait_steady(active)
+    world.assert_same_data()
