@@ -419,3 +419,28 @@ def test_after_a_cutover(world):
         assert (world.blue.query(oids), world.green.query(oids)) == before
         d.wait_steady(active)
     world.assert_same_data()
+
+
+def test_finalize_after_a_cutover(world):
+    """The old side's rows were never ours to remove: the next prepare says so, and goes on once they are gone."""
+    d = world.prepared()
+    d.verb("cutover", code=0)
+    d.wait_steady("green")
+    d.verb("finalize", code=0)
+    assert d.status()["way_back"]["open"] is False
+    check = d.verb("check", code=1).json
+    assert any("ended by finalize" in o for item in check["checks"] for o in item["objects"]), check
+    d.verb("cutover", code=1)
+    answer = d.verb("prepare", code=1)
+    assert "no prepare has copied" in answer.json["error"]["message"], answer
+    with world.blue.connect("app", "switchback") as connection:
+        connection.query("set session_replication_role = replica")
+        names = connection.query("select name from switchback.managed_table where leaf")
+        connection.query("truncate " + ", ".join(name for name, in names))
+    d.prepare()
+    d.wait_steady("green")
+    world.assert_same_data()
+    d.verb("check", code=0)
+    d.verb("flip-back", code=0)
+    d.wait_steady("blue")
+    world.assert_same_data()
