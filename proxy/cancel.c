@@ -132,6 +132,7 @@ static void over(struct cancel *cancel)
     }
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is one of the stream's events */
 static void on_received(struct stream *stream, char *bytes, size_t length)
 {
     /* a server answers a cancel by closing only */

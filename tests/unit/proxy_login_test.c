@@ -8,8 +8,8 @@
 #include <openssl/hmac.h>
 #include <openssl/sha.h>
 
-static const char ssl_request[] = "\0\0\0\x08\x04\xd2\x16\x2f";
-static const char gss_request[] = "\0\0\0\x08\x04\xd2\x16\x30";
+static const uint8_t ssl_request[8] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f};
+static const uint8_t gss_request[8] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30};
 
 static void encryption_is_declined_once_each(void **state)
 {
@@ -79,7 +79,7 @@ static void what_is_sent_ahead_waits_for_the_login(void **state)
     world_start(world);
     uint8_t bytes[600];
     size_t length = startup_packet(bytes, "joe", "app");
-    memcpy(bytes + length, BYTES(QUERY_1));
+    memcpy(bytes + length, QUERY_1, sizeof(QUERY_1) - 1);
     int client = client_connect(world);
     put(client, bytes, length + sizeof(QUERY_1) - 1);
     int server = server_login(world, SIDE_BLUE);

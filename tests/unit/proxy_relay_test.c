@@ -216,7 +216,7 @@ static void a_slow_reader_stops_the_writer(void **state)
     struct pair pair = pair_new(world);
     uint8_t *message = calloc(1, BODY + 5);
     assert_non_null(message);
-    memcpy(message, "d\3\0\0\4", 5);
+    frame_header(message, 'd', BODY);
     /* COPY out to a client that doesn't read: sockets' buffers and our high water, then nothing */
     put(pair.client, BYTES(QUERY_1));
     expect(world, pair.server, BYTES(QUERY_1));
@@ -249,9 +249,7 @@ static void random_messages_are_survived(void **state)
         for (int i = 0; i < 30; i++) {
             uint8_t message[40];
             size_t length = (size_t)random() % 30;
-            message[0] = (uint8_t)types[(size_t)random() % (sizeof(types) - 1)];
-            memcpy(message + 1, "\0\0\0", 3);
-            message[4] = (uint8_t)(length + 4);
+            frame_header(message, (uint8_t)types[(size_t)random() % (sizeof(types) - 1)], (uint32_t)length);
             for (size_t b = 0; b < length; b++) {
                 message[5 + b] = (uint8_t)(random() % 4 == 0 ? 0 : random());
             }

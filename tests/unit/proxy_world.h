@@ -9,6 +9,7 @@
 #include "conf/base/log.h"
 #include "proxy/proxy.h"
 #include "proxy/wire/build.h"
+#include "proxy/wire/frame.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,7 +26,7 @@
 
 #include <cmocka.h>
 
-enum { WORLD_PATIENCE_US = 10 * 1000000, WORLD_EVENTS = 256, WORLD_QUIET_MS = 60 };
+enum { WORLD_PATIENCE_US = 10 * 1000000, WORLD_EVENTS = 256, WORLD_QUIET_US = 60000 };
 
 /* Literal messages: their bytes without the literal's final NUL. */
 #define BYTES(literal) (literal), (sizeof(literal) - 1)
@@ -248,7 +249,7 @@ static inline char expect_message(struct world *world, int fd, char *body, size_
 /* An ErrorResponse with that SQLSTATE. */
 static inline void expect_error(struct world *world, int fd, const char *sqlstate)
 {
-    char body[2048];
+    char body[2048] = "";
     assert_int_equal(expect_message(world, fd, body, sizeof(body)), 'E');
     for (const char *field = body; *field != '\0'; field += strlen(field) + 1) {
         if (*field == 'C') {
@@ -268,7 +269,7 @@ static inline void expect_end(struct world *world, int fd)
 
 static inline void expect_silence(struct world *world, int fd)
 {
-    assert_false(world_readable(world, fd, WORLD_QUIET_MS * 1000));
+    assert_false(world_readable(world, fd, WORLD_QUIET_US));
 }
 
 /* --- parties --- */
