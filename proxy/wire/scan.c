@@ -15,14 +15,22 @@ enum state {
 
 enum token { WORD, DOT, OPEN, DOLLAR_SIGN, COMMA, OTHER };
 
+#define HINT(text, flags)                                                                                    \
+    {                                                                                                        \
+        (text), sizeof(text) - 1, (flags)                                                                    \
+    }
+
 static const struct {
     const char *word;
+    size_t length;
     uint32_t flag;
 } hints[] = {
-    {"set_config", SCAN_SETTING}, {"temp", SCAN_TEMPORARY},     {"temporary", SCAN_TEMPORARY},
-    {"pg_temp", SCAN_TEMPORARY},  {"prepare", SCAN_PREPARE},    {"deallocate", SCAN_DEALLOCATE},
-    {"listen", SCAN_LISTEN},      {"unlisten", SCAN_LISTEN},    {"hold", SCAN_HOLD},
-    {"discard", SCAN_DISCARD},    {"role", SCAN_AUTHORIZATION}, {"authorization", SCAN_AUTHORIZATION},
+    HINT("set_config", SCAN_SETTING),  HINT("temp", SCAN_TEMPORARY),
+    HINT("temporary", SCAN_TEMPORARY), HINT("pg_temp", SCAN_TEMPORARY),
+    HINT("prepare", SCAN_PREPARE),     HINT("deallocate", SCAN_DEALLOCATE),
+    HINT("listen", SCAN_LISTEN),       HINT("unlisten", SCAN_LISTEN),
+    HINT("hold", SCAN_HOLD),           HINT("discard", SCAN_DISCARD),
+    HINT("role", SCAN_AUTHORIZATION),  HINT("authorization", SCAN_AUTHORIZATION),
 };
 
 static bool is_word_character(uint8_t c)
@@ -165,6 +173,10 @@ static void match(struct scan *scan, struct scan_matcher *matcher, enum token to
 
 static void emit(struct scan *scan, enum token token)
 {
+    if (scan->matchers[0].state == IDLE && scan->matchers[1].state == IDLE &&
+        (token != WORD || scan->word[0] != 's')) {
+        return; /* nearly always */
+    }
     if (scan->lexer != LINE_COMMENT && scan->lexer != BLOCK_COMMENT) {
         match(scan, &scan->matchers[0], token);
     }
@@ -182,7 +194,7 @@ static void flush_word(struct scan *scan)
         scan->flags |= SCAN_ADVISORY;
     }
     for (size_t i = 0; i < ARRAY_LENGTH(hints); i++) {
-        if (scan->word[0] == hints[i].word[0] && word_is(scan, hints[i].word)) {
+        if (scan->word_length == hints[i].length && memcmp(scan->word, hints[i].word, hints[i].length) == 0) {
             scan->flags |= hints[i].flag;
         }
     }
@@ -333,6 +345,13 @@ static bool ends_dollar_quote(struct scan *scan, uint8_t c)
     return true;
 }
 
+static void lex_word_character(struct scan *scan, uint8_t c)
+{
+    if (scan->word_length < sizeof scan->word) {
+        scan->word[scan->word_length++] = lower(c);
+    }
+}
+
 static void lex(struct scan *scan, uint8_t c)
 {
     if (scan->quoted && ends_dollar_quote(scan, c)) {
@@ -348,12 +367,9 @@ static void lex(struct scan *scan, uint8_t c)
     if (is_word_character(c)) {
         if (scan->lexer != BLOCK_COMMENT) {
             flush_previous(scan);
-        } else {
-            scan->previous = 0;
         }
-        if (scan->word_length < sizeof scan->word) {
-            scan->word[scan->word_length++] = lower(c);
-        }
+        scan->previous = 0;
+        lex_word_character(scan, c);
         return;
     }
     switch ((enum lexer)scan->lexer) {
@@ -389,6 +405,11 @@ void scan_text(struct scan *scan, struct slice text)
 {
     for (size_t i = 0; i < text.length; i++) {
         lex(scan, text.data[i]);
+        if (scan->word_length > 0 && scan->tag_match == 0) { /* the rest of a word, without detours */
+            while (i + 1 < text.length && is_word_character(text.data[i + 1])) {
+                lex_word_character(scan, text.data[++i]);
+            }
+        }
     }
 }
 
