@@ -528,7 +528,7 @@ static int verify(const struct options *options)
 {
     FILE *file = options->out ? fopen(options->out, "re") : NULL;
     char line[256], sql[1024];
-    int run_id, accounts;
+    int run_id = 0, accounts = 0;
     if (!file || !fgets(line, sizeof(line), file) ||
         sscanf(line, "# run %d accounts %d", &run_id, &accounts) != 2) {
         fatal("verify", "--out names no file of a run");
