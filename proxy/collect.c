@@ -38,12 +38,12 @@ void collect_expect(struct collect *collect, enum proxy_event_kind kind, uint64_
     DL_APPEND(collect->collections, collection);
 }
 
-static void forget_expiry(struct collect *collect)
+void collect_forget(struct collect *collect, enum proxy_event_kind kind)
 {
     struct collection *collection = NULL, *next = NULL;
     DL_FOREACH_SAFE(collect->collections, collection, next)
     {
-        if (collection->kind == PROXY_EVENT_EXPIRED) {
+        if (collection->kind == kind) {
             forget(collect, collection);
         }
     }
@@ -51,7 +51,7 @@ static void forget_expiry(struct collect *collect)
 
 void collect_hold(struct collect *collect, uint64_t hold)
 {
-    forget_expiry(collect);
+    collect_forget(collect, PROXY_EVENT_EXPIRED);
     collect->hold = hold;
     collect->stands = true;
     collect->held = false;

@@ -37,6 +37,8 @@ void collect_deinit(struct collect *collect);
 
 /* A command was given that every worker answers with this kind. */
 void collect_expect(struct collect *collect, enum proxy_event_kind kind, uint64_t hold);
+/* Nobody waits for answers of this kind any more: an arming that was given up. */
+void collect_forget(struct collect *collect, enum proxy_event_kind kind);
 /* A hold begins: HELD, then PROGRESS and DRAINED; or EXPIRED. */
 void collect_hold(struct collect *collect, uint64_t hold);
 

@@ -123,7 +123,7 @@ static void fail(struct session *session, const char *reason)
         mover->target = NULL;
     }
     move_reset_target(session->move);
-    LOG_WARN("session_move_failed", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
+    LOG_INFO("session_move_failed", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("reason", mover->failure));
     settle(session, MOVER_FAILED);
 }

@@ -386,6 +386,7 @@ static void run_arm(struct worker *worker, const struct command *command)
 void proxy_arm(struct proxy *proxy, uint64_t flip, struct proxy_route target, int64_t timeout_us)
 {
     const struct command command = {.run = run_arm, .id = flip, .route = target, .time_us = timeout_us};
+    collect_forget(&proxy->collect, PROXY_EVENT_ARMED);
     collect_expect(&proxy->collect, PROXY_EVENT_ARMED, flip);
     post_to_all(proxy, &command);
 }
@@ -410,6 +411,7 @@ static void run_disarm(struct worker *worker, const struct command *command)
 void proxy_disarm(struct proxy *proxy, uint64_t flip)
 {
     const struct command command = {.run = run_disarm, .id = flip};
+    collect_forget(&proxy->collect, PROXY_EVENT_ARMED);
     collect_expect(&proxy->collect, PROXY_EVENT_DISARMED, flip);
     post_to_all(proxy, &command);
 }

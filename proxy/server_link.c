@@ -1,5 +1,6 @@
 #include "proxy/server_link.h"
 
+#include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "proxy/cancel.h"
@@ -14,7 +15,7 @@
 #include <sys/un.h>
 
 /* A login's messages are short; a server that sends more is not one. */
-enum { LOGIN_MESSAGE_MAX = 64 * 1024, GREETING_MAX = 64 * 1024 };
+enum { LOGIN_MESSAGE_MAX = 64 * 1024, GREETING_MAX = 64 * 1024, UNREACHABLE_INTERVAL_US = 1000000 };
 
 static void connect_next(struct server_link *link);
 
@@ -53,8 +54,13 @@ static void fail_unreachable(struct server_link *link, int status)
 {
     link_failure_set(&link->login->failure, "57P03", "the database server can't be reached: %s",
                      uv_strerror(status));
-    LOG_WARN("server_unreachable", LOG_STR("side", side_name(link->side)),
-             LOG_STR("error", uv_strerror(status)));
+    int64_t *told_us = &link->worker->unreachable_told_us[link->side];
+    int64_t now_us = clock_mono_us();
+    if (now_us - *told_us > UNREACHABLE_INTERVAL_US) {
+        *told_us = now_us;
+        LOG_WARN("server_unreachable", LOG_STR("side", side_name(link->side)),
+                 LOG_STR("error", uv_strerror(status)));
+    }
     fail(link);
 }
 

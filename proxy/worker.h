@@ -47,6 +47,7 @@ struct worker {
     struct cancel *cancels; /* utlist: cancel requests in flight, and how many of them have begun */
     unsigned cancels_begun;
     uint64_t sessions_made;
+    int64_t unreachable_told_us[SIDE_COUNT]; /* one line a second says it */
     struct route_hold hold;
     struct mover_flip flip;
     struct differing_types *types;
