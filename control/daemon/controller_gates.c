@@ -5,6 +5,7 @@
 #include "conf/base/ensure.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -302,15 +303,26 @@ void controller_gates_stop(struct controller *controller)
     (void)uv_timer_stop(&controller->gate_timer);
 }
 
+/* A gate fails by `failures` in a row: until then it says how many it has seen, and passes. */
+static json_t *gate_json(const struct gate *gate)
+{
+    const bool not_yet = gate->state == GATE_FAIL && !gate->failed;
+    char reason[GATE_REASON_SIZE + 64];
+    (void)snprintf(reason, sizeof reason, "%s", gate->reason);
+    if (not_yet) {
+        (void)snprintf(reason, sizeof reason, "%u of %" PRId64 " failures in a row: %s", gate->failures,
+                       gate->settings->failures, gate->reason);
+    }
+    return json_pack("{s:o, s:s, s:o, s:o}", "name", text_json(gate->settings->name), "state",
+                     gate_state_name(not_yet ? GATE_PASS : gate->state), "value",
+                     text_json_or_null(gate->value), "reason", text_json_or_null(reason));
+}
+
 json_t *controller_gates_json(const struct controller *controller)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < controller->gates.count; i++) {
-        const struct gate *gate = &controller->gates.gates[i];
-        json_array_append_new(list, json_pack("{s:o, s:s, s:o, s:o}", "name", text_json(gate->settings->name),
-                                              "state", gate_state_name(gate->state), "value",
-                                              text_json_or_null(gate->value), "reason",
-                                              text_json_or_null(gate->reason)));
+        json_array_append_new(list, gate_json(&controller->gates.gates[i]));
     }
     return list;
 }

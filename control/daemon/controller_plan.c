@@ -101,9 +101,8 @@ static void on_checked(struct controller *controller, void *context, const struc
     struct error error;
     size_t index;
     json_t *check;
-    if (!flip_may_start(&controller->flip, plan->kind, plan->target, &error)) {
-        add_error(blockers, &error);
-    } else if (!controller_way_back(controller, &error)) {
+    if (!flip_may_start(&controller->flip, plan->kind, plan->target, &error) ||
+        !controller_way_back(controller, &error)) {
         add_error(blockers, &error);
     }
     json_array_foreach(outcome->checks, index, check)

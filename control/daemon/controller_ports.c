@@ -301,7 +301,7 @@ static void on_cluster(struct controller *controller, const struct flip_request 
         replication_turn(replication, &flip, deadline_us, on_replication_done, call);
         break;
     default:
-        ENSURE(!"a request to the clusters");
+        ENSURE(false); /* not a request to the clusters */
     }
 }
 
@@ -367,7 +367,7 @@ static void to_the_proxy(struct controller *controller, const struct flip_reques
         proxy_terminate_undrained(controller->proxy, request->flip);
         break;
     default:
-        ENSURE(!"a request to the proxy");
+        ENSURE(false); /* not a request to the proxy */
     }
 }
 
@@ -396,7 +396,7 @@ static void news(struct controller *controller, const struct flip_request *reque
         controller_flip_finished(controller, request);
         break;
     default:
-        ENSURE(!"news");
+        ENSURE(false); /* not news */
     }
 }
 

@@ -249,9 +249,10 @@ static void count_flips(const struct controller *controller, struct metrics *met
 static void count_gates(const struct controller *controller, struct metrics *metrics)
 {
     for (size_t i = 0; i < controller->gates.count; i++) {
-        const enum gate_state state = controller->gates.gates[i].state;
-        metrics->gates_pass += state == GATE_PASS;
-        metrics->gates_fail += state == GATE_FAIL;
+        const struct gate *gate = &controller->gates.gates[i];
+        const enum gate_state state = gate->state;
+        metrics->gates_pass += state == GATE_PASS || (state == GATE_FAIL && !gate->failed);
+        metrics->gates_fail += gate->failed;
         metrics->gates_inconclusive += state == GATE_INCONCLUSIVE;
     }
 }

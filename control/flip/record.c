@@ -93,6 +93,7 @@ static void put_number(struct line *line, const char *key, uint64_t value)
 void record_encode(const struct record *row, char line[RECORD_LINE_SIZE])
 {
     _Static_assert(RECORD_LINE_SIZE >= 6 * (RECORD_KEY_SIZE + RECORD_TEXT_SIZE) + 512, "line too short");
+    line[0] = '\0';
     struct line out = {.start = line, .at = line, .end = line + RECORD_LINE_SIZE};
     put_text(&out, "kind", record_kind_name(row->kind));
     put_number(&out, "flip", row->flip);

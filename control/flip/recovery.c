@@ -67,12 +67,12 @@ static void decide_committed(struct recovery *recovery, const struct flip_side_f
         error_remedy(&recovery->why, "bring %s back; the flip then ends by itself", side_name(spec->source));
         return;
     }
-    if (source->fenced_for == spec->id && source->epoch_max == spec->epoch) {
-        decide(recovery, RECOVERY_FORWARD);
-    } else if (source->epoch_max == spec->epoch + 2) {
+    const bool fenced = source->fenced_for == spec->id && source->epoch_max == spec->epoch;
+    const bool turned = target_open && target->epoch_min == target->epoch_max && source->active == 0;
+    if (source->epoch_max == spec->epoch + 2) {
         decide(recovery, RECOVERY_BACK);
-    } else if (target_open && target->epoch_min == target->epoch_max && source->active == 0) {
-        decide(recovery, RECOVERY_FORWARD); /* turned already: the source is its standby */
+    } else if (fenced || turned) {
+        decide(recovery, RECOVERY_FORWARD);
     } else if (source->aborted == spec->id && !target_open) {
         decide(recovery, RECOVERY_UNDO);
     } else {

@@ -185,7 +185,7 @@ static void perform(struct flip *flip, enum flip_action_kind action)
         flip_ask(flip, &request, now_us + FLIP_TURN_US);
         break;
     default:
-        ENSURE(!"a row of the table names this action");
+        ENSURE(false); /* no row of the table names it */
     }
 }
 

@@ -1,7 +1,7 @@
 /* While no flip runs: the daemon's start, a side that comes back, the watch after a cutover. */
 #include "control/flip/runner_internal.h"
 
-#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* --- recovery --- */
@@ -130,6 +130,9 @@ static void resume_flip(struct flip *flip, const struct recovery *recovery)
     adopt(flip, recovery);
     error_set(&flip->why, ERROR_ABORTED, "the daemon ended in the phase %s",
               flip_phase_name(flip->history.flip.phase));
+    (void)snprintf(flip->spec.reason, sizeof flip->spec.reason,
+                   "gone on with after the daemon ended in the phase %s",
+                   flip_phase_name(flip->history.flip.phase));
     switch (recovery->verdict) {
     case RECOVERY_FORWARD:
         flip->phase = FLIP_PHASE_OPEN;
