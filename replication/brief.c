@@ -29,14 +29,6 @@ static void copy_list(struct settings_list *to, const struct settings_list *from
     }
 }
 
-static void free_list(struct settings_list *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        free(list->items[i]);
-    }
-    free(list->items);
-}
-
 static void free_secret(char *secret)
 {
     if (secret != NULL) {
@@ -91,9 +83,9 @@ void brief_free(struct brief *brief)
     }
     free(brief->manager.user);
     free_secret(brief->manager.password);
-    free_list(&brief->databases);
-    free_list(&brief->migrators);
-    free_list(&brief->local_tables);
+    settings_list_deinit(&brief->databases);
+    settings_list_deinit(&brief->migrators);
+    settings_list_deinit(&brief->local_tables);
     free(brief->pg_bin_dir);
     free(brief);
 }

@@ -178,8 +178,9 @@ static const struct check checks[] = {
      .differs = CHECK_FAIL,
      .secret = true,
      .sql = "select rolname::text, md5(coalesce(rolpassword, '')), null, case when"
-            " current_setting('switchback.prepared')::boolean then 'fail' else 'warn' end from pg_authid "
-            "where rolname !~ '^pg_' and"
+            " current_setting('switchback.prepared')::boolean and rolpassword is not null then 'fail' else "
+            "'warn'"
+            " end from pg_authid where rolname !~ '^pg_' and"
             " (rolcanlogin or rolname = current_setting('switchback.manager'))"},
     {.id = "verifiers",
      .on = CHECK_ON_ACTIVE,

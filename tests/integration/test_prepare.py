@@ -444,3 +444,22 @@ def test_finalize_after_a_cutover(world):
     d.verb("flip-back", code=0)
     d.wait_steady("blue")
     world.assert_same_data()
+
+
+def test_standby_killed_under_the_daemon(world):
+    """The daemon takes ownership of a side that comes back, which ends prepare's sessions there: it goes on."""
+    world.pair()
+    world.blue.query("create table big (id int primary key, v text); insert into big select g, repeat('x', 200) from"
+                     " generate_series(1, 300000) g")
+    d = world.daemon()
+    verb = d.start_verb("prepare")
+    d.until(lambda: 'prepare_step step="initial copy"' in d.log_text(), 60, "the copy begins")
+    world.green.kill()
+    world.green.start()
+    answer = verb.finish(timeout=180)
+    if answer.code != 0:
+        print(answer)
+        d.prepare()
+    d.wait_steady("blue")
+    world.assert_same_data()
+    assert answer.code == 0, answer
