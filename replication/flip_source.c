@@ -251,18 +251,36 @@ static const struct step reopen_steps[] = {
     {.name = "reopen the source", .build = build_reopen},
 };
 
+/* The source is the active side again, also for a sampler that knew nothing yet: after a restart. */
+static void finish_undo(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    if (result->ok) {
+        replication_set_active(phase->replication, phase->flip.source, phase->flip.epoch);
+    }
+    phase_finish(phase, result);
+}
+
+static void finish_reopen(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    if (result->ok) {
+        replication_set_active(phase->replication, phase->flip.source, phase->flip.epoch + 2);
+    }
+    phase_finish(phase, result);
+}
+
 static void start_undo(struct phase *phase)
 {
     phase->wakes_sampler = true;
-    phase_run(phase, "undo", SIDE_BIT(phase->flip.source), undo_steps, ARRAY_LENGTH(undo_steps),
-              phase_finish);
+    phase_run(phase, "undo", SIDE_BIT(phase->flip.source), undo_steps, ARRAY_LENGTH(undo_steps), finish_undo);
 }
 
 static void start_reopen(struct phase *phase)
 {
     phase->wakes_sampler = true;
     phase_run(phase, "reopen source", SIDE_BIT(phase->flip.source), reopen_steps, ARRAY_LENGTH(reopen_steps),
-              phase_finish);
+              finish_reopen);
 }
 
 void replication_undo(struct replication *replication, const struct replication_flip *flip,

@@ -164,7 +164,7 @@ void replication_turn(struct replication *replication, const struct replication_
                       int64_t deadline_us, replication_done done, void *context);
 
 /* Undo before commit: rolls the target's transactions back, then unfences the source with `aborted = flip`.
- */
+ * The sample then takes the source for the active side, as after replication_set_active; so with the next. */
 void replication_undo(struct replication *replication, const struct replication_flip *flip,
                       int64_t deadline_us, replication_done done, void *context);
 /* After commit, before released: the source opens again at epoch + 2; fails if it can't be reached. */

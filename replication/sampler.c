@@ -283,6 +283,7 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
 {
     struct side_watch *side = &sampler->sides[which];
     side->asking = false;
+    side->heard_of = true;
     /* A server without our databases is a server. */
     side->answered = result->ok || result->error.code == ERROR_NOT_PREPARED;
     if (side->answered) {

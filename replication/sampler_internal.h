@@ -49,6 +49,7 @@ struct stream {
 /* One side, all its databases together. */
 struct side_watch {
     bool asking;           /* a round of requests is under way */
+    bool heard_of;         /* a round has ended, one way or the other */
     bool answered;         /* the last round was answered */
     int64_t answered_us;   /* the last time it was */
     int64_t lost_us;       /* since when it hasn't; 0 */

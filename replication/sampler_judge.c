@@ -211,6 +211,9 @@ static bool differs(const struct replication_sample *old, const struct replicati
 
 void sampler_judge(struct sampler *sampler)
 {
+    if (!sampler->sides[SIDE_BLUE].heard_of || !sampler->sides[SIDE_GREEN].heard_of) {
+        return; /* at the start the slower side isn't lost, only not asked yet */
+    }
     struct replication_sample old = sampler->sample;
     struct replication_sample *sample = &sampler->sample;
     int64_t now_us = clock_mono_us();

@@ -54,7 +54,8 @@ static int set_up(void **state)
     sampler->active = SIDE_BLUE;
     sampler_forget_streams(sampler);
     for (int side = 0; side < SIDE_COUNT; side++) {
-        sampler->sides[side] = (struct side_watch){.answered = true,
+        sampler->sides[side] = (struct side_watch){.heard_of = true,
+                                                   .answered = true,
                                                    .answered_us = scene->now_us,
                                                    .checked = true,
                                                    .tables = 8,
