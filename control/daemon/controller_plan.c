@@ -66,6 +66,9 @@ static json_t *phases_json(const struct controller *controller, enum flip_kind k
          phase = flip_table_next(kind, phase)) {
         const struct flip_row *row = flip_table_row(phase);
         const int64_t limit_us = timeout_us(&options, row->timeout);
+        if (phase == FLIP_PHASE_APPROVE && options.approvals == 0) {
+            continue; /* nobody is asked */
+        }
         json_array_append_new(
             list,
             json_pack("{s:s, s:s, s:f, s:o, s:s, s:s}", "phase", flip_phase_name(phase), "does", row->comment,

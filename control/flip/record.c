@@ -371,8 +371,8 @@ void flip_story_fold(struct flip_story *flip, const struct record *row)
         return;
     }
     if (row->flip != flip->flip) {
-        if (row->kind == RECORD_END && row->of == flip->flip && row->automatic &&
-            row->outcome == FLIP_OUTCOME_DONE && flip->outcome == FLIP_OUTCOME_DONE) {
+        if (row->kind == RECORD_END && row->of == flip->flip && row->outcome == FLIP_OUTCOME_DONE &&
+            flip->outcome == FLIP_OUTCOME_DONE) {
             flip->outcome = FLIP_OUTCOME_FLIPPED_BACK;
             memcpy(flip->text, row->text, sizeof flip->text);
         }

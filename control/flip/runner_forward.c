@@ -499,7 +499,6 @@ void flip_forward_tick(struct flip *flip)
                (hold->drain == FLIP_DRAIN_CANCELLED && rescue)) {
         action = FLIP_ACTION_TERMINATE_UNDRAINED;
         hold->drain = FLIP_DRAIN_TERMINATED;
-        flip->moved.disconnected += hold->counts.undrained;
     } else {
         drain_failed(flip);
         return;
