@@ -242,8 +242,8 @@ bool session_at_boundary(const struct session *session)
     if (!session->established) {
         return !login_client_connects(session);
     }
-    return session->link == NULL || (boundary_at(&session->boundary, clock_mono_us()) &&
-                                     !is_mid_message(session) && session->link->cursor.left == 0);
+    return session->link == NULL ||
+           (boundary_at(&session->boundary) && !is_mid_message(session) && session->link->cursor.left == 0);
 }
 
 void session_update_reading(struct session *session)

@@ -5,9 +5,6 @@
 
 enum copy { COPY_NONE, COPY_IN, COPY_BOTH };
 
-/* A Sync whose fate is unknown is answered at once or never: this long after the last reply it is never. */
-enum { DOUBT_US = 200000 };
-
 /* Kept free for a first segment that must be split, and for one that is open. */
 enum { RESERVED_SEGMENTS = 2 };
 
@@ -537,12 +534,9 @@ bool boundary_owes(const struct boundary *b)
     return b->count > 0 || b->ours;
 }
 
-bool boundary_at(const struct boundary *b, int64_t now_us)
+bool boundary_at(const struct boundary *b)
 {
-    if (boundary_owes(b) || b->copy != COPY_NONE || b->status != 'I') {
-        return false;
-    }
-    return b->doubtful == 0 || now_us - b->ready_us > DOUBT_US;
+    return !boundary_owes(b) && b->copy == COPY_NONE && b->status == 'I';
 }
 
 bool boundary_in_transaction(const struct boundary *b)

@@ -103,9 +103,10 @@ void boundary_inject(struct boundary *boundary, int64_t now_us);
 
 /*
  * Nothing is owed, nothing was sent since the last Sync, no transaction is open. Whoever acts on it also
- * needs both frame cursors idle.
+ * needs both frame cursors idle. One ReadyForQuery may still come, for a Sync behind a COPY that failed: it
+ * is passed on as any other message, and told from the answer to what we inject.
  */
-bool boundary_at(const struct boundary *boundary, int64_t now_us);
+bool boundary_at(const struct boundary *boundary);
 bool boundary_owes(const struct boundary *boundary); /* a reply, or an unfinished segment */
 bool boundary_in_transaction(const struct boundary *boundary);
 bool boundary_in_copy_in(const struct boundary *boundary);

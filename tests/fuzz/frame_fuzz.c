@@ -54,7 +54,7 @@ static void ask(struct session *session)
 {
     struct strbuf out;
     strbuf_init(&out, (size_t)64 << 20);
-    if (boundary_at(&session->boundary, session->now_us) && frame_idle(&session->cursors[0]) &&
+    if (boundary_at(&session->boundary) && frame_idle(&session->cursors[0]) &&
         frame_idle(&session->cursors[1])) {
         if (move_ask(session->move, &out) && out.length > 0) {
             boundary_inject(&session->boundary, session->now_us);

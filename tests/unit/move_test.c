@@ -543,7 +543,7 @@ static void asking_fails(void **state)
     assert_int_equal(server(scene), MOVE_FAILED);
     assert_false(move_is_movable(scene->move, reasons, sizeof reasons));
     assert_string_equal(reasons, "its state can't be read: canceling statement due to statement timeout");
-    assert_true(boundary_at(&scene->boundary, 1));
+    assert_true(boundary_at(&scene->boundary));
     assert_true(ask(scene, &settings, text)); /* another flip tries again */
     rows_of_a_plain_session(scene);
     assert_int_equal(answered(scene), MOVE_DONE);
