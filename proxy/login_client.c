@@ -174,6 +174,9 @@ static const struct link_events login_link_events = {.ready = on_ready, .failed 
 void login_client_resume(struct session *session)
 {
     struct worker *worker = session->worker;
+    if (session->closing || session->finishing) {
+        return; /* refused, or given up by its client, and not gone yet */
+    }
     if (hold_is_refusing(worker)) {
         session_end(session, "57P03", "no side is active now", NULL);
         return;
