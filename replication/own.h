@@ -1,4 +1,9 @@
-/* Ownership of the pair (flip.md): nothing that an earlier controller sent may happen after us. */
+/*
+ * Ownership of the pair. A dead controller's statements outlive it: a fence that waited for a lock would
+ * commit after its successor has seen that nothing runs. So whoever begins ends the sessions of those before,
+ * waits until they are gone, and raises the owner's number in every state row, which each of our writing
+ * transactions checks.
+ */
 #ifndef SWITCHBACK_REPLICATION_OWN_H
 #define SWITCHBACK_REPLICATION_OWN_H
 

@@ -1,8 +1,8 @@
 /*
  * What is done to and asked of the pair of clusters, over libpq on the main loop: ownership, marker, lag,
  * fence, the database side of a flip, prepare, check. Its one public header. It judges facts of the clusters
- * and decides nothing: control does. The protocol is flip.md's; the SQL of it stands in the files named after
- * the operation.
+ * and decides nothing: control does. What happens inside the clusters stands in schema.sql and
+ * schema_flip.sql; how a flip is put together of it, in control/flip.
  *
  * Every operation returns at once and answers exactly once by its callback, on the loop's thread, never from
  * inside the call. Operations work on all managed databases in parallel and succeed only if all of them did.
@@ -29,8 +29,7 @@ struct replication_result {
 };
 typedef void (*replication_done)(void *context, const struct replication_result *result);
 
-/* --- life
- * ---------------------------------------------------------------------------------------------------- */
+/* --- life --- */
 
 struct replication_callbacks {
     void *context;
@@ -51,8 +50,7 @@ void replication_reload(struct replication *replication, const struct settings *
  */
 void replication_stop(struct replication *replication, void (*done)(void *context), void *context);
 
-/* --- facts
- * ---------------------------------------------------------------------------------------------------- */
+/* --- facts --- */
 
 enum standing { STANDING_NONE, STANDING_ACTIVE, STANDING_STANDBY, STANDING_DIVERGED };
 
@@ -77,9 +75,9 @@ struct side_facts {
     char version[REPLICATION_NAME_SIZE];
     char system_identifier[REPLICATION_NAME_SIZE];
     uint64_t timeline;
-    bool
-        identity_changed; /* system identifier or timeline is not the one recorded: restored or failed over */
-    struct error error;   /* why it can't be reached */
+    /* System identifier or timeline is not the one recorded: restored or failed over. */
+    bool identity_changed;
+    struct error error;               /* why it can't be reached */
     struct database_facts *databases; /* one for each managed database, in the settings' order */
     size_t database_count;
 };
@@ -97,8 +95,7 @@ typedef void (*replication_facts_done)(void *context, const struct replication_r
 void replication_own(struct replication *replication, replication_done done, void *context);
 void replication_read_facts(struct replication *replication, replication_facts_done done, void *context);
 
-/* --- the standing sample: refreshed every 250 ms, read without waiting
- * ---------------------------------------- */
+/* --- the standing sample: refreshed every 250 ms, read without waiting --- */
 
 struct replication_side_sample {
     bool reachable;
@@ -117,8 +114,9 @@ struct replication_sample {
     int64_t lag_us;    /* age of the oldest marker not yet seen, 0 while under one interval; -1: unknown */
     int64_t lag_bytes; /* publisher's current LSN minus what the subscriber confirmed as replayed; -1 */
     int64_t marker_age_us; /* since the newest marker was seen; -1: never */
-    uint64_t
-        commits_at_risk; /* transactions committed on the active side and not seen on the other, estimate */
+    /* What a loss of the active side would take now: an upper bound of the transactions committed there and
+     * not seen on the other (transaction ids given out since the last marker seen). */
+    uint64_t commits_at_risk;
     bool slot_lost, slot_endangered; /* wal_status lost / unreserved or safe_wal_size below a margin */
     bool tables_differ;              /* table sets of publication, subscription and fences differ */
     char problem[256]; /* the first reason why the stream does not serve as a way back; "" if it does */
@@ -130,9 +128,11 @@ void replication_sample(const struct replication *replication, struct replicatio
  * checks. */
 void replication_set_active(struct replication *replication, enum side active, uint64_t epoch);
 
-/* --- the database side of a flip, in the order of flip.md
- * ------------------------------------------------------- One flip at a time; `struct replication` keeps its
- * markers, sequences, L and open transactions between the calls.
+/*
+ * --- the database side of a flip, in the order of its phases ---
+ *
+ * One flip at a time, one phase at a time; `struct replication` keeps the open transactions between the
+ * calls. All else that a phase needs it reads from the clusters, so that a flip can be ended after a restart.
  */
 
 struct replication_flip {
@@ -144,39 +144,45 @@ struct replication_flip {
 /* A marker written on `from` has been seen on the other side in every database before the deadline. */
 void replication_probe(struct replication *replication, enum side from, int64_t deadline_us,
                        replication_done done, void *context);
-/* Phase 4. `sessions`: backend pids of the proxy's own links on the source, which stay; copied. */
+/*
+ * The source refuses application writes, proved: locks, table sets compared under them, foreign sessions
+ * ended, no transaction left, sequences read; the closing marker is written. `sessions`: backend pids of the
+ * proxy's own links on the source, which stay; copied. If it fails, the source may be fenced all the same:
+ * undo.
+ */
 void replication_fence(struct replication *replication, const struct replication_flip *flip,
                        const int32_t *sessions, size_t session_count, int64_t deadline_us,
                        replication_done done, void *context);
-/* Phase 5. */
+/* The closing marker is on the target. */
 void replication_catchup(struct replication *replication, const struct replication_flip *flip,
                          int64_t deadline_us, replication_done done, void *context);
-/* Phase 6: the opening transactions are done but for their COMMIT, and stay open. */
+/* The target's opening transactions are done but for their COMMIT, and stay open. If one fails, all are
+ * rolled back; ERROR_NOT_IN_SYNC: back to catchup, the target crashed and lost what it had applied. */
 void replication_ready(struct replication *replication, const struct replication_flip *flip,
                        int64_t deadline_us, replication_done done, void *context);
-/* Phase 8: COMMIT each. Uncertain if a reply is lost: then replication_own and replication_read_facts tell.
- */
+/* COMMIT each. Uncertain if a reply is lost, or some are open and others not: then replication_own and
+ * replication_read_facts tell, and ready and open may be called again. */
 void replication_open(struct replication *replication, const struct replication_flip *flip,
                       int64_t deadline_us, replication_done done, void *context);
-/* Phase 11: the old source follows the new active side. Idempotent: also after a restart, from recorded
- * facts. */
+/* The old source follows the new active side from where that was opened, and its stream runs. Idempotent. */
 void replication_turn(struct replication *replication, const struct replication_flip *flip,
                       int64_t deadline_us, replication_done done, void *context);
 
-/* Undo before commit: rolls the target's transactions back, then unfences the source with `aborted = flip`.
- * The sample then takes the source for the active side, as after replication_set_active; so with the next. */
+/* Undo before commit: ends the phase that runs (it answers ERROR_ABORTED), rolls the target's transactions
+ * back, then unfences the source with `aborted = flip`. The sample then takes the source for the active side,
+ * as after replication_set_active; so with the next. */
 void replication_undo(struct replication *replication, const struct replication_flip *flip,
                       int64_t deadline_us, replication_done done, void *context);
 /* After commit, before released: the source opens again at epoch + 2; fails if it can't be reached. */
 void replication_reopen_source(struct replication *replication, const struct replication_flip *flip,
                                int64_t deadline_us, replication_done done, void *context);
-/* Fences a side that must not be open (came back after it lost a flip). `diverged` in its state if it holds
- * more. */
+/* Fences a side that the pair has left behind at `epoch` (it came back after it lost a flip). Diverged if it
+ * holds changes of its own; else it is the standby again and its stream goes on. ERROR_UNDECIDED if it is no
+ * lower than the pair. */
 void replication_fence_on_contact(struct replication *replication, enum side side, uint64_t epoch,
                                   replication_done done, void *context);
 
-/* --- prepare, finalize, check
- * ------------------------------------------------------------------------------------ */
+/* --- prepare, finalize, check --- */
 
 struct replication_progress {
     char step[REPLICATION_NAME_SIZE]; /* "schema", "initial copy" ... */
@@ -205,8 +211,7 @@ typedef void (*replication_checked)(void *context, const struct replication_resu
 void replication_check(struct replication *replication, enum side active, replication_checked done,
                        void *context);
 
-/* --- questions of others
- * ------------------------------------------------------------------------------------------ */
+/* --- questions of others --- */
 
 struct replication_role {
     bool found, can_login;

@@ -3,7 +3,7 @@
 
 -- --- the flip, on the source ---
 
--- Phase 4, the locks: writers in flight are waited for, later ones refused. With the locks held no table can
+-- The fence's locks: writers in flight are waited for, later ones refused. With the locks held no table can
 -- appear or vanish unseen: this side's sets are compared here. Returns its leaves for the comparison with the other's.
 create or replace function switchback.raise_fence(claimed_owner bigint, claimed_epoch bigint, flip bigint)
 returns text[] language plpgsql as $$
@@ -174,7 +174,7 @@ begin
     update switchback.state set fenced_for = null, epoch = claimed_epoch + 2, aborted = greatest(s.aborted, flip);
 end $$;
 
--- Phase 11: this side becomes the standby that receives what the other one did from start on. The origin can be
+-- The turn: this side becomes the standby that receives what the other one did from start on. The origin can be
 -- moved backwards silently, so it never is.
 create or replace function switchback.follow(claimed_owner bigint, claimed_epoch bigint, flip bigint,
                                              start pg_catalog.pg_lsn)
@@ -206,7 +206,7 @@ end $$;
 
 -- --- the flip, on the target ---
 
--- Phase 6. Its caller leaves the transaction open: COMMIT opens this side. Returns L; NULL if this flip has
+-- Makes the target ready. Its caller leaves the transaction open: COMMIT opens this side. Returns L; NULL if this flip has
 -- opened it already.
 create or replace function switchback.make_ready(claimed_owner bigint, claimed_epoch bigint, flip bigint,
                                                  slot text)
@@ -253,7 +253,7 @@ end $$;
 -- --- a side that comes back ---
 
 -- Fences a side whose epoch the pair has left behind. Says what is to do next: 'nothing', 'turn' (a flip's source
--- that waits for phase 11) or 'compare' (it was open: does it hold more than it sent?).
+-- that waits for its turn) or 'compare' (it was open: does it hold more than it sent?).
 create or replace function switchback.fence_left_behind(claimed_owner bigint, pair_epoch bigint) returns text
 language plpgsql as $$
 declare
