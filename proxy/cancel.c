@@ -65,7 +65,7 @@ static void tell_origin(struct worker_shared *shared, const struct cancel_origin
 
 static bool cancel_session(struct session *session, const struct cancel_origin *origin)
 {
-    if (relay_cancel_kept(session) || !hold_may_cancel(session)) {
+    if (session->finishing || relay_cancel_kept(session) || !hold_may_cancel(session)) {
         return false;
     }
     cancel_link(session->link, origin);

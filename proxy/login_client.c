@@ -72,14 +72,21 @@ bool login_client_is_cancel(const struct session *session)
     return session->login != NULL && session->login->phase == PHASE_CANCEL;
 }
 
+/* Not refused, nor given up by its client, and only not gone yet. */
+static bool is_in(const struct session *session, enum login_phase phase)
+{
+    return session->login != NULL && !session->closing && !session->finishing &&
+           session->login->phase == phase;
+}
+
 bool login_client_waits(const struct session *session)
 {
-    return session->login != NULL && session->login->phase == PHASE_ROUTE;
+    return is_in(session, PHASE_ROUTE);
 }
 
 bool login_client_connects(const struct session *session)
 {
-    return session->login != NULL && session->login->phase == PHASE_SERVER;
+    return is_in(session, PHASE_SERVER);
 }
 
 bool login_client_wants_bytes(const struct session *session)
@@ -246,7 +253,7 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
     uint32_t ticket = (uint32_t)request;
     struct session *session = NULL;
     HASH_FIND(by_ticket, worker->tickets, &ticket, sizeof(ticket), session);
-    if (session == NULL || session->login == NULL || session->login->phase != PHASE_VERIFIER) {
+    if (session == NULL || !is_in(session, PHASE_VERIFIER)) {
         return;
     }
     if (verifier->unavailable) {

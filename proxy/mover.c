@@ -492,6 +492,9 @@ void mover_swap(struct worker *worker, uint64_t flip, struct proxy_route route)
         }
     }
     answer->counts.sessions = worker->session_count;
+    LOG_DEBUG("sessions_swapped", LOG_U64("flip", flip), LOG_U64("worker", worker->index),
+              LOG_STR("side", side_name(route.side)), LOG_U64("moved", answer->counts.moved),
+              LOG_U64("disconnected", answer->counts.disconnected));
     answer_post(worker, answer);
 }
 

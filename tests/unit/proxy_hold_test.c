@@ -252,6 +252,33 @@ static void logins_wait_and_begin_again(void **state)
     world_free(world);
 }
 
+static void a_refused_login_that_lingers_is_left_alone(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    int lingering = client_connect(world);
+    client_startup(lingering);
+    (void)close(server_accept(world, SIDE_BLUE));
+    expect_error(world, lingering, "08006"); /* and doesn't close */
+    hold(world, 7, 150, PROXY_EXPIRE_RELEASE);
+    int refused = client_connect(world);
+    client_startup(refused);
+    (void)world_event(world, PROXY_EVENT_EXPIRED);
+    (void)close(server_accept(world, SIDE_BLUE));
+    expect_error(world, refused, "08006");
+    hold(world, 8, 5000, PROXY_EXPIRE_RELEASE);
+    (void)world_event(world, PROXY_EVENT_DRAINED);
+    proxy_set_route(world->proxy, (struct proxy_route){.side = SIDE_GREEN, .epoch = 2, .open = true});
+    proxy_release(world->proxy, 8);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    expect_silence(world, world->servers[SIDE_GREEN]);
+    expect_end(world, refused);
+    (void)close(lingering);
+    (void)close(refused);
+    world_free(world);
+}
+
 static void what_is_not_drained_is_cancelled_or_ended(void **state)
 {
     (void)state;
@@ -409,6 +436,7 @@ int main(void)
         cmocka_unit_test(a_deadline_that_refuses_lets_nobody_through),
         cmocka_unit_test(a_cancel_ends_the_wait),
         cmocka_unit_test(logins_wait_and_begin_again),
+        cmocka_unit_test(a_refused_login_that_lingers_is_left_alone),
         cmocka_unit_test(what_is_not_drained_is_cancelled_or_ended),
         cmocka_unit_test(a_closed_route_keeps_logins_for_a_while),
         cmocka_unit_test(a_link_to_another_side_carries_nothing),
