@@ -25,9 +25,11 @@
     " pg_catalog.current_setting('default_transaction_isolation'),"                                          \
     " pg_catalog.current_setting('default_transaction_read_only'))),"                                        \
     " pg_catalog.pg_my_temp_schema()" T ", null, null"
+/* Between its two parts stand the names. With a parameter in their place the plan would not be kept. */
 #define SELECT_CUSTOM                                                                                        \
     " union all select 'custom', n, pg_catalog.current_setting(n, true), null, null"                         \
-    " from pg_catalog.unnest(pg_catalog.string_to_array($1, ' ')) n"
+    " from pg_catalog.unnest(pg_catalog.string_to_array('"
+#define SELECT_CUSTOM_END "', ' ')) n"
 #define SELECT_STATEMENTS                                                                                    \
     " union all select 'prep', p.name, p.statement, p.parameter_types::pg_catalog.oid[]" T ", p.from_sql" T  \
     " from pg_catalog.pg_prepared_statement() p"
@@ -39,9 +41,8 @@
     " union all select 'lock', l.classid" T ", l.objid" T ", l.objsubid" T ", null"                          \
     " from pg_catalog.pg_lock_status() l where l.locktype operator(pg_catalog.=) 'advisory'"                 \
     " and l.granted and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
-#define SELECT_CHEAP                                                                                         \
-    SELECT_AUTHORIZATION SELECT_QUICK SELECT_CUSTOM SELECT_STATEMENTS SELECT_CURSORS SELECT_CHANNELS         \
-        SELECT_LOCKS
+#define SELECT_BEGIN SELECT_AUTHORIZATION SELECT_QUICK SELECT_CUSTOM
+#define SELECT_CHEAP SELECT_CUSTOM_END SELECT_STATEMENTS SELECT_CURSORS SELECT_CHANNELS SELECT_LOCKS
 
 /* pg_class has no index that starts with its schema: it is looked at only if there is a temporary one. */
 #define HAS_TEMPORARY "pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0::pg_catalog.oid and "
@@ -62,6 +63,7 @@
     " union all select 'slot', r.slot_name" T ", null, null, null from pg_catalog.pg_replication_slots r"    \
     " where r.temporary and r.active_pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
 
+static const char begin[] = SELECT_BEGIN;
 static const char cheap[] = SELECT_CHEAP;
 static const char full[] = SELECT_CHEAP SELECT_TEMPORARY SELECT_SETTINGS SELECT_SLOTS;
 
@@ -70,33 +72,64 @@ static const char put_timeout_aside[] =
     "select 'timeout'" T ", pg_catalog.current_setting('statement_timeout'),"
     " pg_catalog.set_config('statement_timeout', '0', true), null" T ", null" T;
 
-enum { TEXT_OID = 25, COLUMNS = 5 };
+/* Asked once, and kept prepared for the next time. */
+#define ASK   INTERROGATE_PREFIX "ask"
+#define AGAIN INTERROGATE_PREFIX "again"
 
-static void build_one(struct build *build, const char *sql, const struct slice *parameter)
+enum { COLUMNS = 5 };
+
+static void prepare(struct build *build, const char *name, struct slice names, const char *rest)
 {
-    static const uint32_t types[1] = {TEXT_OID};
-    struct slice name = slice_text(INTERROGATE_PREFIX "ask");
-    uint16_t count = parameter == NULL ? 0 : 1;
-    build_close(build, 'S', name); /* one that failed left it behind */
-    build_parse(build, name, slice_text(sql), types, count);
-    build_bind(build, name, name, parameter, count);
-    build_execute(build, name, 0);
-    build_close(build, 'P', name);
-    build_close(build, 'S', name);
+    build_close(build, 'S', slice_text(name)); /* an error or an earlier time has left it behind */
+    build_begin(build, 'P');
+    build_string(build, name);
+    build_bytes(build, begin, sizeof begin - 1);
+    build_bytes(build, names.data, names.length);
+    build_string(build, rest);
+    build_u16(build, 0);
+    build_end(build);
 }
 
-void interrogate_build(struct build *build, enum interrogate_level level, bool patient, struct slice names)
+static void execute(struct build *build, const char *name)
 {
-    if (patient) {
-        build_one(build, put_timeout_aside, NULL);
+    build_bind(build, slice_text(name), slice_text(name), NULL, 0);
+    build_execute(build, slice_text(name), 0);
+    build_close(build, 'P', slice_text(name));
+}
+
+static void put_aside(struct build *build)
+{
+    build_close(build, 'S', slice_text(ASK));
+    build_parse(build, slice_text(ASK), slice_text(put_timeout_aside), NULL, 0);
+    execute(build, ASK);
+}
+
+void interrogate_build(struct build *build, const struct interrogate_question *question)
+{
+    if (question->patient) {
+        put_aside(build);
     }
-    build_one(build, level == INTERROGATE_FULL ? full : cheap, &names);
+    if (question->level == INTERROGATE_FULL) {
+        prepare(build, ASK, question->names, full);
+        execute(build, ASK);
+        build_close(build, 'S', slice_text(ASK));
+    }
+    if (!question->kept) {
+        prepare(build, AGAIN, question->names, cheap);
+    }
+    if (question->level == INTERROGATE_CHEAP) {
+        execute(build, AGAIN);
+    } else if (!question->kept) { /* planned now, before anyone waits */
+        build_bind(build, slice_text(AGAIN), slice_text(AGAIN), NULL, 0);
+        build_close(build, 'P', slice_text(AGAIN));
+    }
     build_sync(build);
 }
 
 void interrogate_build_cleanup(struct build *build)
 {
-    build_close(build, 'S', slice_text(INTERROGATE_PREFIX "ask"));
+    build_close(build, 'S', slice_text(ASK));
+    build_close(build, 'S', slice_text(AGAIN));
     build_sync(build);
 }
 

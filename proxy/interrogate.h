@@ -33,10 +33,16 @@ struct interrogation {
     bool failed;                            /* out of memory, too large, or an answer that makes no sense */
 };
 
-/* Messages up to Sync. names: of custom settings, separated by blanks. */
-void interrogate_build(struct build *build, enum interrogate_level level, bool patient, struct slice names);
+struct interrogate_question {
+    enum interrogate_level level;
+    bool patient;       /* the session's statement_timeout is put aside meanwhile */
+    bool kept;          /* the cheap question stands prepared on that server, with these names */
+    struct slice names; /* of settings, separated by blanks; none with a quote in it */
+};
 
-/* After the last attempt failed: removes what an error left behind. */
+/* Messages up to Sync. They leave the cheap question prepared: planning is most of what it costs. */
+void interrogate_build(struct build *build, const struct interrogate_question *question);
+/* Removes what questions, answered or failed, have left prepared. */
 void interrogate_build_cleanup(struct build *build);
 
 /* A DataRow of the answer. */

@@ -150,6 +150,7 @@ bool move_swapped(struct move *move, struct strbuf *to_client)
     move->target_parameters = old;
     move->unnamed.number = 0; /* its new server counts anew */
     move->kill = false;
+    move->remains = false;
     move_reset_target(move);
     return !to_client->failed;
 }

@@ -64,6 +64,14 @@ MUST_USE bool move_ask(struct move *move, struct strbuf *out);
 MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
                                           const struct move_types *types);
 
+/*
+ * Asking leaves a prepared statement of ours on the session's own server, so that asking again is cheap. Once
+ * disarmed, at a boundary: move_clean() gives the messages that remove it, with exactly one Sync; the answer
+ * goes to move_ask_answer() as well. A session that was swapped has nothing to clean.
+ */
+bool move_is_clean(const struct move *move);
+MUST_USE bool move_clean(struct move *move, struct strbuf *out);
+
 /* ParameterStatus of the target link's login. */
 void move_target_parameter(struct move *move, struct slice name, struct slice value);
 /*

@@ -29,14 +29,23 @@ static bool nothing_to_ask(struct move *move)
     return true;
 }
 
+static bool is_kept(const struct move *move)
+{
+    return move->remains && move->kept_names == move->names.length;
+}
+
 static void build_asking(const struct move *move, struct build *build)
 {
-    struct slice names = slice_of(strbuf_text(&move->names), move->names.length);
-    names.length -= names.length > 0 ? 1 : 0; /* the blank at the end */
+    struct interrogate_question question = {
+        .level = move->asking.level,
+        .patient = move->asking.patient,
+        .kept = is_kept(move) && !move->asking.patient,
+        .names = {(const uint8_t *)strbuf_text(&move->names), move->names.length}};
+    question.names.length -= question.names.length > 0 ? 1 : 0; /* the blank at the end */
     if (move->cleaning) {
         interrogate_build_cleanup(build);
     } else {
-        interrogate_build(build, move->asking.level, move->asking.patient, names);
+        interrogate_build(build, &question);
     }
 }
 
@@ -80,6 +89,8 @@ bool move_ask(struct move *move, struct strbuf *out)
     if (!append_asking(move, out)) {
         return false;
     }
+    move->remains = true;
+    move->kept_names = move->names.length;
     move->asked_dirt = move->dirt;
     move->asked_hints = move->hints;
     move->dirt = 0;
@@ -89,11 +100,24 @@ bool move_ask(struct move *move, struct strbuf *out)
     return true;
 }
 
+bool move_is_clean(const struct move *move)
+{
+    return !move->remains;
+}
+
+bool move_clean(struct move *move, struct strbuf *out)
+{
+    move->cleaning = true;
+    move->cleaning = append_asking(move, out);
+    return move->cleaning;
+}
+
 static enum move_answer ask_failed(struct move *move)
 {
     asking_ends(move);
     move->dirt |= move->asked_dirt;
     move->hints |= move->asked_hints;
+    move->kept_names = SIZE_MAX; /* who knows */
     move->attempts++;
     if (move->attempts < MOVE_ATTEMPTS) {
         return MOVE_AGAIN;
@@ -106,9 +130,13 @@ static enum move_answer ask_failed(struct move *move)
 static enum move_answer ask_done(struct move *move)
 {
     struct interrogation *asking = &move->asking;
-    if (move->cleaning || asking->snapshot == NULL) {
+    if (move->cleaning) {
         move->cleaning = false;
+        move->remains = false;
         return MOVE_FAILED;
+    }
+    if (asking->snapshot == NULL) {
+        return MOVE_FAILED; /* disarmed meanwhile */
     }
     if (move->broken || asking->failed) {
         if (move->failure[0] == '\0') {

@@ -81,8 +81,10 @@ struct move {
     uint8_t asked_dirt; /* dirt and hints before we asked */
     uint32_t asked_hints;
     uint8_t attempts;
-    bool cleaning; /* asking has failed for good, and its remains are being removed */
-    bool broken;   /* the exchange under way has failed */
+    bool remains;      /* our question stands prepared on the session's own server */
+    size_t kept_names; /* bytes of the names that are in it */
+    bool cleaning;     /* asking has failed for good, and its remains are being removed */
+    bool broken;       /* the exchange under way has failed */
     char failure[MOVE_FAILURE_SIZE];
 
     /* the target */

@@ -220,9 +220,7 @@ void session_update(struct session *session)
         session_end(session, "57P01", "terminating connection due to administrator command", NULL);
         return;
     }
-    if (session->mover != NULL) {
-        mover_advance(session);
-    }
+    mover_advance(session);
     session_update_reading(session);
 }
 

@@ -155,6 +155,16 @@ static void row(struct scene *scene, const char *k, const char *a, const char *b
     build_end(&scene->build);
 }
 
+static void parsed_names(struct slice text, char names[TEXT_SIZE])
+{
+    static const char before[] = "string_to_array('";
+    const char *found = memmem(text.data, text.length, before, sizeof before - 1);
+    if (found != NULL) {
+        found += sizeof before - 1;
+        (void)slice_copy(slice_of(found, strcspn(found, "'")), names, TEXT_SIZE);
+    }
+}
+
 /* Asks; true if there was anything to ask, and then whether settings were, and for which names. */
 static bool ask(struct scene *scene, bool *settings, char names[TEXT_SIZE])
 {
@@ -164,6 +174,7 @@ static bool ask(struct scene *scene, bool *settings, char names[TEXT_SIZE])
     strbuf_init(&out, BUFFER_SIZE);
     assert_true(move_ask(scene->move, &out));
     bool asked = out.length > 0;
+    *settings = false;
     if (asked) {
         boundary_inject(&scene->boundary, 1);
         frame_init(&cursor, FRAME_FROM_CLIENT);
@@ -174,13 +185,10 @@ static bool ask(struct scene *scene, bool *settings, char names[TEXT_SIZE])
             struct decode_bind bind;
             if (piece.type == 'P' && decode_parse(piece.bytes, &parse)) {
                 assert_true(parse.name.length > 0); /* the unnamed statement is the client's */
-                *settings = memmem(parse.text.data, parse.text.length, "pg_show_all_settings", 20) != NULL;
+                parsed_names(parse.text, names);
             }
-            if (piece.type == 'B' && decode_bind(piece.bytes, &bind) && bind.parameter_count == 1) {
-                struct slice value;
-                bool is_null = false;
-                assert_true(decode_column_next(&bind.parameters, &value, &is_null));
-                slice_copy(value, names, TEXT_SIZE);
+            if (piece.type == 'B' && decode_bind(piece.bytes, &bind)) {
+                *settings = *settings || slice_equals(bind.statement, "switchback ask");
             }
             syncs += piece.type == 'S' ? 1 : 0;
         }
