@@ -162,8 +162,13 @@ static void on_changed(void *context)
 
 static void on_deposed(void *context)
 {
+    struct controller *controller = context;
     struct flip_event event = {.kind = FLIP_EVENT_DEPOSED};
-    controller_feed(context, &event);
+    controller_feed(controller, &event);
+    if (!controller->stopping) {
+        controller_gates_stop(controller);
+        controller_waiters_fail(controller, &controller->flip.why);
+    }
 }
 
 static void on_second(uv_timer_t *timer)
@@ -319,13 +324,8 @@ struct controller *controller_start(const struct controller_config *config, stru
         free_controller(controller);
         return NULL;
     }
-    if (!start_replication(controller, error)) {
-        struct error kept = *error;
-        LOG_ERROR("replication_not_started", LOG_STR("error", kept.message));
-        proxy_stop(controller->proxy, 0); /* the daemon ends; its process takes the proxy with it */
-        controller->stopping = true;
-        return NULL;
-    }
+    const bool started = start_replication(controller, error);
+    ENSURE(started); /* only memory can be lacking, and the proxy runs already */
     controller->parts = 2;
     start_timers(controller);
     recover(controller, &history);
@@ -342,12 +342,16 @@ void controller_reload(struct controller *controller, const struct settings *set
 
 /* --- stop --- */
 
+void controller_stopping_error(struct error *error)
+{
+    error_set(error, ERROR_ABORTED, "the daemon is stopping");
+    (void)error_remedy(error, "a flip that was under way goes on at the next start; switchback status tells");
+}
+
 void controller_say_stopping(struct rpc_call *call)
 {
     struct error error;
-    error_set(&error, ERROR_ABORTED, "the daemon is stopping");
-    (void)error_remedy(&error,
-                       "a flip that was under way goes on at the next start; switchback status tells");
+    controller_stopping_error(&error);
     rpc_fail(call, &error);
 }
 
@@ -380,8 +384,8 @@ static void on_replication_stopped(void *context)
     part_stopped(controller);
 }
 
-/* The proxy is the last to go: its clients end at their boundary meanwhile. */
-static void on_proxy_stopped(struct controller *controller)
+/* Its clients ended at their boundary; from here on nobody needs the clusters. */
+void controller_proxy_stopped(struct controller *controller)
 {
     proxy_free(controller->proxy);
     controller->proxy = NULL;
@@ -402,11 +406,6 @@ void controller_stop(struct controller *controller, void (*done)(void *context),
     uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
     uv_close((uv_handle_t *)&controller->progress, on_timer_closed);
     proxy_stop(controller->proxy, STOP_GRACE_US);
-}
-
-void controller_proxy_stopped(struct controller *controller)
-{
-    on_proxy_stopped(controller);
 }
 
 /* --- methods --- */

@@ -39,13 +39,6 @@ void controller_fault_before(const struct flip_request *request)
     }
 }
 
-static bool is_last_of_its_phase(const struct flip *flip)
-{
-    const struct flip_row *row = flip->phase == FLIP_PHASE_NONE ? NULL : flip_table_row(flip->phase);
-    return row != NULL && flip->mode == FLIP_MODE_FORWARD &&
-           (flip->step + 1 == FLIP_ROW_ACTIONS || row->actions[flip->step + 1] == FLIP_ACTION_NONE);
-}
-
 void controller_fault_after(const struct flip *flip, const struct flip_event *event)
 {
     const bool drained = event->kind == FLIP_EVENT_DRAINED && flip->await.action == FLIP_ACTION_DRAIN;
@@ -57,7 +50,7 @@ void controller_fault_after(const struct flip *flip, const struct flip_event *ev
     if (!is_phase(action) && struck(action, "after")) {
         die(action, "after");
     }
-    if (flip->await.action != FLIP_ACTION_JOURNAL && is_last_of_its_phase(flip) &&
+    if (flip->await.action != FLIP_ACTION_JOURNAL && flip_at_last_step(flip) &&
         struck(flip_phase_name(flip->phase), "after")) {
         die(flip_phase_name(flip->phase), "after");
     }

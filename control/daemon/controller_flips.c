@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* --- begin --- */
@@ -272,16 +271,13 @@ void controller_flip_row(struct controller *controller, const struct record *row
 
 void controller_flips_stop(struct controller *controller)
 {
-    while (controller->waiters != NULL) {
-        struct flip_waiter *waiter = controller->waiters;
-        controller->waiters = waiter->next;
-        controller_say_stopping(waiter->call);
-        free(waiter);
-    }
+    struct error stopping;
+    controller_stopping_error(&stopping);
+    controller_waiters_fail(controller, &stopping);
     struct rpc_call **const calls[] = {&controller->hold_call, &controller->release_call};
     for (size_t i = 0; i < ARRAY_LENGTH(calls); i++) {
         if (*calls[i] != NULL) {
-            controller_say_stopping(*calls[i]);
+            rpc_fail(*calls[i], &stopping);
             *calls[i] = NULL;
         }
     }

@@ -114,6 +114,7 @@ struct controller {
     struct flip_story *stories; /* ring of CONTROLLER_STORIES */
     size_t story_count, story_next;
     struct flip_waiter *waiters;
+    unsigned progress_round;
     struct flip_spec begins; /* a flip whose journal space is being reserved; id 0: none */
     const char *busy;        /* "prepare", "finalize": what else is under way; NULL */
     struct error alarm;      /* the last one; code NONE: all is well since */
@@ -136,6 +137,7 @@ void controller_answer(struct controller *controller, uint64_t ticket, bool ok, 
 void controller_ref(struct controller *controller);
 void controller_unref(struct controller *controller);
 /* Calls of others that the daemon's stop ends. */
+void controller_stopping_error(struct error *error);
 void controller_say_stopping(struct rpc_call *call);
 void controller_raise(struct controller *controller, const struct error *alarm, uint64_t flip);
 
@@ -228,6 +230,8 @@ void controller_method_abort(void *context, struct rpc_call *call);
 /* --- controller_waiters.c: calls that wait for a flip */
 void controller_wait(struct controller *controller, struct rpc_call *call, uint64_t flip, bool watch);
 void controller_waiters_progress(struct controller *controller);
+/* Whatever they wait for, it won't come. */
+void controller_waiters_fail(struct controller *controller, const struct error *error);
 void controller_waiters_answer(struct controller *controller, uint64_t flip, bool watchers,
                                enum flip_outcome outcome, const struct error *error);
 

@@ -41,11 +41,10 @@ enum { WATCH_PROGRESS_EVERY = 6 }; /* of the timer's rounds */
 
 void controller_waiters_progress(struct controller *controller)
 {
-    static unsigned round;
     if (controller->stopping || controller->waiters == NULL || controller->begins.id != 0) {
         return;
     }
-    if (!flip_running(&controller->flip) && round++ % WATCH_PROGRESS_EVERY != 0) {
+    if (!flip_running(&controller->flip) && controller->progress_round++ % WATCH_PROGRESS_EVERY != 0) {
         return;
     }
     for (const struct flip_waiter *waiter = controller->waiters; waiter != NULL; waiter = waiter->next) {
@@ -69,6 +68,16 @@ void controller_waiters_answer(struct controller *controller, uint64_t flip, boo
         } else {
             rpc_fail(waiter->call, error);
         }
+        free(waiter);
+    }
+}
+
+void controller_waiters_fail(struct controller *controller, const struct error *error)
+{
+    while (controller->waiters != NULL) {
+        struct flip_waiter *waiter = controller->waiters;
+        controller->waiters = waiter->next;
+        rpc_fail(waiter->call, error);
         free(waiter);
     }
 }

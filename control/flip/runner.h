@@ -114,6 +114,8 @@ MUST_USE bool flip_may_abort(const struct flip *flip, struct error *error);
 /* Fills id, source, epoch of a spec that begins now. */
 void flip_next_spec(const struct flip *flip, enum flip_kind kind, struct flip_spec *spec);
 
+/* The phase under way ends with the action under way. */
+bool flip_at_last_step(const struct flip *flip);
 /* A flip runs, from its start until its traffic is settled and turned. */
 bool flip_running(const struct flip *flip);
 /* "steady", "watch", or the phase of the running flip. */

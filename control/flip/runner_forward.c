@@ -198,24 +198,30 @@ static bool has_intent(enum flip_phase phase)
            phase != FLIP_PHASE_RELEASE && phase != FLIP_PHASE_WATCH;
 }
 
-/* A phase of which nothing is wanted (no approval is configured) isn't gone through. */
-static bool has_something_to_do(const struct flip *flip, enum flip_phase phase)
+static bool wants_from(const struct flip *flip, enum flip_phase phase, unsigned step)
 {
     const struct flip_row *row = flip_table_row(phase);
-    for (unsigned i = 0; i < FLIP_ROW_ACTIONS && row->actions[i] != FLIP_ACTION_NONE; i++) {
-        if (wanted(flip, row->actions[i])) {
+    for (; step < FLIP_ROW_ACTIONS && row->actions[step] != FLIP_ACTION_NONE; step++) {
+        if (wanted(flip, row->actions[step])) {
             return true;
         }
     }
     return false;
 }
 
+bool flip_at_last_step(const struct flip *flip)
+{
+    return flip->mode == FLIP_MODE_FORWARD && flip->phase != FLIP_PHASE_NONE &&
+           !wants_from(flip, flip->phase, flip->step + 1);
+}
+
+/* A phase of which nothing is wanted (no approval is configured) isn't gone through. */
 static enum flip_phase phase_after(const struct flip *flip, enum flip_phase phase)
 {
     do {
         phase = phase == FLIP_PHASE_NONE ? flip_table_first(flip->spec.kind)
                                          : flip_table_next(flip->spec.kind, phase);
-    } while (phase != FLIP_PHASE_NONE && !has_something_to_do(flip, phase));
+    } while (phase != FLIP_PHASE_NONE && !wants_from(flip, phase, 0));
     return phase;
 }
 
