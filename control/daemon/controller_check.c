@@ -4,12 +4,13 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
+#include "conf/base/strbuf.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OBJECTS_SHOWN = 20 };
+enum { OBJECTS_SHOWN = 20, OBJECTS_IN_REFUSAL = 3, REFUSAL_NAMES_MAX = 256 };
 
 struct check_run {
     struct controller *controller;
@@ -24,6 +25,23 @@ struct check_run {
 static const char *const state_names[] = {
     [CHECK_PASS] = "pass", [CHECK_WARN] = "warn", [CHECK_FAIL] = "fail"};
 
+/* The refusal of a flip is one line: it names the first objects, `check` names all. */
+static void refuse(struct check_run *run, const char *id, const char *message, const json_t *objects,
+                   enum error_code code)
+{
+    struct strbuf names;
+    strbuf_init(&names, REFUSAL_NAMES_MAX);
+    const size_t count = json_array_size(objects);
+    for (size_t i = 0; i < count && i < OBJECTS_IN_REFUSAL; i++) {
+        strbuf_printf(&names, "%s%s", i == 0 ? ": " : ", ", json_string_value(json_array_get(objects, i)));
+    }
+    if (count > OBJECTS_IN_REFUSAL) {
+        strbuf_printf(&names, " and %zu more", count - OBJECTS_IN_REFUSAL);
+    }
+    error_set(&run->first, code, "check %s: %s%s", id, message, strbuf_text(&names));
+    strbuf_deinit(&names);
+}
+
 static void add(struct check_run *run, const char *id, enum check_state state, const char *message,
                 const char *remedy, json_t *objects, enum error_code code)
 {
@@ -35,7 +53,7 @@ static void add(struct check_run *run, const char *id, enum check_state state, c
     }
     run->ok = false;
     if (run->first.code == ERROR_NONE) {
-        error_set(&run->first, code, "check %s: %s", id, message);
+        refuse(run, id, message, objects, code);
         if (remedy != NULL && remedy[0] != '\0') {
             (void)error_remedy(&run->first, "%s", remedy);
         }
