@@ -86,7 +86,7 @@ def test_manual_watch_only_alarms(world):
 
 def slow_green(world):
     """Writes to green take longer, as a missing index or a bad plan would make them."""
-    with world.green.connect("app", "switchback") as connection:
+    with world.green.connect("app") as connection:
         connection.query("create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.05); return new; end $$;"
                          " create trigger slow before insert on entry for each row execute function slow()")
 
@@ -147,7 +147,7 @@ def test_error_rate_flips_back(world):
     with world.blue.connect("app") as connection:
         connection.query("create function breaks() returns int language sql as 'select 1'")
     with world.green.connect("app", "switchback") as connection:
-        connection.query("create function breaks() returns int language plpgsql as $$ begin raise exception using errcode = '53100'; end $$")
+        connection.query("create function public.breaks() returns int language plpgsql as $$ begin raise exception using errcode = '53100'; end $$")
     thread = threading.Thread(target=noise)
     thread.start()
     try:
