@@ -191,7 +191,7 @@ sleep 3
 switchback status | sed 's/^/   | /'
 
 title "Green turns out to be slow"
-on_side "$green_port" app switchback <<'SQL'
+on_side "$green_port" app postgres <<'SQL'
 create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.2); return new; end $$;
 create trigger slow before insert on entry for each row execute function slow();
 SQL
@@ -208,7 +208,7 @@ for event in told[-4:]:
 PY
 
 title "Green is mended; cutover again"
-on_side "$green_port" app switchback -c "drop trigger slow on entry" -c "drop function slow()"
+on_side "$green_port" app postgres -c "drop trigger slow on entry" -c "drop function slow()"
 wait_status 60 "the way back is open" 's["way_back"]["open"]'
 sleep 2
 flip cutover second
