@@ -119,7 +119,7 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
     char port[16];
     (void)snprintf(port, sizeof port, "%d", (int)brief->sides[blocking->side].port);
     const char *password = brief->manager.password;
-    static const char application[] = NAMES_APPLICATION "task";
+    char application[NAMES_APPLICATION_SIZE];
     const char *const keywords[] = {"host",
                                     "port",
                                     "user",
@@ -138,7 +138,7 @@ static bool connect_side(struct blocking *blocking, const struct brief *brief, s
                                   brief->manager.user,
                                   *password == '\0' ? NULL : password,
                                   blocking->database,
-                                  application,
+                                  names_application("task", application),
                                   "UTF8",
                                   "5",
                                   "2",

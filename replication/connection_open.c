@@ -4,6 +4,7 @@
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
+#include "replication/blocking.h" /* NO_PASSFILE */
 
 #include <netdb.h>
 #include <stdio.h>
@@ -263,6 +264,7 @@ static void connect_to(struct connection *connection, const char *addresses)
                            "keepalives_interval",
                            "keepalives_count",
                            "tcp_user_timeout",
+                           "passfile",
                            NULL};
     const char *values[] = {options->host,
                             addresses,
@@ -279,6 +281,7 @@ static void connect_to(struct connection *connection, const char *addresses)
                             "2",
                             "3",
                             "10000",
+                            NO_PASSFILE,
                             NULL};
     if (addresses != NULL) {
         values[0] = NULL;

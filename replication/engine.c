@@ -15,10 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const application_names[] = {
-    [LANE_WORK] = NAMES_APPLICATION "work",       [LANE_SAMPLE] = NAMES_APPLICATION "sample",
-    [LANE_AUX] = NAMES_APPLICATION "aux",         [LANE_GATE] = NAMES_APPLICATION "gate",
-    [LANE_CONTROL] = NAMES_APPLICATION "control", [LANE_ROLES] = NAMES_APPLICATION "roles",
+static const char *const purposes[] = {
+    [LANE_WORK] = "work", [LANE_SAMPLE] = "sample",   [LANE_AUX] = "aux",
+    [LANE_GATE] = "gate", [LANE_CONTROL] = "control", [LANE_ROLES] = "roles",
 };
 
 /* --- interrupting what runs too long, through the side's control lane --- */
@@ -65,7 +64,7 @@ static struct connection *open_lane(struct replication *replication, enum side s
     const struct settings *settings = replication->settings;
     bool of_side = lane >= LANE_DATABASE_COUNT;
     const char *name = settings->databases.items[database];
-    char label[160];
+    char label[160], application[NAMES_APPLICATION_SIZE];
     (void)snprintf(label, sizeof label, "%s/%s", side_name(side), of_side ? "postgres" : name);
     struct connection_options options = {
         .label = label,
@@ -75,7 +74,7 @@ static struct connection *open_lane(struct replication *replication, enum side s
         .password = settings->manager.password,
         .database = of_side ? "postgres" : name,
         .fallback_database = of_side ? name : NULL,
-        .application_name = application_names[lane],
+        .application_name = names_application(purposes[lane], application),
         .kind = lane == LANE_GATE ? CONNECTION_GATE : CONNECTION_MANAGER,
         .context = replication,
     };

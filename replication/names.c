@@ -1,10 +1,30 @@
 #include "replication/names.h"
 
+#include "conf/base/ensure.h"
+
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/random.h>
 
 enum { READABLE_BYTES = 20 };
+
+const char *names_instance(void)
+{
+    static char text[NAMES_INSTANCE_SIZE];
+    if (text[0] == '\0') {
+        uint32_t number;
+        ENSURE(getrandom(&number, sizeof number, 0) == (ssize_t)sizeof number);
+        (void)snprintf(text, sizeof text, "%08" PRIx32, number);
+    }
+    return text;
+}
+
+char *names_application(const char *purpose, char name[NAMES_APPLICATION_SIZE])
+{
+    (void)snprintf(name, NAMES_APPLICATION_SIZE, NAMES_APPLICATION "%s %s", purpose, names_instance());
+    return name;
+}
 
 const char *names_publication(enum side side)
 {

@@ -17,6 +17,14 @@
 /* All our sessions' application_name begins with this; ownership finds a dead controller's by it. */
 #define NAMES_APPLICATION "switchback "
 
+enum { NAMES_INSTANCE_SIZE = 9, NAMES_APPLICATION_SIZE = 64 };
+
+/* Tells this process's sessions from an earlier one's: 8 random hexadecimal digits. Asked for first by
+ * replication_new, before there are other threads. */
+const char *names_instance(void);
+/* "switchback work 1f0a33c2": of a session for `purpose`. Returns name. */
+char *names_application(const char *purpose, char name[NAMES_APPLICATION_SIZE]);
+
 /* The publication on `side`: "switchback_blue". */
 const char *names_publication(enum side side);
 

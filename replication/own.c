@@ -172,17 +172,27 @@ static void put_our_pids(struct replication *replication, enum side side, struct
     strbuf_puts(sql, "}'::int[]");
 }
 
+/*
+ * All but ours. When ownership is taken, of ours only the idle lanes stay (their pids) and the tasks; when a
+ * side came back, whatever this process has there: a flip or a prepare may be under way.
+ */
 static void build_end_others(struct strand *strand, struct strbuf *sql)
 {
+    const struct owning *owning = strand->data;
+    char task[NAMES_APPLICATION_SIZE];
     sql_format(sql,
                "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = session_user"
-               " and backend_type = 'client backend' and starts_with("
-               "application_name, %L) and pid <> pg_backend_pid() and datname = any (",
+               " and backend_type = 'client backend' and starts_with(application_name, %L)"
+               " and pid <> pg_backend_pid() and datname = any (",
                NAMES_APPLICATION);
     sql_text_array(sql, &strand->replication->settings->databases);
-    strbuf_puts(sql, ") and pid <> all (");
-    put_our_pids(strand->replication, strand->side, sql);
-    strbuf_puts(sql, ")");
+    if (owning->raise) {
+        sql_format(sql, ") and application_name <> %L and pid <> all (", names_application("task", task));
+        put_our_pids(strand->replication, strand->side, sql);
+        strbuf_puts(sql, ")");
+    } else {
+        sql_format(sql, ") and right(application_name, 8) <> %L", names_instance());
+    }
 }
 
 static enum verdict judge_end_others(struct strand *strand, const struct reply *reply, struct error *error)

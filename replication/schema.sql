@@ -118,7 +118,12 @@ begin
         where s.subname = 'switchback_from_' || peer and r.srrelid <> 'switchback.marker'::regclass
           and s.subdbid = (select oid from pg_database where datname = current_database()))
     select difference into fault from (
-        select 1 as rank, format('table %s has no fence trigger', name) as difference
+        select 0 as rank, format('subscription %s is enabled though this side is active', u.subname) as difference
+        from pg_subscription u, switchback.state t
+        where u.subname = 'switchback_from_' || peer and u.subenabled and t.standing = 'active'
+          and u.subdbid = (select oid from pg_database where datname = current_database())
+        union all
+        select 1, format('table %s has no fence trigger', name)
         from managed m where not exists (select from fenced f where f.oid = m.oid)
         union all
         select 2, format('table %s is not in publication switchback_%s', name, me)
