@@ -1,5 +1,6 @@
 #include "proxy/listener.h"
 
+#include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "proxy/session.h"
 #include "proxy/worker.h"
@@ -7,10 +8,14 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Others on the loop have their turn between. */
+enum { ACCEPTS_AT_ONCE = 16 };
 
 size_t listener_resolve(const char *host, uint16_t port,
                         struct listener_address addresses[LISTENER_ADDRESSES_MAX], struct error *error)
@@ -125,41 +130,103 @@ int listener_unix_socket(const char *directory, uint16_t port,
     return made;
 }
 
-static void on_connection(uv_stream_t *stream, int status)
+struct connection_letter {
+    struct letter letter;
+    int socket;
+    bool is_unix;
+};
+
+static void deliver_connection(struct letter *letter, void *receiver)
 {
-    struct listener *listener = CONTAINER_OF(stream, struct listener, uv);
-    if (status != 0) {
-        LOG_WARN("accept_failed", LOG_STR("error", uv_strerror(status)));
+    struct connection_letter *connection = CONTAINER_OF(letter, struct connection_letter, letter);
+    session_begin(receiver, connection->socket, connection->is_unix);
+    free(connection);
+}
+
+/* The worker with the least to do, unless it makes no difference. */
+static struct worker *choose_worker(struct worker *worker)
+{
+    struct worker *least = worker;
+    unsigned least_load = atomic_load_explicit(&worker->load, memory_order_relaxed);
+    for (unsigned i = 0; i < worker->shared->worker_count; i++) {
+        struct worker *other = &worker->shared->workers[i];
+        unsigned load = atomic_load_explicit(&other->load, memory_order_relaxed);
+        if (load < least_load && (least != worker || load + 1 < least_load)) {
+            least = other;
+            least_load = load;
+        }
+    }
+    return least;
+}
+
+static void place(struct worker *worker, int socket, bool is_unix)
+{
+    struct worker *chosen = choose_worker(worker);
+    struct connection_letter *connection = chosen == worker ? NULL : calloc(1, sizeof(*connection));
+    if (connection == NULL) {
+        atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
+        session_begin(worker, socket, is_unix);
         return;
     }
-    session_accept(listener->worker, stream, listener->is_unix);
+    atomic_fetch_add_explicit(&chosen->load, 1, memory_order_relaxed);
+    connection->letter.deliver = deliver_connection;
+    connection->socket = socket;
+    connection->is_unix = is_unix;
+    if (!mailbox_post(&chosen->mailbox, &connection->letter)) {
+        (void)close(socket); /* it is stopping */
+    }
+}
+
+static void on_connection(uv_poll_t *poll, int status, int events)
+{
+    struct listener *listener = CONTAINER_OF(poll, struct listener, poll);
+    (void)status;
+    (void)events;
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        int made = accept4(listener->socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (made >= 0) {
+            place(listener->worker, made, listener->is_unix);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return;
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            LOG_ERROR("accept_failed", LOG_STR("error", strerror(errno)));
+            listener->paused = true;
+            (void)uv_poll_stop(&listener->poll);
+            worker_want_tick(listener->worker);
+            return;
+        }
+    }
 }
 
 bool listener_open(struct listener *listener, struct worker *worker, int socket, bool is_unix, int backlog,
                    struct error *error)
 {
-    *listener = (struct listener){.worker = worker, .is_unix = is_unix};
-    int failure = is_unix ? uv_pipe_init(&worker->loop, &listener->uv.pipe, 0)
-                          : uv_tcp_init(&worker->loop, &listener->uv.tcp);
-    if (failure == 0) {
-        listener->open = true;
-        failure = is_unix ? uv_pipe_open(&listener->uv.pipe, socket) : uv_tcp_open(&listener->uv.tcp, socket);
-    }
+    *listener = (struct listener){.worker = worker, .socket = socket, .is_unix = is_unix};
+    int failure = listen(socket, backlog) == 0 ? uv_poll_init(&worker->loop, &listener->poll, socket)
+                                               : uv_translate_sys_error(errno);
     if (failure != 0) {
         (void)close(socket);
-        return error_set(error, ERROR_SYSTEM, "can't open a listener: %s", uv_strerror(failure));
-    }
-    failure = uv_listen(&listener->uv.stream, backlog, on_connection);
-    if (failure != 0) {
         return error_set(error, ERROR_SYSTEM, "can't listen: %s", uv_strerror(failure));
     }
+    listener->open = true;
+    listener->paused = true;
+    listener_resume(listener);
     return true;
 }
 
-void listener_close(struct listener *listener, uv_close_cb closed)
+void listener_resume(struct listener *listener)
+{
+    if (listener->open && listener->paused) {
+        listener->paused = false;
+        ENSURE(uv_poll_start(&listener->poll, UV_READABLE, on_connection) == 0);
+    }
+}
+
+void listener_close(struct listener *listener)
 {
     if (listener->open) {
         listener->open = false;
-        uv_close(&listener->uv.handle, closed);
+        uv_close((uv_handle_t *)&listener->poll, NULL);
+        (void)close(listener->socket);
     }
 }

@@ -1,7 +1,8 @@
 /*
- * Where clients come in. Each worker listens on its own TCP sockets (SO_REUSEPORT: the kernel spreads the
- * connections) and on a duplicate of the one Unix socket. proxy.c makes the sockets before the workers run,
- * so that a port in use is an error of the start.
+ * Where clients come in. Each worker listens on its own TCP sockets (SO_REUSEPORT) and on a duplicate of the
+ * one Unix socket. Neither spreads the connections evenly: who accepts one hands it on if another worker has
+ * less to do. proxy.c makes the sockets before the workers run, so that a port in use is an error of the
+ * start.
  */
 #ifndef SWITCHBACK_PROXY_LISTENER_H
 #define SWITCHBACK_PROXY_LISTENER_H
@@ -48,22 +49,19 @@ MUST_USE int listener_unix_socket(const char *directory, uint16_t port,
                                   struct error *error);
 
 struct listener {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
+    uv_poll_t poll;
     struct worker *worker;
+    int socket;
     bool is_unix;
     bool open;
+    bool paused; /* no descriptor was left for a connection: the worker's tick tries again */
 };
 
 /* Listens on the worker's loop; takes the socket, also when it fails. */
 MUST_USE bool listener_open(struct listener *listener, struct worker *worker, int socket, bool is_unix,
                             int backlog, struct error *error);
 
-/* Stops accepting; closed() follows from the loop. */
-void listener_close(struct listener *listener, uv_close_cb closed);
+void listener_resume(struct listener *listener);
+void listener_close(struct listener *listener);
 
 #endif

@@ -39,7 +39,7 @@ int mailbox_init(struct mailbox *mailbox, uv_loop_t *loop, void *receiver)
     return 0;
 }
 
-void mailbox_post(struct mailbox *mailbox, struct letter *letter)
+bool mailbox_post(struct mailbox *mailbox, struct letter *letter)
 {
     letter->next = NULL;
     uv_mutex_lock(&mailbox->lock);
@@ -58,6 +58,7 @@ void mailbox_post(struct mailbox *mailbox, struct letter *letter)
     if (dropped) {
         free(letter);
     }
+    return !dropped;
 }
 
 static void on_close(uv_handle_t *handle)

@@ -31,8 +31,8 @@ struct mailbox {
 /* The mailbox delivers on `loop`. Returns 0 or a libuv error. */
 MUST_USE int mailbox_init(struct mailbox *mailbox, uv_loop_t *loop, void *receiver);
 
-/* Any thread. Takes the letter. */
-void mailbox_post(struct mailbox *mailbox, struct letter *letter);
+/* Any thread. Takes the letter. False: the receiver has closed its mailbox, nobody will read it. */
+bool mailbox_post(struct mailbox *mailbox, struct letter *letter);
 
 /* On the receiver's loop: delivers nothing more; closed() comes once the loop has let go of the handle. */
 void mailbox_close(struct mailbox *mailbox, void (*closed)(void *receiver));

@@ -14,6 +14,7 @@
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <utlist.h>
 
 enum {
@@ -100,6 +101,7 @@ static void on_closed(struct stream *stream)
     }
     DL_DELETE(worker->sessions, session);
     worker->session_count--;
+    atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
     login_client_free(session);
     keys_free(session->keys);
     move_free(session->move);
@@ -154,23 +156,39 @@ static void name_peer(struct session *session, bool is_unix)
     }
 }
 
-void session_accept(struct worker *worker, uv_stream_t *listener, bool is_unix)
+static bool open_client(struct session *session, int socket, bool is_unix)
+{
+    struct worker *worker = session->worker;
+    stream_init(&session->client, &worker->loop, is_unix, worker->buffer, &client_events);
+    int failure = is_unix ? uv_pipe_open(&session->client.uv.pipe, socket)
+                          : uv_tcp_open(&session->client.uv.tcp, socket);
+    if (failure != 0) {
+        (void)close(socket);
+        return false;
+    }
+    stream_set_connected(&session->client);
+    name_peer(session, is_unix);
+    return true;
+}
+
+void session_begin(struct worker *worker, int socket, bool is_unix)
 {
     struct session *session = calloc(1, sizeof(*session));
     if (session == NULL) {
         LOG_ERROR("session_failed", LOG_STR("error", "out of memory"));
+        atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
+        (void)close(socket);
         return;
     }
     session->worker = worker;
     session->id = worker->sessions_made++ * worker->shared->worker_count + worker->index + 1;
     session->created_us = clock_mono_us();
     session->state_since_us = session->created_us;
-    stream_init(&session->client, &worker->loop, is_unix, worker->buffer, &client_events);
     DL_APPEND(worker->sessions, session);
     worker->session_count++;
     counter_add(&worker->statistics.sessions_by_state[SESSION_LOGIN], 1);
     uint64_t before = atomic_fetch_add_explicit(&worker->shared->connections, 1, memory_order_relaxed);
-    bool ok = uv_accept(listener, &session->client.uv.stream) == 0 && !worker->stopping &&
+    bool ok = open_client(session, socket, is_unix) && !worker->stopping &&
               before < worker->config->max_clients + CONNECTIONS_ABOVE_CLIENTS && make_keys(session) &&
               login_client_begin(session);
     if (!ok) {
@@ -178,8 +196,6 @@ void session_accept(struct worker *worker, uv_stream_t *listener, bool is_unix)
         session_drop(session);
         return;
     }
-    stream_set_connected(&session->client);
-    name_peer(session, is_unix);
     session_update_reading(session);
 }
 

@@ -89,8 +89,8 @@ struct session {
     bool closing;        /* the client's handle is being closed */
 };
 
-/* A connection waits on the listener. */
-void session_accept(struct worker *worker, uv_stream_t *listener, bool is_unix);
+/* A client has connected; takes the socket. It counts in the worker's load already. */
+void session_begin(struct worker *worker, int socket, bool is_unix);
 
 /* Finds out anew what the session is doing, and tells gauges and hold. Call it when anything has changed. */
 void session_update(struct session *session);

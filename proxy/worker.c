@@ -84,6 +84,9 @@ bool worker_run(struct worker *worker, struct error *error)
 static void on_tick(uv_timer_t *timer)
 {
     struct worker *worker = CONTAINER_OF(timer, struct worker, tick);
+    for (size_t i = 0; i < worker->listener_count; i++) {
+        listener_resume(&worker->listeners[i]);
+    }
     int64_t now_us = clock_mono_us();
     bool needed = worker->cancels != NULL || worker->stopping;
     struct session *session = NULL;
@@ -130,7 +133,7 @@ void worker_stop(struct worker *worker, int64_t deadline_us)
     worker->stopping = true;
     worker->stop_deadline_us = deadline_us;
     for (size_t i = 0; i < worker->listener_count; i++) {
-        listener_close(&worker->listeners[i], NULL);
+        listener_close(&worker->listeners[i]);
     }
     struct session *session = NULL;
     DL_FOREACH(worker->sessions, session)
@@ -163,7 +166,7 @@ void worker_deinit(struct worker *worker)
 {
     if (!worker->ending) { /* never ran */
         for (size_t i = 0; i < worker->listener_count; i++) {
-            listener_close(&worker->listeners[i], NULL);
+            listener_close(&worker->listeners[i]);
         }
         worker->stopping = true;
         worker_check_end(worker);

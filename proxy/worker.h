@@ -35,6 +35,7 @@ struct worker {
     uv_loop_t loop;
     uv_thread_t thread;
     unsigned index;
+    atomic_uint load; /* sessions here or on their way here; the listeners of all workers look at it */
     struct worker_shared *shared;
     struct mailbox mailbox;
     struct read_buffer *buffer;
