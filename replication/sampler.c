@@ -124,6 +124,11 @@ static enum verdict judge_beat(struct strand *strand, const struct reply *reply,
     stream->newest_clock_s = clock == NULL ? 0 : strtod(clock, NULL);
     stream->newest_xid = xid;
     stream->newest_running = reply_uint(reply, 0, 3);
+    if (stream->first_n == 0) {
+        stream->first_n = n;
+        stream->first_xid = xid;
+        stream->first_running = stream->newest_running;
+    }
     stream->slot_found = reply_bool(reply, 0, 4);
     stream->streaming = reply_bool(reply, 0, 5);
     stream->behind_bytes = stream->slot_found ? reply_int(reply, 0, 6) : -1;
@@ -530,6 +535,7 @@ void replication_set_active(struct replication *replication, enum side active, u
 {
     struct sampler *sampler = replication->sampler;
     bool turned = !sampler->active_known || sampler->active != active;
+    sampler->by_flip = turned ? sampler->active_known : sampler->by_flip;
     sampler->active_known = true;
     sampler->active = active;
     sampler->epoch = epoch;

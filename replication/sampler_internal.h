@@ -28,6 +28,7 @@ struct stream {
     uint64_t newest_xid;   /* next to be given out, when the newest marker was written */
     uint64_t newest_running;
     double xids_per_second;
+    uint64_t first_n, first_xid, first_running; /* the first one that we wrote since it is the active side */
     bool slot_found, streaming;
     int64_t behind_bytes;
     bool slot_lost, slot_endangered;
@@ -70,6 +71,7 @@ struct sampler {
     uint64_t ticks;
     int64_t rest_until_us;
     bool active_known;
+    bool by_flip; /* it became active by a flip: the other side has all that was before */
     enum side active;
     uint64_t epoch;
     bool owning; /* a side that came back is being owned */

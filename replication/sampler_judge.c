@@ -93,19 +93,26 @@ static int64_t lag_of(const struct stream *stream, int64_t now_us)
  * An upper bound. What isn't on the standby was committed after the last marker seen there, so its
  * transaction id was in use when that marker was written, or given out later. Ids are the whole cluster's,
  * and aborted and sub-transactions take some too; our own heartbeats (one id each, in each database) are
- * taken off. With the active side lost, one interval at the last rate and what ran then is added.
+ * taken off. With the active side lost, one interval at the last rate and what ran then is added. Without lag
+ * there is only what every commit is for a moment: on its way. After a flip the newest marker that the
+ * standby has of this side is an old one, but it has all up to the flip, so what counts begins there.
  */
-static uint64_t at_risk_of(const struct sampler *sampler, const struct stream *stream, bool active_lost)
+static uint64_t at_risk_of(const struct sampler *sampler, const struct stream *stream, bool active_lost,
+                           int64_t lag_us)
 {
-    uint64_t lost = 0;
-    if (active_lost) {
-        lost = stream->newest_running + 1 + (uint64_t)(stream->xids_per_second * SAMPLE_EVERY_MS / 1000.0);
+    const uint64_t an_interval = (uint64_t)(stream->xids_per_second * SAMPLE_EVERY_MS / 1000.0);
+    const uint64_t lost = active_lost ? stream->newest_running + 1 + an_interval : 0;
+    uint64_t from_n = stream->seen_n, from_xid = stream->seen_xid, running = stream->seen_running;
+    if (sampler->by_flip && stream->seen_n < stream->first_n) {
+        from_n = stream->first_n;
+        from_xid = stream->first_xid;
+        running = stream->first_running + an_interval;
     }
-    if (!stream->seen || stream->seen_n >= stream->newest_n || stream->newest_xid < stream->seen_xid) {
+    if (!stream->seen || lag_us == 0 || from_n > stream->newest_n || stream->newest_xid < from_xid) {
         return lost;
     }
-    uint64_t given = stream->newest_xid - stream->seen_xid + stream->seen_running;
-    uint64_t ours = (stream->newest_n - stream->seen_n) * sampler->replication->database_count;
+    uint64_t given = stream->newest_xid - from_xid + running;
+    uint64_t ours = (stream->newest_n - from_n) * sampler->replication->database_count;
     return lost + (given > ours ? given - ours : 0);
 }
 
@@ -167,7 +174,7 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
     sample->marker_age_us = age_us < 0 || sample->marker_age_us < 0 ? -1
                             : age_us > sample->marker_age_us        ? age_us
                                                                     : sample->marker_age_us;
-    uint64_t risk = at_risk_of(sampler, stream, active_lost);
+    uint64_t risk = at_risk_of(sampler, stream, active_lost, lag_us);
     sample->commits_at_risk = risk > sample->commits_at_risk ? risk : sample->commits_at_risk;
     if (!stream->seen) {
         problem(sample, database, "no marker has crossed yet");

@@ -121,6 +121,22 @@ static void lag_is_the_age_of_the_oldest_unseen_marker(void **state)
     assert_string_not_equal(scene->sampler.sample.problem, "");
 }
 
+/* What the standby last saw of this side is from before it was the standby. */
+static void at_risk_begins_with_the_flip(void **state)
+{
+    struct scene *scene = *state;
+    struct stream *stream = &scene->streams[0];
+    scene->sampler.by_flip = true;
+    stream->seen_n = 20;
+    stream->seen_xid = 100;
+    stream->first_n = 90;
+    stream->first_xid = 4950;
+    stream->first_running = 2;
+    stream->xids_per_second = 40;
+    /* 50 ids since, 2 in use then, 10 in the interval before, 10 markers in each of 2 databases are ours */
+    assert_int_equal(judge(scene)->commits_at_risk, 42);
+}
+
 static void at_risk_is_an_upper_bound(void **state)
 {
     struct scene *scene = *state;
@@ -130,6 +146,8 @@ static void at_risk_is_an_upper_bound(void **state)
     stream->seen_running = 3; /* they may have committed since */
     /* 100 ids given out since, 3 in use then, 2 markers in each of 2 databases are ours */
     assert_int_equal(judge(scene)->commits_at_risk, 99);
+    stream->seen_n = 99; /* the newest is on its way: no lag */
+    assert_int_equal(judge(scene)->commits_at_risk, 0);
     stream->seen_n = 100;
     assert_int_equal(judge(scene)->commits_at_risk, 0);
     /* the active side is gone: what it may have done after its last answer is added */
@@ -208,9 +226,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(all_is_well),           TEST(lag_is_the_age_of_the_oldest_unseen_marker),
-        TEST(broken_workers),        TEST(at_risk_is_an_upper_bound),
-        TEST(fences_and_tables),     TEST(slots),
+        TEST(all_is_well),
+        TEST(lag_is_the_age_of_the_oldest_unseen_marker),
+        TEST(broken_workers),
+        TEST(at_risk_is_an_upper_bound),
+        TEST(at_risk_begins_with_the_flip),
+        TEST(fences_and_tables),
+        TEST(slots),
         TEST(a_silent_side_is_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
