@@ -65,8 +65,10 @@ MUST_USE bool prepare_refuse_foreign_rows(struct prepare *prepare, size_t databa
 MUST_USE bool prepare_list(struct blocking *blocking, struct error *error, const char *sql,
                            struct settings_list *list);
 
-/* During the copy: makes the forward stream anew if one of its tables can never get in sync. */
-MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error);
+/* During the copy, at each look: makes the forward stream anew if one of its tables can never get in sync.
+ * *since_us is its own between the looks, 0 at first. */
+MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, int64_t *since_us,
+                              struct error *error);
 /* After it: the standby needn't flush each commit any more. */
 MUST_USE bool prepare_relax(struct prepare *prepare, size_t database, struct error *error);
 

@@ -29,6 +29,7 @@ struct copy_database {
     int64_t done_bytes, ready, errors;
     bool catching_up; /* a table is copied but not in sync */
     size_t relations;
+    int64_t stuck_us; /* since when a table seems to be stuck; 0 */
 };
 
 struct copy {
@@ -165,7 +166,7 @@ static bool look_closely(struct prepare *prepare, size_t index, struct copy_data
         return false;
     }
     return !database->catching_up || (prepare_connect(prepare, index, prepare->active, error) != NULL &&
-                                      prepare_unstick(prepare, index, error));
+                                      prepare_unstick(prepare, index, &database->stuck_us, error));
 }
 
 /* Looks at one database; a lost connection is only a reason to look again, prepare_connect gives up in time.

@@ -92,7 +92,7 @@ bool stream_find_stuck(const struct stream *stream, bool *stuck, struct error *e
     }
     const char *const unfinished[] = {before};
     char *missing = blocking_value(stream->publisher, error, WITHOUT_SLOT, 1, unfinished);
-    /* A slot goes only after its table is no longer 'f': who is 'f' still, without it, is stuck. */
+    /* Its slot goes just before a table is 'f' no longer: who is 'f' still, without it, is likely stuck. */
     const char *const again[] = {subscription[0], missing};
     char *found = missing == NULL ? NULL
                                   : blocking_value(stream->subscriber, error,
