@@ -252,8 +252,8 @@ static bool check_database(struct walk *walk, const char *database, bool *prepar
     bool ok = task_stopping(walk->task)
                   ? task_aborted(error)
                   : configure_pass(&pass, error) && run_checks(&pass, CHECK_DATABASE, error);
-    if (ok && !pass.prepared) {
-        check_items_add(walk->items, &prepared, CHECK_FAIL, database);
+    if (ok && pass.sides[SIDE_BLUE] != NULL && pass.sides[SIDE_GREEN] != NULL) { /* else nobody knows */
+        check_items_add(walk->items, &prepared, pass.prepared ? CHECK_PASS : CHECK_FAIL, database);
     }
     close_pass(&pass);
     return ok || error->code == ERROR_UNREACHABLE; /* lost on the way: `reachable` tells at the next run */
@@ -299,7 +299,6 @@ bool check_run(struct task *task, const struct brief *brief, enum side active, c
     struct walk walk = {.task = task, .brief = brief, .active = active, .ids = ids, .items = items};
     bool all_prepared = brief->databases.count > 0;
     (void)check_items_want(items, &reachable);
-    (void)check_items_want(items, &prepared);
     for (size_t i = 0; i < brief->databases.count; i++) {
         if (!check_database(&walk, brief->databases.items[i], &all_prepared, error)) {
             return false;

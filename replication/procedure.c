@@ -112,7 +112,8 @@ static void fail(struct runner *runner, const struct error *error, bool uncertai
     strand->failed = true;
     strand->uncertain = uncertain;
     strand->error = *error;
-    if (runner->step < strand->plan->step_count) {
+    /* Of a lost side the step tells nothing: any would have met it. */
+    if (runner->step < strand->plan->step_count && error->code != ERROR_UNREACHABLE) {
         (void)error_set(&strand->error, error->code, "%s: %s", strand->plan->steps[runner->step].name,
                         error->message);
     }
