@@ -62,7 +62,9 @@ bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side targ
     if (flip_running(flip)) {
         error_set(error, ERROR_FLIP_RUNNING, "flip %" PRIu64 " (%s to %s) is in the phase %s", flip->spec.id,
                   flip_kind_name(flip->spec.kind), side_name(flip_target(flip)), flip_phase_text(flip));
-        return error_remedy(error, "wait for it (switchback watch), or switchback abort");
+        return error_remedy(error, flip->mode == FLIP_MODE_FORWARD && flip->phase < FLIP_PHASE_COMMIT
+                                       ? "wait for it (switchback watch), or switchback abort"
+                                       : "wait for its end: switchback watch");
     }
     if (flip->history.known && flip->history.active == target) {
         return error_set(error, ERROR_ALREADY_ACTIVE, "%s is already active", side_name(target));
