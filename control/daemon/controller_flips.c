@@ -33,7 +33,11 @@ static void on_reserved(void *context, const struct error *failure)
         flip_options_from_settings(&options, controller->settings);
         struct flip_event event = {.kind = FLIP_EVENT_START, .spec = &spec, .options = &options};
         controller->reserved = true;
+        controller->drain = (struct proxy_counts){0};
         error_clear(&controller->alarm);
+        if (!controller->gates.acting) { /* those that a flip-back left to report */
+            controller_gates_stop(controller);
+        }
         controller_feed(controller, &event);
     }
     controller_unref(controller);
@@ -197,7 +201,15 @@ void controller_flip_alarm(struct controller *controller, const struct flip_requ
 {
     const struct flip *flip = &controller->flip;
     controller_raise(controller, &request->error, request->flip);
-    if (request->error.code == ERROR_WAY_BACK_CLOSED && flip->watch.failing) {
+    if (request->error.code == ERROR_GATE_FAILED && flip->watch.on &&
+        flip->options.watch_flip_back == FLIP_BACK_MANUAL) {
+        struct error decide = request->error;
+        (void)error_remedy(
+            &decide, "watch.flip_back is manual, so traffic stays on %s: switchback flip-back goes back",
+            side_name(flip->history.active));
+        controller_waiters_answer(controller, flip->history.done.flip, true, FLIP_OUTCOME_INCONCLUSIVE,
+                                  &decide);
+    } else if (request->error.code == ERROR_WAY_BACK_CLOSED && flip->watch.failing) {
         controller_waiters_answer(controller, flip->history.done.flip, true, FLIP_OUTCOME_INCONCLUSIVE,
                                   &request->error);
     } else if (flip_running(flip) && flip->retry.tries >= TRIES_UNTIL_INCONCLUSIVE) {

@@ -87,19 +87,52 @@ static void act(struct controller *controller, const struct gate *gate, enum gat
     }
 }
 
+/* What a gate raised is over when it passes: status shows alarms as trouble. */
+static void forget_alarm(struct controller *controller, const struct gate *gate)
+{
+    char begins[GATE_REASON_SIZE];
+    const int length = snprintf(begins, sizeof begins, "gate %s", gate->settings->name);
+    const struct error *alarm = &controller->alarm;
+    if (alarm->code == ERROR_GATE_FAILED && length > 0 && (size_t)length < sizeof begins &&
+        strncmp(alarm->message, begins, (size_t)length) == 0 &&
+        (alarm->message[length] == ':' || alarm->message[length] == ' ')) {
+        error_clear(&controller->alarm);
+    }
+}
+
+void controller_forget_gates(struct controller *controller)
+{
+    if (controller->alarm.code == ERROR_GATE_FAILED) {
+        error_clear(&controller->alarm);
+    }
+}
+
+/* The runner raises it as an alarm, with the gate's reason: once is enough. */
+static bool is_alarmed(const struct controller *controller, enum gate_news news)
+{
+    const struct flip_watch *watch = &controller->flip.watch;
+    return news == GATE_CANT_JUDGE ||
+           (news == GATE_HAS_FAILED && controller->gates.acting && watch->on && !watch->failing);
+}
+
 static void judged(struct controller *controller, struct gate *gate, enum gate_news news)
 {
     static const char *const words[] = {[GATE_NO_NEWS] = "",
                                         [GATE_HAS_FAILED] = "failed",
                                         [GATE_HAS_RECOVERED] = "passes again",
                                         [GATE_CANT_JUDGE] = "can't be judged"};
+    if (gate->state == GATE_PASS) {
+        forget_alarm(controller, gate);
+    }
     if (news == GATE_NO_NEWS) {
         return;
     }
     const uint64_t flip = controller->flip.history.done.flip;
-    events_publish(controller->events, news == GATE_HAS_RECOVERED ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "gate",
-                   flip, flip_phase_text(&controller->flip), "gate %s %s: %s", gate->settings->name,
-                   words[news], gate->reason);
+    if (!is_alarmed(controller, news)) {
+        events_publish(controller->events, news == GATE_HAS_RECOVERED ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
+                       "gate", flip, flip_phase_text(&controller->flip), "gate %s %s: %s",
+                       gate->settings->name, words[news], gate->reason);
+    }
     audit_decision(controller->audit, "gate",
                    json_pack("{s:I, s:s, s:s, s:o, s:o, s:I, s:b}", "flip", (json_int_t)flip, "gate",
                              gate->settings->name, "verdict", words[news], "value", text_json(gate->value),
@@ -282,7 +315,12 @@ void controller_gates_deinit(struct controller *controller)
 
 void controller_gates_reload(struct controller *controller)
 {
+    struct flip_event event = {.kind = FLIP_EVENT_GATES_PASS};
     ENSURE(take_settings(controller));
+    controller_forget_gates(controller);
+    if (controller->gates.acting) { /* they are judged anew: what failed before may have been the mistake */
+        controller_feed(controller, &event);
+    }
 }
 
 void controller_gates_start(struct controller *controller, enum side side, bool acting)

@@ -72,11 +72,14 @@ def test_watch_that_passes(world):
 def test_manual_watch_only_alarms(world):
     with_flag(world)
     d = ready(world, gates=[SQL_GATE], watch={"duration": "60s", "flip_back": "manual"})
-    d.verb("cutover", code=0)
+    watching = d.start_verb("cutover", "--watch")
+    d.wait_status(lambda s: s["phase"] == "watch", what="the watch")
     with world.connect() as client:
         client.query("update flag set ok = false")
     d.until(lambda: events(d, "alarm"), what="an alarm")
+    assert "manual" in watching.finish(code=4).json["remedy"]
     time.sleep(1)
+    assert len([e for e in events(d, "alarm") + events(d, "gate") if "flag" in e]) == 1, "told once"
     s = d.status()
     assert s["active"] == "green" and s["phase"] == "watch", s
     assert [g for g in s["gates"] if g["name"] == "flag"][0]["state"] == "fail", s
@@ -122,7 +125,7 @@ def test_lag_flips_back(world):
     time.sleep(1)
     blocker = world.blue.connect("app")
     blocker.query("begin; lock table entry in access exclusive mode")
-    d.until(lambda: any("gate lag" in event for event in events(d, "gate")), what="the lag gate fails")
+    d.until(lambda: any("gate lag" in event for event in events(d, "alarm")), what="the lag gate fails")
     blocker.query("rollback")
     result = watching.finish(code=3).json
     assert "lag" in result["reason"], result
