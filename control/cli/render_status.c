@@ -186,7 +186,9 @@ static void put_active(struct strbuf *out, const json_t *status, int64_t now_us)
         strbuf_puts(out, ", since ");
         readable_put_time(out, since_us, now_us);
     }
-    strbuf_printf(out, " (epoch %" JSON_INTEGER_FORMAT ")", field_integer(status, "epoch"));
+    if (field_integer(status, "epoch") > 0) { /* before prepare there is none */
+        strbuf_printf(out, " (epoch %" JSON_INTEGER_FORMAT ")", field_integer(status, "epoch"));
+    }
     put_standby(out, status);
     strbuf_puts(out, "\n");
 }
@@ -272,6 +274,7 @@ static void put_clients(struct strbuf *out, const json_t *status)
 static void put_gates(struct strbuf *out, const json_t *status)
 {
     static const char *const states[] = {"pass", "fail", "inconclusive", "waiting"};
+    const char *phase = field_string(status, "phase");
     const json_t *gates = json_object_get(status, "gates");
     const char *separator = "";
     size_t index;
@@ -284,7 +287,9 @@ static void put_gates(struct strbuf *out, const json_t *status)
             count += strcmp(field_string(gate, "state"), states[i]) == 0;
         }
         if (count > 0) {
-            strbuf_printf(out, "%s%" JSON_INTEGER_FORMAT " %s", separator, count, states[i]);
+            const bool idle = strcmp(states[i], "waiting") == 0 && strcmp(phase, "steady") == 0;
+            strbuf_printf(out, "%s%" JSON_INTEGER_FORMAT " %s", separator, count,
+                          idle ? "judged in the watch after a cutover" : states[i]);
             separator = ", ";
         }
     }
@@ -348,6 +353,9 @@ static void put_next(struct strbuf *out, const json_t *status)
                                                   : "switchback check says what closed the way back");
     } else if (json_is_object(json_object_get(status, "hold"))) {
         strbuf_puts(out, "switchback release");
+    } else if (json_is_false(json_object_get(side_of(status, field_string(status, "active")), "reachable"))) {
+        strbuf_printf(out, "bring %s back: clients can't be served until then",
+                      field_string(status, "active"));
     } else if (standby != NULL && !field_true(standby, "reachable")) {
         strbuf_printf(out, "bring %s back; it is fenced on contact", standby_of(status));
     } else if (!is_prepared(status)) {

@@ -124,15 +124,17 @@ static void show_reload(struct strbuf *out, const struct invocation *invocation,
 
 /* --- what they mean for the exit status */
 
-/* Nobody is served before an operator has decided: a script that asks must not read on as if all were well.
- */
+/* Nobody is served before an operator has decided, or this daemon no longer decides anything: a script that
+ * asks must not read on as if all were well. */
 static enum exit_status judge_status(const json_t *result)
 {
     size_t index;
     const json_t *trouble;
     json_array_foreach(json_object_get(result, "trouble"), index, trouble)
     {
-        if (strcmp(field_string(trouble, "code"), error_code_text(ERROR_UNDECIDED)) == 0) {
+        const char *code = field_string(trouble, "code");
+        if (strcmp(code, error_code_text(ERROR_UNDECIDED)) == 0 ||
+            strcmp(code, error_code_text(ERROR_STALE)) == 0) {
             return EXIT_INCONCLUSIVE;
         }
     }

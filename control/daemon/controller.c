@@ -337,6 +337,9 @@ void controller_reload(struct controller *controller, const struct settings *set
     controller->settings = settings;
     proxy_reload(controller->proxy, settings);
     replication_reload(controller->replication, settings);
+    if (!flip_running(&controller->flip)) { /* a flip keeps the options that it began with, a watch doesn't */
+        flip_options_from_settings(&controller->flip.options, settings);
+    }
     controller_gates_reload(controller);
 }
 

@@ -162,8 +162,8 @@ static void operator_held(struct controller *controller, const struct proxy_even
     controller->hold_call = NULL;
     clock_format(clock_wall_us() + hold->deadline_us - clock_mono_us(), deadline);
     rpc_reply(call, json_pack("{s:I, s:s, s:o, s:s, s:I, s:I}", "hold", (json_int_t)controller->operator_hold,
-                              "owner", "operator", "reason", text_json(hold->reason), "deadline", deadline,
-                              "sessions", (json_int_t)event->counts.sessions, "held",
+                              "owner", controller->operator_name, "reason", text_json(hold->reason),
+                              "deadline", deadline, "sessions", (json_int_t)event->counts.sessions, "held",
                               (json_int_t)(event->counts.sessions - event->counts.undrained)));
 }
 
@@ -224,6 +224,28 @@ void controller_holds_tick(struct controller *controller)
 
 enum { HOLD_LONGEST_S = 3600 };
 
+static bool may_hold(const struct controller *controller, struct error *error)
+{
+    const struct flip *flip = &controller->flip;
+    if (controller->stopping) {
+        return error_set(error, ERROR_ABORTED, "the daemon is stopping");
+    }
+    if (flip->mode == FLIP_MODE_RECOVER || flip->mode == FLIP_MODE_UNDECIDED ||
+        flip->mode == FLIP_MODE_DEPOSED) {
+        error_set(error, ERROR_UNDECIDED, "no side is active: there is nobody to hold");
+        return error_remedy(error, "switchback status says why");
+    }
+    if (controller->holds.holds[HOLD_FLIP].stands) {
+        error_set(error, ERROR_HELD, "flip %" PRIu64 " holds the clients now", flip->spec.id);
+        return error_remedy(error, "wait for its end: switchback watch");
+    }
+    if (controller->hold_call != NULL || controller->release_call != NULL) {
+        error_set(error, ERROR_HELD, "another hold or release is being carried out");
+        return error_remedy(error, "try again");
+    }
+    return true;
+}
+
 void controller_method_hold(void *context, struct rpc_call *call)
 {
     struct controller *controller = context;
@@ -240,16 +262,14 @@ void controller_method_hold(void *context, struct rpc_call *call)
         rpc_fail(call, &error);
         return;
     }
-    if (controller->stopping || controller->hold_call != NULL || controller->release_call != NULL ||
-        controller->holds.holds[HOLD_FLIP].stands || controller->flip.mode == FLIP_MODE_RECOVER ||
-        controller->flip.mode == FLIP_MODE_UNDECIDED || controller->flip.mode == FLIP_MODE_DEPOSED) {
-        error_set(&error, ERROR_HELD, "somebody else holds the clients now, or nobody is served");
-        (void)error_remedy(&error, "switchback status says who and until when");
+    if (!may_hold(controller, &error)) {
         rpc_fail(call, &error);
         return;
     }
     hold_take(&controller->holds, HOLD_OPERATOR, clock_mono_us(), clock_mono_us() + us, false, reason);
     controller->hold_call = call;
+    (void)snprintf(controller->operator_name, sizeof controller->operator_name, "%s",
+                   rpc_call_peer(call)->name);
     events_publish(controller->events, LOG_LEVEL_INFO, "hold", 0, NULL, "%s holds the clients for %s: %s",
                    rpc_call_peer(call)->name, duration, reason);
     (void)hold_for_operator(controller);
@@ -265,7 +285,9 @@ void controller_method_release(void *context, struct rpc_call *call)
     if (controller->stopping || controller->release_call != NULL ||
         !hold_drop(&controller->holds, HOLD_OPERATOR)) {
         error_set(&error, ERROR_HELD, "no hold by hand stands");
-        (void)error_remedy(&error, "a flip's own hold ends with it: switchback abort");
+        if (controller->holds.holds[HOLD_FLIP].stands) {
+            (void)error_remedy(&error, "the running flip's own hold ends with it: switchback abort");
+        }
         rpc_fail(call, &error);
         return;
     }

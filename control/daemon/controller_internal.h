@@ -102,9 +102,10 @@ struct controller {
 
     /* holds */
     struct hold_ledger holds;
-    uint64_t operator_hold; /* id of the last one */
-    uint64_t gate_hold;     /* id that the proxy holds for; 0: its gate is open */
-    bool gate_refusing;     /* it expired behind a fence: closed until there is a route */
+    uint64_t operator_hold;            /* id of the last one */
+    char operator_name[RPC_NAME_SIZE]; /* who asked for it */
+    uint64_t gate_hold;                /* id that the proxy holds for; 0: its gate is open */
+    bool gate_refusing;                /* it expired behind a fence: closed until there is a route */
     struct rpc_call *hold_call, *release_call;
 
     struct role_request *roles;
@@ -185,6 +186,8 @@ void controller_gates_hold(struct controller *controller, enum side source); /* 
 /* acting: failures go to the runner; else they are only reported, for as long as a watch lasts. */
 void controller_gates_start(struct controller *controller, enum side side, bool acting);
 void controller_gates_stop(struct controller *controller);
+/* No gate is judged any more, or by other rules: what they raised is no trouble of now. */
+void controller_forget_gates(struct controller *controller);
 void controller_gates_reload(struct controller *controller);
 /* The gates with when: preflight, judged once: each is either told at once or is to be asked. */
 void controller_gates_preflight(struct controller *controller, void *context,

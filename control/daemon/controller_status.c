@@ -96,7 +96,7 @@ static json_t *hold_json(const struct controller *controller)
     if (!hold->stands) {
         return json_null();
     }
-    return json_pack("{s:s, s:o, s:f}", "owner", "operator", "reason", text_json(hold->reason),
+    return json_pack("{s:s, s:o, s:f}", "owner", controller->operator_name, "reason", text_json(hold->reason),
                      "remaining_ms", (double)(hold->deadline_us - clock_mono_us()) / CONTROLLER_MS_US);
 }
 
