@@ -92,7 +92,7 @@ if [ $unit = 1 ]; then
   unit_tests "$folder" -R '_test$'
   step "unit tests under ThreadSanitizer"
   build "$folder-tsan" thread
-  unit_tests "$folder-tsan" -R '_test$'
+  TSAN_OPTIONS="suppressions=$top/tests/tsan.supp ${TSAN_OPTIONS:-}" unit_tests "$folder-tsan" -R '_test$'
 fi
 
 if [ $integration = 1 ]; then
