@@ -452,7 +452,7 @@ static void swap_session(struct session *session, const struct proxy_route *rout
     struct strbuf out;
     strbuf_init(&out, QUESTION_MAX);
     session->mover->target = NULL;
-    link_close(session_unlink(session), true);
+    link_retire(session_unlink(session));
     target->events = &relay_link_events;
     target->epoch = route->epoch;
     target->cursor.quiet_rows = true;

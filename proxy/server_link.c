@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <sys/un.h>
 
+enum { RETIRE_MS = 100, RETIRE_SPREAD_MS = 200 };
+
 /* A login's messages are short; a server that sends more is not one. */
 enum { LOGIN_MESSAGE_MAX = 64 * 1024, GREETING_MAX = 64 * 1024, UNREACHABLE_INTERVAL_US = 1000000 };
 
@@ -308,6 +310,29 @@ void link_close(struct server_link *link, bool polite)
         stream_close(&link->stream);
     }
     maybe_free(link);
+}
+
+static void on_retired(uv_handle_t *handle)
+{
+    struct server_link *link = CONTAINER_OF(handle, struct server_link, retiring);
+    link->handles--;
+    link_close(link, true);
+}
+
+static void on_retire_time(uv_timer_t *timer)
+{
+    uv_close((uv_handle_t *)timer, on_retired);
+}
+
+void link_retire(struct server_link *link)
+{
+    link->events = NULL;
+    link->session = NULL;
+    stream_read_stop(&link->stream);
+    ENSURE(uv_timer_init(&link->worker->loop, &link->retiring) == 0);
+    link->handles++;
+    uint64_t delay_ms = RETIRE_MS + link->pid % RETIRE_SPREAD_MS;
+    ENSURE(uv_timer_start(&link->retiring, on_retire_time, delay_ms, 0) == 0);
 }
 
 void link_cancel_and_close(struct server_link *link)

@@ -55,7 +55,8 @@ struct server_link {
     unsigned handles;           /* open ones and running lookups: freed when there are none */
     unsigned cancels;           /* in flight: closed when they are over */
     bool close_wanted;
-    bool broken; /* a write failed: nothing more is sent, what the server said is still read */
+    uv_timer_t retiring; /* of link_retire() */
+    bool broken;         /* a write failed: nothing more is sent, what the server said is still read */
 };
 
 /* Opens and logs in; ready() or failed() follows from the loop. NULL: out of memory. */
@@ -64,6 +65,12 @@ MUST_USE struct server_link *link_open(struct session *session, enum side side, 
 
 /* No more events. Says goodbye (Terminate) if `polite`: the server is between two messages. */
 void link_close(struct server_link *link, bool polite);
+
+/*
+ * As link_close(), politely, but a little later and not all at once: backends that end take time from the
+ * sessions that were just swapped and wait to be released. Nothing is read from it any more.
+ */
+void link_retire(struct server_link *link);
 
 /* As link_close(), but cancels what runs first, and closes when the cancel has been delivered. */
 void link_cancel_and_close(struct server_link *link);
