@@ -7,6 +7,7 @@
 #include "replication/engine.h"
 #include "replication/tables.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,23 @@ bool prepare_list(struct blocking *blocking, struct error *error, const char *sq
         error_set(error, ERROR_MEMORY, "out of memory");
     }
     return ok;
+}
+
+char *prepare_mark(struct prepare *prepare, size_t database, struct error *error)
+{
+    struct blocking *active = prepare_connect(prepare, database, prepare->active, error);
+    if (active == NULL) {
+        return NULL;
+    }
+    char sql[320];
+    (void)snprintf(
+        sql, sizeof sql,
+        "with s as materialized (select switchback.claim(%" PRIu64
+        ") as row), n as (select coalesce(max(m.n),"
+        " 0) + 1 as n from switchback.marker m, s where m.side = (s.row).side and m.purpose = 'prepare')"
+        " select n.n from n, s, lateral (select switchback.mark(s.row, 'prepare', n.n, null)) w",
+        prepare->owner);
+    return blocking_value(active, error, sql, 0, NULL);
 }
 
 static bool open_clusters(struct prepare *prepare, struct error *error)

@@ -65,10 +65,13 @@ MUST_USE bool prepare_refuse_foreign_rows(struct prepare *prepare, size_t databa
 MUST_USE bool prepare_list(struct blocking *blocking, struct error *error, const char *sql,
                            struct settings_list *list);
 
-/* During the copy, at each look: makes the forward stream anew if one of its tables can never get in sync.
- * *since_us is its own between the looks, 0 at first. */
-MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, int64_t *since_us,
-                              struct error *error);
+/* Writes a marker on the active side and returns its number, owned by the caller. Its purpose is prepare's
+ * own: nobody else counts there. NULL with *error filled. */
+MUST_USE char *prepare_mark(struct prepare *prepare, size_t database, struct error *error);
+
+/* During the copy: looks for tables that never get in sync (stream_find_stuck), and makes the stream anew. */
+MUST_USE bool prepare_suspect(struct prepare *prepare, size_t database, char **suspects, struct error *error);
+MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error);
 /* After it: the standby needn't flush each commit any more. */
 MUST_USE bool prepare_relax(struct prepare *prepare, size_t database, struct error *error);
 

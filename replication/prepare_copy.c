@@ -10,9 +10,13 @@
 
 enum {
     LOOK_EVERY_US = 500000,
+    NUDGE_EVERY_US = 50000,
+    STUCK_AFTER_US = 10 * 1000000,
     ERRORS_TOO_MANY = 5,             /* of the workers, while no table was finished */
     ENOUGH_TO_ESTIMATE_US = 2000000, /* before that an ETA is a guess */
 };
+
+static const char no_suspects[] = "{}"; /* an empty text[] */
 
 struct copy_table {
     char *name;
@@ -28,8 +32,9 @@ struct copy_database {
     /* as last seen */
     int64_t done_bytes, ready, errors;
     bool catching_up; /* a table is copied but not in sync */
+    char *suspects;   /* those that may be stuck: a text[] */
+    int64_t suspected_us;
     size_t relations;
-    int64_t stuck_us; /* since when a table seems to be stuck; 0 */
 };
 
 struct copy {
@@ -52,6 +57,7 @@ static void free_copy(struct copy *copy, size_t count)
             free(copy->databases[i].tables[k].name);
         }
         free(copy->databases[i].tables);
+        free(copy->databases[i].suspects);
     }
     free(copy->databases);
 }
@@ -68,7 +74,8 @@ static bool read_sizes(struct blocking *active, struct copy_database *database, 
     }
     size_t count = (size_t)PQntuples(rows);
     database->tables = calloc(count + 1, sizeof *database->tables);
-    if (database->tables == NULL) {
+    database->suspects = strdup(no_suspects);
+    if (database->tables == NULL || database->suspects == NULL) {
         PQclear(rows);
         return error_set(error, ERROR_MEMORY, "out of memory");
     }
@@ -159,14 +166,31 @@ static bool look(struct prepare *prepare, size_t index, struct copy_database *da
     return true;
 }
 
+/* A table that is suspect in look after look is stuck: only a new stream helps. */
 static bool look_closely(struct prepare *prepare, size_t index, struct copy_database *database,
                          struct error *error)
 {
     if (!look(prepare, index, database, error)) {
         return false;
     }
-    return !database->catching_up || (prepare_connect(prepare, index, prepare->active, error) != NULL &&
-                                      prepare_unstick(prepare, index, &database->stuck_us, error));
+    bool suspected = strcmp(database->suspects, no_suspects) != 0;
+    if (!database->catching_up && !suspected) {
+        return true;
+    }
+    if (prepare_connect(prepare, index, prepare->active, error) == NULL ||
+        !prepare_suspect(prepare, index, &database->suspects, error)) {
+        return false;
+    }
+    if (!suspected || strcmp(database->suspects, no_suspects) == 0) {
+        database->suspected_us = clock_mono_us();
+        return true;
+    }
+    if (clock_mono_us() - database->suspected_us < STUCK_AFTER_US) {
+        return true;
+    }
+    (void)memcpy(database->suspects, no_suspects, sizeof no_suspects);
+    database->errors = 0; /* they were of the stream that goes now */
+    return prepare_unstick(prepare, index, error);
 }
 
 /* Looks at one database; a lost connection is only a reason to look again, prepare_connect gives up in time.
@@ -211,6 +235,7 @@ static bool look_at_all(struct prepare *prepare, struct copy *copy, bool *finish
     int64_t ready = 0;
     int64_t relations = 0;
     int64_t errors = 0;
+    bool suspected = false; /* then the errors are about to be mended */
     for (size_t i = 0; i < prepare->database_count; i++) {
         struct copy_database *database = &copy->databases[i];
         if (!look_again(prepare, i, database, error)) {
@@ -221,6 +246,7 @@ static bool look_at_all(struct prepare *prepare, struct copy *copy, bool *finish
         ready += database->ready;
         relations += (int64_t)database->relations;
         errors += database->errors;
+        suspected = suspected || strcmp(database->suspects, no_suspects) != 0;
     }
     if (copy->begun_us == 0 || ready != copy->ready || errors < copy->errors) {
         copy->errors = errors;
@@ -232,7 +258,32 @@ static bool look_at_all(struct prepare *prepare, struct copy *copy, bool *finish
     }
     *finished = ready == relations && relations > 0;
     tell(prepare, copy, done, bytes, ready, relations);
-    return errors - copy->errors < ERRORS_TOO_MANY || refuse_errors(prepare, error);
+    return suspected || errors - copy->errors < ERRORS_TOO_MANY || refuse_errors(prepare, error);
+}
+
+/*
+ * Until it is time to look again. An apply worker that receives nothing looks after its tables once a second
+ * only, and that is what many small ones would wait for: a marker now and then makes it look at once.
+ */
+static bool nudge(struct prepare *prepare, const struct copy *copy, struct error *error)
+{
+    int64_t look_us = clock_mono_us() + LOOK_EVERY_US;
+    while (clock_mono_us() < look_us) {
+        for (size_t i = 0; i < prepare->database_count; i++) {
+            if (copy->databases[i].ready == (int64_t)copy->databases[i].relations) {
+                continue;
+            }
+            char *n = prepare_mark(prepare, i, error);
+            free(n);
+            if (n == NULL && error->code != ERROR_UNREACHABLE) {
+                return false;
+            }
+        }
+        if (!task_sleep(prepare->task, NUDGE_EVERY_US, error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool relax(struct prepare *prepare, struct error *error)
@@ -259,7 +310,7 @@ static bool watch(struct prepare *prepare, struct copy *copy, struct error *erro
         if (finished) {
             return relax(prepare, error);
         }
-        if (!task_sleep(prepare->task, LOOK_EVERY_US, error)) {
+        if (!nudge(prepare, copy, error)) {
             return false;
         }
     }

@@ -103,20 +103,6 @@ bool prepare_finish(struct prepare *prepare, struct error *error)
 
 /* --- streaming --- */
 
-/* Writes a marker on the active side. Its purpose is prepare's own: nobody else counts there. */
-static char *write_marker(struct prepare *prepare, struct blocking *active, struct error *error)
-{
-    char sql[320];
-    (void)snprintf(
-        sql, sizeof sql,
-        "with s as materialized (select switchback.claim(%" PRIu64
-        ") as row), n as (select coalesce(max(m.n),"
-        " 0) + 1 as n from switchback.marker m, s where m.side = (s.row).side and m.purpose = 'prepare')"
-        " select n.n from n, s, lateral (select switchback.mark(s.row, 'prepare', n.n, null)) w",
-        prepare->owner);
-    return blocking_value(active, error, sql, 0, NULL);
-}
-
 static bool await_marker(struct prepare *prepare, size_t database, const char *n, struct error *error)
 {
     const char *const parameters[] = {side_name(prepare->active), n};
@@ -154,8 +140,7 @@ static bool await_marker(struct prepare *prepare, size_t database, const char *n
 
 static bool cross(struct prepare *prepare, size_t database, struct error *error)
 {
-    struct blocking *active = prepare_connect(prepare, database, prepare->active, error);
-    char *n = active == NULL ? NULL : write_marker(prepare, active, error);
+    char *n = prepare_mark(prepare, database, error);
     bool ok = n != NULL && await_marker(prepare, database, n, error);
     free(n);
     return ok;

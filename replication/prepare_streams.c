@@ -1,6 +1,5 @@
 /* prepare, steps 7 and 9: the streams. Forward copies and runs; reverse stands by, disabled, until a flip
  * turns it. */
-#include "conf/base/clock.h"
 #include "conf/base/log.h"
 #include "replication/prepare.h"
 #include "replication/stream.h"
@@ -175,30 +174,14 @@ static void tell_rebuild(struct prepare *prepare, size_t database, const char *r
     prepare_say(prepare, -1, -1, "%s: %s: its tables are copied again", name, reason);
 }
 
-/* A worker drops its table's slot a moment before it commits that the table is done: only what stays is
- * stuck.
- */
-enum { STUCK_US = 5000000 };
-
-bool prepare_unstick(struct prepare *prepare, size_t database, int64_t *since_us, struct error *error)
+bool prepare_suspect(struct prepare *prepare, size_t database, char **suspects, struct error *error)
 {
     struct stream stream = forward_of(prepare, database);
-    bool stuck = false;
-    if (!stream_find_stuck(&stream, &stuck, error)) {
-        return false;
-    }
-    const int64_t now_us = clock_mono_us();
-    if (!stuck) {
-        *since_us = 0;
-        return true;
-    }
-    if (*since_us == 0) {
-        *since_us = now_us;
-    }
-    if (now_us - *since_us < STUCK_US) {
-        return true;
-    }
-    *since_us = 0;
+    return stream_find_stuck(&stream, suspects, error);
+}
+
+bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error)
+{
     tell_rebuild(prepare, database, "a crash left a table that can't get in sync");
     return build_forward(prepare, database, error);
 }

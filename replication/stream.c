@@ -68,7 +68,7 @@ bool stream_read(const struct stream *stream, struct stream_facts *facts, struct
 
 /* --- tables that are being copied --- */
 
-/* The names that sync workers give to their slots (14 and newer; before, slots were temporary and 'f'
+/* SQL: the names that sync workers give to their slots (14 and newer; before, slots were temporary and 'f'
  * unknown). */
 #define UNFINISHED                                                                                           \
     "select coalesce(array_agg(format('pg_%s_sync_%s_%s', s.oid, r.srrelid, c.system_identifier)), "         \
@@ -78,31 +78,24 @@ bool stream_read(const struct stream *stream, struct stream_facts *facts, struct
 #define WITHOUT_SLOT                                                                                         \
     "select coalesce(array_agg(u), '{}')::text from unnest($1::text[]) u where u not in (select slot_name "  \
     "from"                                                                                                   \
-    " pg_replication_slots)"
+    " pg_replication_slots) and ($2 = '{}' or u = any ($2::text[]))"
 
-bool stream_find_stuck(const struct stream *stream, bool *stuck, struct error *error)
+bool stream_find_stuck(const struct stream *stream, char **suspects, struct error *error)
 {
-    *stuck = false;
     const char *const subscription[] = {names_subscription(stream->publisher->side)};
-    char *before = blocking_value(stream->subscriber, error, UNFINISHED, 1, subscription);
-    if (before == NULL || strcmp(before, "{}") == 0) {
-        bool ok = before != NULL;
-        free(before);
-        return ok;
+    char *unfinished = blocking_value(stream->subscriber, error, UNFINISHED, 1, subscription);
+    if (unfinished == NULL) {
+        return false;
     }
-    const char *const unfinished[] = {before};
-    char *missing = blocking_value(stream->publisher, error, WITHOUT_SLOT, 1, unfinished);
-    /* Its slot goes just before a table is 'f' no longer: who is 'f' still, without it, is likely stuck. */
-    const char *const again[] = {subscription[0], missing};
-    char *found = missing == NULL ? NULL
-                                  : blocking_value(stream->subscriber, error,
-                                                   "select $2::text[] && (" UNFINISHED ")::text[]", 2, again);
-    *stuck = found != NULL && *found == 't';
-    bool ok = found != NULL;
-    free(found);
-    free(missing);
-    free(before);
-    return ok;
+    const char *const parameters[] = {unfinished, *suspects};
+    char *found = blocking_value(stream->publisher, error, WITHOUT_SLOT, 2, parameters);
+    free(unfinished);
+    if (found == NULL) {
+        return false;
+    }
+    free(*suspects);
+    *suspects = found;
+    return true;
 }
 
 bool stream_set_commit(const struct stream *stream, bool local, struct error *error)

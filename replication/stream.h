@@ -23,10 +23,14 @@ struct stream_facts {
 MUST_USE bool stream_read(const struct stream *stream, struct stream_facts *facts, struct error *error);
 
 /*
- * Whether a table can never get in sync: its copy is finished ('f'), but the slot of its own that it needs to
- * catch up is gone. A standby that crashes can forget that a table was done after its slot was dropped.
+ * Tables that may never get in sync: their copy is finished ('f'), but the slot of their own that they need
+ * to catch up is gone. A sync worker drops its slot a moment before it commits that its table is done; a
+ * standby that crashes in between leaves such a table, and its worker fails for ever. So one that is found
+ * again and again is lost, one that is found once may be just about done. *suspects is a text[] that the
+ * caller owns and frees: in, those found before
+ * ("{}": none); out, those of them (or, if there were none, all) that are found now.
  */
-MUST_USE bool stream_find_stuck(const struct stream *stream, bool *stuck, struct error *error);
+MUST_USE bool stream_find_stuck(const struct stream *stream, char **suspects, struct error *error);
 
 /* off in the long run; local while tables are copied, so that a crash forgets no table that was done. */
 MUST_USE bool stream_set_commit(const struct stream *stream, bool local, struct error *error);
