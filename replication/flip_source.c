@@ -128,7 +128,10 @@ static void build_fence(struct strand *strand, struct strbuf *sql)
     /* Ends a little before the statement is cancelled, because it can say who is in the way. */
     int64_t patience_us = phase->deadline_us - clock_mono_us() - SEAL_MARGIN_US;
     phase_begin_sql(strand, sql);
-    sql_format(sql, "raise_fence(%u, %u, %u); commit; ", owner, flip->epoch, flip->flip);
+    /* Not flushed by itself: the closing marker's commit flushes both, and without it the fence doesn't
+     * count. */
+    sql_format(sql, "raise_fence(%u, %u, %u); set local synchronous_commit = off; commit; ", owner,
+               flip->epoch, flip->flip);
     sql_format(sql, "select switchback.seal(%u, %u, %L, interval '%d microseconds')", owner, flip->flip,
                phase->sessions, patience_us > 0 ? patience_us : (int64_t)0);
 }
