@@ -141,6 +141,7 @@ static bool fill_environment(struct environment *environment, const struct brief
                              const char *database, struct error *error)
 {
     char port[16];
+    char application[NAMES_APPLICATION_SIZE];
     const char *path = getenv("PATH");
     *environment = (struct environment){.count = 0};
     (void)snprintf(port, sizeof port, "%d", (int)brief->sides[side].port);
@@ -150,7 +151,7 @@ static bool fill_environment(struct environment *environment, const struct brief
     put_variable(environment, "PGPORT", port);
     put_variable(environment, "PGUSER", brief->manager.user);
     put_variable(environment, "PGDATABASE", database);
-    put_variable(environment, "PGAPPNAME", NAMES_APPLICATION "pg_dump");
+    put_variable(environment, "PGAPPNAME", names_application("pg_dump", application));
     put_variable(environment, "PGPASSFILE", NO_PASSFILE);
     if (*brief->manager.password != '\0') {
         put_variable(environment, "PGPASSWORD", brief->manager.password);
