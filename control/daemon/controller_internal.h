@@ -216,8 +216,9 @@ void controller_story_row(struct controller *controller, const struct record *ro
 json_t *controller_result(const struct flip_story *story, enum flip_outcome outcome,
                           const struct error *error);
 json_t *controller_stall(const struct flip_story *story);
-/* Median of the last flips that were done, in microseconds; -1 without one. */
-int64_t controller_usual_us(const struct controller *controller, enum flip_phase phase);
+/* Median of the last flips that were done, as it would be with so many sessions, in microseconds; -1 without
+ * one. */
+int64_t controller_usual_us(const struct controller *controller, enum flip_phase phase, uint64_t sessions);
 
 /* --- controller_flips.c: the verbs that begin and end flips */
 void controller_flip_phase(struct controller *controller, const struct flip_request *request);

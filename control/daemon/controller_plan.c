@@ -6,23 +6,33 @@
 #include <stdlib.h>
 
 /* What the phases took in measurements, until flips of this pair say it better. */
-static int64_t expected_us(const struct controller *controller, enum flip_phase phase)
+static int64_t expected_us(const struct controller *controller, enum flip_phase phase, uint64_t sessions)
 {
     static const int64_t first_us[FLIP_PHASE_COUNT] = {
         [FLIP_PHASE_PREFLIGHT] = 500000, [FLIP_PHASE_ARM] = 300000,  [FLIP_PHASE_HOLD] = 1000,
         [FLIP_PHASE_DRAIN] = 10000,      [FLIP_PHASE_FENCE] = 8000,  [FLIP_PHASE_CATCHUP] = 3000,
         [FLIP_PHASE_READY] = 6000,       [FLIP_PHASE_COMMIT] = 3000, [FLIP_PHASE_OPEN] = 4000,
         [FLIP_PHASE_RELEASE] = 5000,     [FLIP_PHASE_TURN] = 100000};
-    const int64_t usual_us = controller_usual_us(controller, phase);
-    return usual_us >= 0 ? usual_us : first_us[phase];
+    static const int64_t each_us[FLIP_PHASE_COUNT] = {
+        [FLIP_PHASE_HOLD] = 50, [FLIP_PHASE_DRAIN] = 100, [FLIP_PHASE_RELEASE] = 250};
+    const int64_t usual_us = controller_usual_us(controller, phase, sessions);
+    return usual_us >= 0 ? usual_us : first_us[phase] + each_us[phase] * (int64_t)sessions;
+}
+
+static uint64_t sessions_now(const struct controller *controller)
+{
+    struct proxy_stats stats;
+    proxy_stats(controller->proxy, &stats);
+    return stats.sessions;
 }
 
 int64_t controller_predict_stall_us(const struct controller *controller)
 {
     struct replication_sample sample;
+    const uint64_t sessions = sessions_now(controller);
     int64_t sum_us = 0;
     for (int phase = FLIP_PHASE_HOLD; phase <= FLIP_PHASE_RELEASE; phase++) {
-        sum_us += expected_us(controller, (enum flip_phase)phase);
+        sum_us += expected_us(controller, (enum flip_phase)phase, sessions);
     }
     replication_sample(controller->replication, &sample);
     return sum_us + (sample.lag_us > 0 ? sample.lag_us : 0);
@@ -60,6 +70,7 @@ static int64_t timeout_us(const struct flip_options *options, enum flip_timeout 
 static json_t *phases_json(const struct controller *controller, enum flip_kind kind)
 {
     struct flip_options options;
+    const uint64_t sessions = sessions_now(controller);
     json_t *list = json_array();
     flip_options_from_settings(&options, controller->settings);
     for (enum flip_phase phase = flip_table_first(kind); phase != FLIP_PHASE_NONE;
@@ -72,7 +83,8 @@ static json_t *phases_json(const struct controller *controller, enum flip_kind k
         json_array_append_new(
             list,
             json_pack("{s:s, s:s, s:f, s:o, s:s, s:s}", "phase", flip_phase_name(phase), "does", row->comment,
-                      "expected_ms", (double)expected_us(controller, phase) / CONTROLLER_MS_US, "timeout_ms",
+                      "expected_ms", (double)expected_us(controller, phase, sessions) / CONTROLLER_MS_US,
+                      "timeout_ms",
                       limit_us < 0 ? json_null() : json_integer((json_int_t)(limit_us / CONTROLLER_MS_US)),
                       "undo", flip_undo_name(row->undo), "on_failure", flip_failure_name(row->on_failure)));
     }

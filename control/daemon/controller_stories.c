@@ -101,7 +101,21 @@ static int compare(const void *left, const void *right)
     return (one > other) - (one < other);
 }
 
-int64_t controller_usual_us(const struct controller *controller, enum flip_phase phase)
+/* Phases that do something with each session take longer with more of them. Measured on few sessions, most is
+ * what it costs anyway: that of about so many. */
+enum { SESSIONS_FREE = 20 };
+
+static int64_t scaled(const struct flip_story *story, enum flip_phase phase, uint64_t sessions)
+{
+    const int64_t us = story->phase_us[phase];
+    if (phase != FLIP_PHASE_HOLD && phase != FLIP_PHASE_DRAIN && phase != FLIP_PHASE_RELEASE) {
+        return us;
+    }
+    const double then = (double)(story->moved + story->disconnected + SESSIONS_FREE);
+    return (int64_t)((double)us * (double)(sessions + SESSIONS_FREE) / then);
+}
+
+int64_t controller_usual_us(const struct controller *controller, enum flip_phase phase, uint64_t sessions)
 {
     int64_t measured[USUAL_FLIPS];
     size_t count = 0;
@@ -109,7 +123,7 @@ int64_t controller_usual_us(const struct controller *controller, enum flip_phase
         const struct flip_story *story =
             &controller->stories[(controller->story_next + CONTROLLER_STORIES - back) % CONTROLLER_STORIES];
         if (story->released && story->phase_us[phase] > 0) {
-            measured[count++] = story->phase_us[phase];
+            measured[count++] = scaled(story, phase, sessions);
         }
     }
     if (count == 0) {
