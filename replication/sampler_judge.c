@@ -9,6 +9,8 @@
 
 enum {
     SILENT_US = 1000000, /* a side that was silent this long is not reachable */
+    SILENT_UNPREPARED_US =
+        5000000, /* without our databases each look is a new connection, tried with pauses */
     WORKER_GONE_US =
         2000000, /* longer than a restart takes with wal_retrieve_retry_interval as prepare sets it */
     FLAPPING_US = 15000000, /* three starts of a worker within: it fails again and again */
@@ -39,7 +41,9 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
                        int64_t now_us)
 {
     const struct side_watch *side = &sampler->sides[which];
-    bool silent = side->answered_us == 0 || now_us - side->answered_us > SILENT_US;
+    const int64_t patience_us =
+        side->answered && side->standing.code == ERROR_NOT_PREPARED ? SILENT_UNPREPARED_US : SILENT_US;
+    bool silent = side->answered_us == 0 || now_us - side->answered_us > patience_us;
     sample->reachable = side->answered && !silent;
     sample->unreachable_us = sample->reachable || side->lost_us == 0 ? 0 : now_us - side->lost_us;
     (void)snprintf(sample->version, sizeof sample->version, "%s",

@@ -121,6 +121,19 @@ static void lag_is_the_age_of_the_oldest_unseen_marker(void **state)
     assert_string_not_equal(scene->sampler.sample.problem, "");
 }
 
+/* A server without our databases is looked at with pauses, and not lost in between. */
+static void an_unprepared_side_is_not_lost(void **state)
+{
+    struct scene *scene = *state;
+    struct side_watch *green = &scene->sampler.sides[SIDE_GREEN];
+    green->answered_us = scene->now_us - 2000000;
+    assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
+    (void)error_set(&green->standing, ERROR_NOT_PREPARED, "database \"one\" does not exist");
+    assert_true(judge(scene)->sides[SIDE_GREEN].reachable);
+    green->answered_us = scene->now_us - 10000000;
+    assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
+}
+
 /* What the standby last saw of this side is from before it was the standby. */
 static void at_risk_begins_with_the_flip(void **state)
 {
@@ -231,6 +244,7 @@ int main(void)
         TEST(broken_workers),
         TEST(at_risk_is_an_upper_bound),
         TEST(at_risk_begins_with_the_flip),
+        TEST(an_unprepared_side_is_not_lost),
         TEST(fences_and_tables),
         TEST(slots),
         TEST(a_silent_side_is_lost),
