@@ -354,8 +354,7 @@ static void put_next(struct strbuf *out, const json_t *status)
     } else if (json_is_object(json_object_get(status, "hold"))) {
         strbuf_puts(out, "switchback release");
     } else if (json_is_false(json_object_get(side_of(status, field_string(status, "active")), "reachable"))) {
-        strbuf_printf(out, "bring %s back: clients can't be served until then",
-                      field_string(status, "active"));
+        strbuf_printf(out, "bring %s back: nothing else can be done before", field_string(status, "active"));
     } else if (standby != NULL && !field_true(standby, "reachable")) {
         strbuf_printf(out, "bring %s back; it is fenced on contact", standby_of(status));
     } else if (!is_prepared(status)) {

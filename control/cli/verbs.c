@@ -228,7 +228,8 @@ static const struct verb verbs[] = {
     {.name = "finalize",
      .usage = "[--reason TEXT]",
      .summary = "end the way back: reverse replication is dropped",
-     .details = "Afterwards a flip-back isn't possible before another prepare.",
+     .details = "Afterwards a flip-back isn't possible before another prepare, which copies everything\n"
+                "anew into an emptied standby.",
      FLAGS(reason_flags),
      .method = "finalize",
      .waits = true,

@@ -50,10 +50,12 @@ static json_t *way_back_json(const struct controller *controller, const struct r
     struct error why;
     error_clear(&why);
     const bool open = controller_way_back(controller, &why);
+    const bool streams = controller->flip.prepared && !controller->flip.history.finalized;
     return json_pack(
         "{s:b, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason", text_json_or_null(why.message), "estimate_ms",
         open ? milliseconds(controller_predict_stall_us(controller)) : json_null(), "commits_at_risk",
-        sample->lag_us < 0 && !open ? json_null() : json_integer((json_int_t)sample->commits_at_risk));
+        !streams || (sample->lag_us < 0 && !open) ? json_null()
+                                                  : json_integer((json_int_t)sample->commits_at_risk));
 }
 
 static json_t *lag_json(const struct replication_sample *sample)
