@@ -67,14 +67,17 @@ static void decide_committed(struct recovery *recovery, const struct flip_side_f
         error_remedy(&recovery->why, "bring %s back; the flip then ends by itself", side_name(spec->source));
         return;
     }
-    const bool fenced = source->fenced_for == spec->id && source->epoch_max == spec->epoch;
+    /* In one database lowered, in another not yet: the undo was under way, and the first may have written. */
+    const bool undone = source->aborted == spec->id && source->epoch_max == spec->epoch && !target_open;
+    const bool fenced = source->fenced_for == spec->id && source->epoch_max == spec->epoch &&
+                        source->fenced_for_count == source->installed && source->aborted != spec->id;
     const bool turned = target_open && target->epoch_min == target->epoch_max && source->active == 0;
     if (source->epoch_max == spec->epoch + 2) {
         decide(recovery, RECOVERY_BACK);
+    } else if (undone) {
+        decide(recovery, RECOVERY_UNDO);
     } else if (fenced || turned) {
         decide(recovery, RECOVERY_FORWARD);
-    } else if (source->aborted == spec->id && !target_open) {
-        decide(recovery, RECOVERY_UNDO);
     } else {
         undecided_ahead(recovery, spec, target->epoch_max,
                         "the source carries neither its fence nor its undoing");

@@ -53,6 +53,16 @@ static struct flip_side_facts undone(uint64_t epoch)
     return facts;
 }
 
+/* Two databases: the undo has reached the first. */
+static struct flip_side_facts half_undone(uint64_t epoch)
+{
+    struct flip_side_facts facts = fenced(epoch);
+    facts.databases = facts.installed = facts.active = 2;
+    facts.aborted = FLIP;
+    facts.fences_off = 1;
+    return facts;
+}
+
 static struct flip_side_facts bare(void)
 {
     return (struct flip_side_facts){.reachable = true, .databases = 1};
@@ -133,6 +143,11 @@ static void test_a_flip_was_under_way(void **state)
         {COMMITTED, fenced(4), away(), RECOVERY_FORWARD, 0, 0}, /* the runner then goes back */
         {COMMITTED, undone(4), standby(4), RECOVERY_UNDO, 0, 0},
         {COMMITTED, undone(4), active(5), RECOVERY_UNDECIDED, 0, 0},
+        {COMMITTED, half_undone(4), standby(4), RECOVERY_UNDO, 0,
+         0}, /* its first database may have written */
+        {COMMITTED, half_undone(4), away(), RECOVERY_UNDO, 0, 0},
+        {COMMITTED, half_undone(4), active(5), RECOVERY_UNDECIDED, 0, 0},
+        {FENCING, half_undone(4), standby(4), RECOVERY_UNDO, 0, 0},
         {COMMITTED, away(), active(5), RECOVERY_FORWARD, 0, 0},
         {COMMITTED, away(), standby(4), RECOVERY_WAIT, 0, 0},
         {COMMITTED, away(), away(), RECOVERY_WAIT, 0, 0},
