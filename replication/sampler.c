@@ -352,16 +352,21 @@ static void build_idle_position(struct strand *strand, struct strbuf *sql)
     char slot[NAMES_SLOT_SIZE];
     sql_format(
         sql,
-        "select pg_current_wal_flush_lsn()%s from switchback.state s, switchback.standing_check() c,"
+        "select pg_current_wal_flush_lsn(), s.epoch%s from switchback.state s, switchback.standing_check() c,"
         " pg_replication_slots k where s.standing = 'standby' and c.fences_up = c.tables and c.tables > 0"
         " and k.slot_name = %L and not k.active and k.wal_status in ('reserved', 'extended')"
         " and k.confirmed_flush_lsn < pg_current_wal_flush_lsn()",
         can_log ? ", pg_log_standby_snapshot()" : "", names_slot(strand->side, strand->database_name, slot));
 }
 
+struct idle_position {
+    char lsn[REPLICATION_LSN_SIZE];
+    uint64_t epoch;
+};
+
 struct advance {
     struct sampler *sampler;
-    char (*positions)[REPLICATION_LSN_SIZE]; /* by database */
+    struct idle_position *positions; /* by database */
 };
 
 static enum verdict judge_idle_position(struct strand *strand, const struct reply *reply, struct error *error)
@@ -372,7 +377,9 @@ static enum verdict judge_idle_position(struct strand *strand, const struct repl
     if (position == NULL) {
         return VERDICT_END;
     }
-    (void)snprintf(advance->positions[strand->database], REPLICATION_LSN_SIZE, "%s", position);
+    struct idle_position *idle = &advance->positions[strand->database];
+    (void)snprintf(idle->lsn, sizeof idle->lsn, "%s", position);
+    idle->epoch = reply_uint(reply, 0, 1);
     return VERDICT_NEXT;
 }
 
@@ -383,8 +390,13 @@ static void build_advance(struct strand *strand, struct strbuf *sql)
     if (clock_mono_us() < advance->sampler->rest_until_us) {
         return; /* a flip has begun: it needs the slot */
     }
-    sql_format(sql, "select end_lsn from pg_replication_slot_advance(%L, %L)",
-               names_slot(strand->side, strand->database_name, slot), advance->positions[strand->database]);
+    /* The position was read after its snapshot: only a standby of the same epoch now was fenced at that
+     * moment. */
+    const struct idle_position *idle = &advance->positions[strand->database];
+    sql_format(sql,
+               "select case when s.standing = 'standby' and s.epoch = %u"
+               " then (pg_replication_slot_advance(%L, %L)).end_lsn end from switchback.state s",
+               idle->epoch, names_slot(strand->side, strand->database_name, slot), idle->lsn);
 }
 
 static const struct step advance_steps[] = {
