@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* A side that doesn't answer isn't waited for long: it is owned when it comes back. */
 enum { REACH_WITHIN_US = 3000000, OWN_WITHIN_US = 5000000 };
@@ -135,6 +136,17 @@ static const struct step read_steps[] = {
      .judge = judge_owner},
 };
 
+/*
+ * Two controllers that start at once read the same highest number. With the next one each could win a side,
+ * and both would pass as its owner: so the step is random, and the higher number wins everywhere.
+ */
+static uint64_t next_owner(uint64_t highest)
+{
+    uint32_t step;
+    ENSURE(getrandom(&step, sizeof step, 0) == (ssize_t)sizeof step);
+    return highest + 1 + step;
+}
+
 static void owners_read(void *data, const struct replication_result *result)
 {
     struct owning *owning = data;
@@ -145,7 +157,7 @@ static void owners_read(void *data, const struct replication_result *result)
     }
     if (owning->raise) {
         replication->owner =
-            (owning->highest > replication->owner ? owning->highest : replication->owner) + 1;
+            next_owner(owning->highest > replication->owner ? owning->highest : replication->owner);
     } else if (owning->highest > replication->owner) {
         engine_note_owner(replication, owning->highest);
         struct replication_result deposed = {.ok = false};
