@@ -235,6 +235,9 @@ void controller_flip_finished(struct controller *controller, const struct flip_r
 {
     const struct flip_story *story = request->story;
     const bool done = request->outcome == FLIP_OUTCOME_DONE;
+    if (done) {
+        controller_gates_moved(controller);
+    }
     char stall[CLOCK_TEXT_SIZE], message[EVENT_MESSAGE_SIZE];
     clock_format_duration(story->stall_max_us, stall);
     (void)snprintf(message, sizeof message, "%s from %s to %s: %s%s%.*s%s%s", flip_kind_name(story->kind),

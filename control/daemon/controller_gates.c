@@ -59,9 +59,13 @@ void controller_gates_hold(struct controller *controller, enum side source)
 {
     struct controller_gates *gates = &controller->gates;
     sample(controller);
-    gate_traffic_since(&gates->now[source], earlier(gates, source, CONTROLLER_BASELINE_SLOTS),
-                       &gates->baseline);
-    gates->has_baseline = gates->baseline.statements > 0;
+    gate_traffic_since(&gates->now[source], earlier(gates, source, CONTROLLER_BASELINE_SLOTS), &gates->held);
+}
+
+/* Not before: a flip-back that is undone would leave the watched side compared with itself. */
+void controller_gates_moved(struct controller *controller)
+{
+    controller->gates.baseline = controller->gates.held;
 }
 
 /* --- judgements --- */
@@ -240,7 +244,8 @@ static void judge(struct controller *controller, size_t index)
         sample(controller);
         judged(controller, gate,
                gate_judge_traffic(gate, now_us, &gates->now[gates->side],
-                                  gates->has_baseline ? &gates->baseline : NULL, gates->bounds_us, sides));
+                                  gates->baseline.statements > 0 ? &gates->baseline : NULL, gates->bounds_us,
+                                  sides));
     } else if (gate_is_replication(gate->settings)) {
         struct gate_replication replication;
         struct replication_sample sampled;
@@ -276,12 +281,14 @@ static void on_gate_timer(uv_timer_t *timer)
 
 /* --- life --- */
 
-static void start_all(struct controller *controller)
+static void start_all(struct controller *controller, bool go_on)
 {
     struct controller_gates *gates = &controller->gates;
     gates->run++;
     for (size_t i = 0; i < gates->count; i++) {
+        const bool failed = go_on && gates->gates[i].failed;
         gate_start(&gates->gates[i], &controller->settings->gates[i], clock_mono_us());
+        gates->gates[i].failed = failed;
     }
 }
 
@@ -295,7 +302,7 @@ static bool take_settings(struct controller *controller)
     free(gates->gates);
     gates->gates = new;
     gates->count = controller->settings->gate_count;
-    start_all(controller);
+    start_all(controller, false);
     return true;
 }
 
@@ -330,7 +337,8 @@ void controller_gates_start(struct controller *controller, enum side side, bool 
     gates->acting = acting;
     gates->judging = true;
     gates->until_us = clock_mono_us() + controller->settings->watch_duration_us;
-    start_all(controller);
+    /* A watch that goes on after an undone flip-back: who had failed must be heard when it passes again. */
+    start_all(controller, acting && controller->flip.watch.failing);
     ENSURE(uv_timer_start(&controller->gate_timer, on_gate_timer, GATE_TICK_MS, GATE_TICK_MS) == 0);
 }
 

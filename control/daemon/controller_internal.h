@@ -69,8 +69,8 @@ struct controller_gates {
     struct gate_traffic ring[CONTROLLER_BASELINE_SLOTS][SIDE_COUNT];
     size_t ring_count, ring_next;
     unsigned seconds;
-    struct gate_traffic baseline; /* of the side before the hold */
-    bool has_baseline;
+    struct gate_traffic baseline; /* of the side that traffic has left, before the hold */
+    struct gate_traffic held;     /* the same of a flip that runs: the baseline once it has moved traffic */
     int64_t bounds_us[GATE_BUCKETS];
 };
 
@@ -182,7 +182,8 @@ void controller_sessions_stop(struct controller *controller);
 MUST_USE bool controller_gates_init(struct controller *controller, struct error *error);
 void controller_gates_deinit(struct controller *controller);
 void controller_gates_second(struct controller *controller); /* once a second: sample the traffic */
-void controller_gates_hold(struct controller *controller, enum side source); /* freeze the baseline */
+void controller_gates_hold(struct controller *controller, enum side source); /* freeze its traffic */
+void controller_gates_moved(struct controller *controller); /* what was frozen is the baseline now */
 /* acting: failures go to the runner; else they are only reported, for as long as a watch lasts. */
 void controller_gates_start(struct controller *controller, enum side side, bool acting);
 void controller_gates_stop(struct controller *controller);

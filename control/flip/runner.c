@@ -120,6 +120,16 @@ void flip_begin(struct flip *flip, const struct flip_spec *spec)
     }
 }
 
+/* A rescue came to nothing: somebody must hear it, and whoever waits for the watch can't be told "done". */
+static void alarm_rescue(struct flip *flip)
+{
+    struct error why;
+    error_set(&why, ERROR_WAY_BACK_CLOSED, "%s, but %s can't be gone back to: %s", flip->spec.reason,
+              side_name(flip_target(flip)), flip->why.message);
+    error_remedy(&why, "traffic stays on %s; it is tried again", side_name(flip->spec.source));
+    flip_alarm(flip, &why);
+}
+
 void flip_finish(struct flip *flip, enum flip_outcome outcome)
 {
     struct record row = flip_row_of(flip, RECORD_END);
@@ -146,6 +156,9 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome)
     request.error = flip->why;
     request.story = &flip->history.flip;
     flip_tell(flip, &request);
+    if (flip->spec.automatic && outcome != FLIP_OUTCOME_DONE) {
+        alarm_rescue(flip);
+    }
 }
 
 /* --- what comes in --- */

@@ -104,6 +104,31 @@ static bool fence_other(struct flip *flip, enum side active, uint64_t epoch)
     return true;
 }
 
+/* What got around our event trigger (a session in replica mode) has fenced the side that takes the writes. */
+static bool unfence_active(struct flip *flip, enum side active, uint64_t epoch)
+{
+    const struct flip_side_facts *facts = &flip->facts.sides[active];
+    if (!facts->reachable || facts->installed == 0 || facts->fences_off == facts->installed ||
+        facts->active != facts->installed || facts->fenced_for != 0 || facts->epoch_max != epoch) {
+        return false;
+    }
+    struct flip_request request = {
+        .kind = FLIP_ACTION_UNDO, .side = side_other(active), .epoch = epoch + 1}; /* of no flip */
+    flip_ask(flip, &request, flip->now_us + FLIP_UNDO_US);
+    return true;
+}
+
+/* One after the other. True: an answer is awaited. */
+static bool set_fences_right(struct flip *flip, enum flip_action_kind answered, enum side active,
+                             uint64_t epoch)
+{
+    if (answered == FLIP_ACTION_LEARN && fence_other(flip, active, epoch)) {
+        return true;
+    }
+    return (answered == FLIP_ACTION_LEARN || answered == FLIP_ACTION_FENCE_ON_CONTACT) &&
+           unfence_active(flip, active, epoch);
+}
+
 /* The clusters knew of a flip that the journal doesn't: from here on it does. */
 static void adopt(struct flip *flip, const struct recovery *recovery)
 {
@@ -210,8 +235,8 @@ void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const 
     }
     learn_prepared(flip);
     recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
-    if (action == FLIP_ACTION_LEARN && recovery.verdict == RECOVERY_STEADY &&
-        fence_other(flip, recovery.active, recovery.epoch)) {
+    if (recovery.verdict == RECOVERY_STEADY &&
+        set_fences_right(flip, action, recovery.active, recovery.epoch)) {
         return;
     }
     apply(flip, &recovery);
@@ -238,11 +263,11 @@ void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const s
     struct recovery recovery;
     if (event->kind == FLIP_EVENT_FAILED) {
         flip_alarm(flip, &event->error);
-    } else if (action == FLIP_ACTION_LEARN) {
+    } else if (action == FLIP_ACTION_LEARN || action == FLIP_ACTION_FENCE_ON_CONTACT) {
         recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
         if (recovery.verdict == RECOVERY_STEADY && flip->history.known &&
             recovery.active == flip->history.active) {
-            if (fence_other(flip, recovery.active, recovery.epoch)) {
+            if (set_fences_right(flip, action, recovery.active, recovery.epoch)) {
                 return;
             }
         } else if (recovery.verdict != RECOVERY_UNPREPARED && flip->history.known) {

@@ -260,7 +260,7 @@ static bool do_undo(struct world *world, enum side side, const struct flip_reque
         }
         database->fence = false;
         database->fenced_for = 0;
-        database->aborted = request->flip;
+        database->aborted = request->flip > database->aborted ? request->flip : database->aborted;
     }
     return true;
 }
@@ -464,6 +464,7 @@ static void take_request(void *context, const struct flip_request *request)
         break;
     case FLIP_ACTION_ALARM:
         world->alarms++;
+        world->alarm = request->error.code;
         tell_story(world, "  alarm:", request->error.message);
         break;
     case FLIP_ACTION_FINISHED:

@@ -94,6 +94,7 @@ struct world {
     enum flip_outcome outcome;
     struct error why;
     unsigned finished, alarms, settled;
+    enum error_code alarm; /* of the last one */
     uint64_t last_flip;
     const char *broken; /* the invariant that broke, "" */
     char story[WORLD_STORY];

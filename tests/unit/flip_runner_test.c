@@ -87,6 +87,60 @@ static void test_gate_flips_back_once(void **state)
          "gates act after a flip-back");
 }
 
+/* What comes in the way of a rescue is told as a closed way back, and it is tried again. */
+static void test_failed_rescue_alarms(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    for (unsigned at = 2; at < 8; at++) {
+        struct world *world = world_new(&options);
+        world_cutover(world);
+        settle(world);
+        world->strike = WORLD_STRIKE_FAIL;
+        world->strike_at = world->actions + at;
+        world_tell(world, FLIP_EVENT_GATE_FAILED, "too many errors");
+        for (unsigned i = 0; i < SETTLE_STEPS && world->finished < 2; i++) {
+            (void)world_step(world);
+        }
+        must(world, world->outcome != FLIP_OUTCOME_DONE || world->actions < world->strike_at,
+             "it did not come to nothing");
+        must(world, world->outcome == FLIP_OUTCOME_DONE || world->alarm == ERROR_WAY_BACK_CLOSED,
+             "nobody hears of it");
+        for (unsigned i = 0; i < SETTLE_STEPS && world->runner.history.active == SIDE_GREEN; i++) {
+            (void)world_step(world);
+        }
+        settle(world);
+        must(world, world->runner.history.active == SIDE_BLUE, "it is not tried again");
+    }
+}
+
+/* Around our event trigger somebody enabled or disabled triggers: seen, and put right on either side. */
+static void test_fences_are_put_right(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    for (unsigned round = 0; round < 2; round++) {
+        const enum side active = world->runner.history.active;
+        world->clusters[active].databases[1].fence = true;
+        world->clusters[side_other(active)].databases[0].fence = round == 0;
+        world->serving = false; /* who writes meanwhile is refused, which the world would call broken */
+        if (round == 0) {
+            world_tell(world, FLIP_EVENT_CONTACT, "a fence is wrong");
+        } else {
+            world_start_daemon(world);
+        }
+        must(world, world_settle(world, SETTLE_STEPS), "does not come to rest");
+        world->serving = true;
+        settle(world);
+        if (round == 0) {
+            world_cutover(world);
+            settle(world);
+        }
+    }
+    must(world, world->alarms == 0 && world->finished == 1, "it did not go by itself");
+}
+
 static void test_manual_watch_only_alarms(void **state)
 {
     (void)state;
@@ -272,6 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cutover_and_back),         cmocka_unit_test(test_gate_flips_back_once),
+        cmocka_unit_test(test_failed_rescue_alarms),     cmocka_unit_test(test_fences_are_put_right),
         cmocka_unit_test(test_manual_watch_only_alarms), cmocka_unit_test(test_drain_policies),
         cmocka_unit_test(test_abort_at_every_action),    cmocka_unit_test(test_every_strike_at_every_action),
         cmocka_unit_test(test_no_commit_without_budget), cmocka_unit_test(test_a_side_away_for_long),
