@@ -228,6 +228,14 @@ bool controller_can_go_back(const struct controller *controller, struct error *w
         error_set(why, ERROR_WAY_BACK_CLOSED, "it was ended by finalize");
         return error_remedy(why, "switchback prepare builds it anew");
     }
+    /* What it replays may begin before what it has, or after: rows would be missing without a word. */
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        if (flip->facts.sides[i].identity_changed) {
+            error_set(why, ERROR_WAY_BACK_CLOSED, "%s was restored or failed over since it was prepared",
+                      side_name((enum side)i));
+            return error_remedy(why, "switchback prepare builds it anew");
+        }
+    }
     replication_sample(controller->replication, &sample);
     const enum side other = side_other(flip->history.active);
     if (sample.taken_us != 0 && !sample.sides[other].reachable) {

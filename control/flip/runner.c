@@ -165,9 +165,11 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome)
 
 static void take_facts(struct flip *flip, const struct flip_facts *facts)
 {
-    flip->facts = *facts;
     for (int i = 0; i < SIDE_COUNT; i++) {
         const struct flip_side_facts *side = &facts->sides[i];
+        const bool changed = flip->facts.sides[i].identity_changed;
+        flip->facts.sides[i] = *side;
+        flip->facts.sides[i].identity_changed = side->reachable ? side->identity_changed : changed;
         if (side->last_flip > flip->last_flip) {
             flip->last_flip = side->last_flip;
         }
@@ -304,6 +306,9 @@ static void contact(struct flip *flip)
 static void prepared(struct flip *flip, const struct flip_event *event)
 {
     flip->prepared = true;
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        flip->facts.sides[i].identity_changed = false; /* it is what prepare has recorded */
+    }
     if (flip->history.known && flip->history.active == event->side && flip->history.epoch == event->epoch &&
         !flip->history.finalized) {
         return;

@@ -382,6 +382,36 @@ def test_standby_refuses_writes(world):
     assert_one_active(world, "blue")
 
 
+def test_fences_are_put_right(world):
+    """What gets around the event trigger, in replica mode, is put right on both sides."""
+    d = world.prepared()
+    around = "set session_replication_role = replica; alter table account %s trigger all"
+    world.blue.query(around % "enable")
+    world.green.query(around % "disable")
+    assert fenced(world.blue) and not fenced(world.green)
+    d.until(lambda: not fenced(world.blue) and fenced(world.green), 30, "the fences are right")
+    d.wait_steady("blue")
+    d.stop()
+    world.blue.query(around % "enable")
+    d.start()
+    with world.connect() as client:
+        client.query("update account set note = 'open' where id = 1")
+    assert_one_active(world, "blue")
+
+
+def test_a_restored_standby_closes_the_way_back(world):
+    d = world.prepared()
+    d.verb("cutover", code=0)
+    d.wait_steady("green")
+    d.stop()
+    world.blue.query("update switchback.state set timeline = timeline + 1")
+    d.start()
+    s = d.wait_status(lambda s: not s["way_back"]["open"] and "restored" in s["way_back"]["reason"], what="the way back is closed")
+    assert s["active"] == "green", s
+    d.verb("flip-back", code=1)
+    assert_one_active(world, "green")
+
+
 def test_sessions_of_others_end_at_the_fence(world):
     """Who connects around the proxy is ended, and can't write to the old side afterwards."""
     d = world.prepared()
