@@ -34,14 +34,11 @@ static bool wait_socket(struct blocking *blocking, short events, int64_t deadlin
     }
 }
 
-/* libpq's messages end in a newline and may have several lines. */
+/* libpq's messages end in a newline and may have several lines: the first one says it. */
 static void put_message(char *text, size_t size, const char *message)
 {
-    (void)snprintf(text, size, "%s", message == NULL ? "" : message);
-    size_t length = strlen(text);
-    while (length > 0 && text[length - 1] == '\n') {
-        text[--length] = '\0';
-    }
+    const char *const known = message == NULL ? "" : message;
+    (void)snprintf(text, size, "%.*s", (int)strcspn(known, "\n"), known);
 }
 
 static bool connection_failed(struct blocking *blocking, struct error *error)
