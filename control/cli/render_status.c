@@ -289,7 +289,7 @@ static void put_gates(struct strbuf *out, const json_t *status)
         if (count > 0) {
             const bool idle = strcmp(states[i], "waiting") == 0 && strcmp(phase, "steady") == 0;
             strbuf_printf(out, "%s%" JSON_INTEGER_FORMAT " %s", separator, count,
-                          idle ? "judged in the watch after a cutover" : states[i]);
+                          idle ? "waiting for a watch" : states[i]);
             separator = ", ";
         }
     }
@@ -338,6 +338,15 @@ static void put_last_flip(struct strbuf *out, const json_t *last, int64_t now_us
     strbuf_puts(out, "\n");
 }
 
+/* Traffic is where a cutover brought it: there is no other one to be had. */
+static bool is_cut_over(const json_t *status)
+{
+    const json_t *last = json_object_get(status, "last_flip");
+    return strcmp(field_string(last, "kind"), "cutover") == 0 &&
+           strcmp(field_string(last, "result"), "done") == 0 &&
+           strcmp(field_string(last, "to"), field_string(status, "active")) == 0;
+}
+
 static void put_next(struct strbuf *out, const json_t *status)
 {
     const char *phase = field_string(status, "phase");
@@ -361,6 +370,8 @@ static void put_next(struct strbuf *out, const json_t *status)
         strbuf_puts(out, "switchback check, then switchback prepare");
     } else if (!way_back_is_open(status)) {
         strbuf_puts(out, "switchback check says what is missing");
+    } else if (is_cut_over(status)) {
+        strbuf_puts(out, "switchback finalize ends the way back, switchback flip-back takes it");
     } else {
         strbuf_puts(out, "switchback check, then switchback cutover --dry-run");
     }

@@ -174,6 +174,42 @@ static void status_in_peace(void **state)
                         "next      switchback check, then switchback cutover --dry-run\n");
 }
 
+/* No second cutover is to be had: what is next is to end the way back, or to take it. */
+static void status_after_a_cutover(void **state)
+{
+    (void)state;
+    expect_status(
+        "{'sessions': {'total': 3, 'in_transaction': 0},"
+        " 'gates': [{'name': 'lag', 'state': 'waiting', 'value': null, 'reason': null}],"
+        " 'last_flip': {'id': 12, 'kind': 'cutover', 'from': 'green', 'to': 'blue', 'result': 'done',"
+        "               'ended': null, 'stall_ms': null}}",
+        "active    blue, since 02:14:07 (epoch 7)      standby green 17.10, fenced\n"
+        "in sync   yes, lag 0 s, 0 bytes, marker seen 120 ms ago\n"
+        "way back  open, about 40 ms, 0 commits at risk\n"
+        "clients   3 connected, 0 in a transaction\n"
+        "gates     1 waiting for a watch\n"
+        "last flip 12 green -> blue: done\n"
+        "next      switchback finalize ends the way back, switchback flip-back takes it\n");
+}
+
+/* What can't be reached comes before anything else. */
+static void status_with_both_sides_down(void **state)
+{
+    (void)state;
+    expect_status("{'sessions': {'total': 0, 'in_transaction': 0}, 'gates': [], 'epoch': 0, 'since': null,"
+                  " 'lag': {'seconds': null, 'bytes': null, 'streaming': false},"
+                  " 'sides': {'blue': {'reachable': false}, 'green': {'reachable': false}},"
+                  " 'way_back': {'open': false, 'reason': null, 'commits_at_risk': null}}",
+                  "TROUBLE   blue, the active side, can't be reached\n"
+                  "TROUBLE   green, the standby side, can't be reached\n"
+                  "active    blue      standby green, unreachable\n"
+                  "in sync   no, not streaming, lag unknown\n"
+                  "way back  closed\n"
+                  "clients   0 connected, 0 in a transaction\n"
+                  "gates     none\n"
+                  "next      bring blue back: nothing else can be done before\n");
+}
+
 static void status_before_prepare(void **state)
 {
     (void)state;
@@ -521,6 +557,8 @@ int main(void)
         cmocka_unit_test(times_of_other_days_have_a_date),
         cmocka_unit_test(columns_are_as_wide_as_they_must),
         cmocka_unit_test(status_in_peace),
+        cmocka_unit_test(status_after_a_cutover),
+        cmocka_unit_test(status_with_both_sides_down),
         cmocka_unit_test(status_before_prepare),
         cmocka_unit_test(status_in_a_flip),
         cmocka_unit_test(status_in_the_watch),
