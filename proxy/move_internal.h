@@ -48,6 +48,8 @@ struct move {
     uint32_t hints;           /* enum scan_flag, of all texts since the session was asked last */
     bool always_settings;     /* a statement that may run again sets what its text doesn't tell */
     bool computed_name;       /* set_config() of a name that can't be told */
+    bool named_sets;          /* a SET for the session was prepared, and may run at any time */
+    bool unnamed_sets;        /* the unnamed statement is one */
     bool watch_binds;         /* names may come as parameters */
     uint32_t used_type;       /* an oid that differs between the sides; 0: none was seen */
     uint32_t used_function;   /* a user's function that was called by its oid; 0: none */

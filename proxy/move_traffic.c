@@ -41,16 +41,16 @@ static void text_begins(struct move *move)
     scan_begin(&move->scan, found_name, move);
 }
 
-static void text_ends(struct move *move)
+static uint32_t text_ends(struct move *move)
 {
     uint32_t flags = scan_end(&move->scan);
-    if (flags == 0) {
-        return;
+    if (flags != 0) {
+        move->hints |= flags;
+        move->watch_binds = move->watch_binds || (flags & SCAN_PARAMETER) != 0;
+        move->computed_name = move->computed_name || (flags & SCAN_COMPUTED) != 0;
+        move->always_settings = move->always_settings || (flags & (SCAN_PARAMETER | SCAN_COMPUTED)) != 0;
     }
-    move->hints |= flags;
-    move->watch_binds = move->watch_binds || (flags & SCAN_PARAMETER) != 0;
-    move->computed_name = move->computed_name || (flags & SCAN_COMPUTED) != 0;
-    move->always_settings = move->always_settings || (flags & (SCAN_PARAMETER | SCAN_COMPUTED)) != 0;
+    return flags;
 }
 
 /* --- the unnamed statement ---------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ static void client_query(struct move *move, const struct frame_piece *piece, con
     }
     scan_text(&move->scan, piece->bytes);
     if (piece->last) {
-        text_ends(move);
+        (void)text_ends(move);
     }
 }
 
@@ -203,7 +203,12 @@ static void client_parse(struct move *move, const struct frame_piece *piece, con
         unnamed_goes_on(move, piece, types);
     }
     if (piece->last) {
-        text_ends(move);
+        bool sets = (text_ends(move) & SCAN_SET) != 0;
+        if (move->parse_unnamed) {
+            move->unnamed_sets = sets;
+        } else {
+            move->named_sets = move->named_sets || sets;
+        }
     }
 }
 
@@ -303,7 +308,10 @@ static bool tag_is(struct slice tag, const char *word)
 
 static void server_complete(struct move *move, struct slice tag)
 {
-    if (tag_is(tag, "SET") || tag_is(tag, "RESET") || tag_is(tag, "DO") || tag_is(tag, "CALL")) {
+    if (tag_is(tag, "SET") || tag_is(tag, "RESET")) {
+        bool lasts = move->named_sets || move->unnamed_sets || (move->hints & SCAN_SET) != 0;
+        move->dirt |= lasts ? MOVE_DIRT_SETTINGS : 0; /* else it was SET LOCAL or the like */
+    } else if (tag_is(tag, "DO") || tag_is(tag, "CALL")) {
         move->dirt |= MOVE_DIRT_SETTINGS;
     } else if (tag_is(tag, "DISCARD ALL")) {
         move->dirt |= MOVE_DIRT_SETTINGS;

@@ -15,22 +15,34 @@ enum state {
 
 enum token { WORD, DOT, OPEN, DOLLAR_SIGN, COMMA, OTHER };
 
-#define HINT(text, flags)                                                                                    \
+/* The word before, as far as it gives a word its meaning. */
+enum before {
+    BEFORE_START,
+    BEFORE_WITH,
+    BEFORE_CREATE,
+    BEFORE_SET,
+    BEFORE_PREPARE,
+    BEFORE_OTHER,
+    BEFORE_ANY
+};
+
+#define HINT(text, before, flags)                                                                            \
     {                                                                                                        \
-        (text), sizeof(text) - 1, (flags)                                                                    \
+        (text), sizeof(text) - 1, (before), (flags)                                                          \
     }
 
 static const struct {
     const char *word;
     size_t length;
+    enum before before;
     uint32_t flag;
 } hints[] = {
-    HINT("set_config", SCAN_SETTING),  HINT("temp", SCAN_TEMPORARY),
-    HINT("temporary", SCAN_TEMPORARY), HINT("pg_temp", SCAN_TEMPORARY),
-    HINT("prepare", SCAN_PREPARE),     HINT("deallocate", SCAN_DEALLOCATE),
-    HINT("listen", SCAN_LISTEN),       HINT("unlisten", SCAN_LISTEN),
-    HINT("hold", SCAN_HOLD),           HINT("discard", SCAN_DISCARD),
-    HINT("role", SCAN_AUTHORIZATION),  HINT("authorization", SCAN_AUTHORIZATION),
+    HINT("set_config", BEFORE_ANY, SCAN_SETTING),    HINT("reset", BEFORE_START, SCAN_SET),
+    HINT("temp", BEFORE_CREATE, SCAN_TEMPORARY),     HINT("temporary", BEFORE_CREATE, SCAN_TEMPORARY),
+    HINT("pg_temp", BEFORE_ANY, SCAN_TEMPORARY),     HINT("hold", BEFORE_WITH, SCAN_HOLD),
+    HINT("deallocate", BEFORE_ANY, SCAN_DEALLOCATE), HINT("listen", BEFORE_ANY, SCAN_LISTEN),
+    HINT("unlisten", BEFORE_ANY, SCAN_LISTEN),       HINT("discard", BEFORE_ANY, SCAN_DISCARD),
+    HINT("role", BEFORE_ANY, SCAN_AUTHORIZATION),    HINT("authorization", BEFORE_ANY, SCAN_AUTHORIZATION),
 };
 
 static bool is_word_character(uint8_t c)
@@ -183,20 +195,56 @@ static void emit(struct scan *scan, enum token token)
     match(scan, &scan->matchers[1], token);
 }
 
+static enum before before_next(const struct scan *scan)
+{
+    static const struct {
+        const char *word;
+        enum before before;
+        bool first; /* of a statement only */
+    } words[] = {
+        {"with", BEFORE_WITH, false},    {"create", BEFORE_CREATE, false},  {"replace", BEFORE_CREATE, false},
+        {"local", BEFORE_CREATE, false}, {"global", BEFORE_CREATE, false},  {"into", BEFORE_CREATE, false},
+        {"set", BEFORE_SET, true},       {"prepare", BEFORE_PREPARE, true},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        if (scan->word[0] == words[i].word[0] && word_is(scan, words[i].word) &&
+            (!words[i].first || scan->before == BEFORE_START)) {
+            return words[i].before;
+        }
+    }
+    return BEFORE_OTHER;
+}
+
+static void hint(struct scan *scan)
+{
+    static const char advisory[] = "advisory_lock";
+    if (scan->before == BEFORE_SET && !word_is(scan, "local") && !word_is(scan, "transaction") &&
+        !word_is(scan, "constraints")) {
+        scan->flags |= SCAN_SET;
+    }
+    if (scan->before == BEFORE_PREPARE && !word_is(scan, "transaction")) {
+        scan->flags |= SCAN_PREPARE;
+    }
+    if (scan->word[0] == 'p' && scan->word_length >= sizeof advisory &&
+        memmem(scan->word, scan->word_length, advisory, sizeof advisory - 1) != NULL) {
+        scan->flags |= SCAN_ADVISORY; /* neither pg_advisory_xact_lock nor pg_advisory_unlock */
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(hints); i++) {
+        if (scan->word_length == hints[i].length && memcmp(scan->word, hints[i].word, hints[i].length) == 0 &&
+            (hints[i].before == BEFORE_ANY || hints[i].before == scan->before)) {
+            scan->flags |= hints[i].flag;
+        }
+    }
+    scan->before = (uint8_t)before_next(scan);
+}
+
 static void flush_word(struct scan *scan)
 {
-    static const char advisory[] = "advisory_";
     if (scan->word_length == 0) {
         return;
     }
-    if (scan->word[0] == 'p' && scan->word_length > sizeof advisory &&
-        memmem(scan->word, scan->word_length, advisory, sizeof advisory - 1) != NULL) {
-        scan->flags |= SCAN_ADVISORY;
-    }
-    for (size_t i = 0; i < ARRAY_LENGTH(hints); i++) {
-        if (scan->word_length == hints[i].length && memcmp(scan->word, hints[i].word, hints[i].length) == 0) {
-            scan->flags |= hints[i].flag;
-        }
+    if (scan->lexer != LINE_COMMENT && scan->lexer != BLOCK_COMMENT) {
+        hint(scan);
     }
     emit(scan, WORD);
     scan->word_length = 0;
@@ -217,6 +265,7 @@ static void emit_byte(struct scan *scan, uint8_t c)
         emit(scan, DOLLAR_SIGN);
     } else if (!is_space(c) && c != 0) {
         emit(scan, OTHER);
+        scan->before = c == ';' ? BEFORE_START : scan->before;
     }
 }
 

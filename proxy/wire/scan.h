@@ -10,17 +10,18 @@
 #include "proxy/wire/slice.h"
 
 enum scan_flag {
-    SCAN_SETTING = 1 << 0,       /* set_config; SET and RESET show in the CommandComplete */
-    SCAN_PARAMETER = 1 << 1,     /* set_config($n ...): names come in Bind */
-    SCAN_COMPUTED = 1 << 2,      /* set_config() of neither a literal nor a parameter */
-    SCAN_ADVISORY = 1 << 3,      /* pg_advisory_lock and its kin */
-    SCAN_TEMPORARY = 1 << 4,     /* TEMP, TEMPORARY, pg_temp */
-    SCAN_PREPARE = 1 << 5,       /* PREPARE */
-    SCAN_DEALLOCATE = 1 << 6,    /* DEALLOCATE */
-    SCAN_LISTEN = 1 << 7,        /* LISTEN, UNLISTEN */
-    SCAN_HOLD = 1 << 8,          /* WITH HOLD */
-    SCAN_DISCARD = 1 << 9,       /* DISCARD */
-    SCAN_AUTHORIZATION = 1 << 10 /* ROLE, AUTHORIZATION */
+    SCAN_SETTING = 1 << 0,        /* set_config */
+    SCAN_PARAMETER = 1 << 1,      /* set_config($n ...): names come in Bind */
+    SCAN_COMPUTED = 1 << 2,       /* set_config() of neither a literal nor a parameter */
+    SCAN_ADVISORY = 1 << 3,       /* pg_advisory_lock and its kin */
+    SCAN_TEMPORARY = 1 << 4,      /* TEMP, TEMPORARY, pg_temp */
+    SCAN_PREPARE = 1 << 5,        /* PREPARE */
+    SCAN_DEALLOCATE = 1 << 6,     /* DEALLOCATE */
+    SCAN_LISTEN = 1 << 7,         /* LISTEN, UNLISTEN */
+    SCAN_HOLD = 1 << 8,           /* WITH HOLD */
+    SCAN_DISCARD = 1 << 9,        /* DISCARD */
+    SCAN_AUTHORIZATION = 1 << 10, /* ROLE, AUTHORIZATION */
+    SCAN_SET = 1 << 11 /* a SET or RESET for the session: not SET LOCAL, TRANSACTION, CONSTRAINTS */
 };
 
 enum { SCAN_NAME_SIZE = 128, SCAN_WORD_SIZE = 64, SCAN_TAG_SIZE = 64 };
@@ -44,6 +45,7 @@ struct scan {
     uint8_t tag_length; /* of the dollar quote that we are in, or that begins */
     uint8_t tag_match;  /* how much of it the last bytes match */
     bool quoted;        /* in a dollar quote */
+    uint8_t before;     /* the word before, if it matters */
     char tag[SCAN_TAG_SIZE];
     uint8_t word_length;
     char word[SCAN_WORD_SIZE]; /* lower case, cut */

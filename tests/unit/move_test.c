@@ -389,6 +389,43 @@ static void a_changed_digest_asks_for_all(void **state)
     assert_false(ask(scene, &settings, text));
 }
 
+/* SET LOCAL answers with the same tag as SET: it needs no asking for all, unless a SET was seen as well. */
+static void set_local_is_no_change(void **state)
+{
+    struct scene *scene = *state;
+    char text[TEXT_SIZE];
+    bool settings = false;
+    query(scene, "select 1", "SELECT 1");
+    assert_true(ask(scene, &settings, text));
+    rows_of_a_plain_session(scene);
+    assert_int_equal(answered(scene), MOVE_DONE);
+    query(scene, "begin; set local a = 1; commit", "SET");
+    assert_true(ask(scene, &settings, text));
+    assert_false(settings);
+    rows_of_a_plain_session(scene);
+    assert_int_equal(answered(scene), MOVE_DONE);
+    build_parse(&scene->build, slice_text("s"), slice_text("set a = 1"), NULL, 0);
+    build_sync(&scene->build);
+    client(scene);
+    empty(scene, "1");
+    build_ready(&scene->build, 'I');
+    server(scene);
+    assert_true(ask(scene, &settings, text));
+    assert_false(settings);
+    rows_of_a_plain_session(scene);
+    assert_int_equal(answered(scene), MOVE_DONE);
+    build_bind(&scene->build, slice_text(""), slice_text("s"), NULL, 0); /* it runs now, or any time */
+    build_execute(&scene->build, slice_text(""), 0);
+    build_sync(&scene->build);
+    client(scene);
+    empty(scene, "2");
+    tag(scene, "SET");
+    build_ready(&scene->build, 'I');
+    server(scene);
+    assert_true(ask(scene, &settings, text));
+    assert_true(settings);
+}
+
 static void parse_unnamed(struct scene *scene, const char *sql)
 {
     build_parse(&scene->build, slice_text(""), slice_text(sql), NULL, 0);
@@ -636,6 +673,7 @@ int main(void)
         TEST(all_of_a_state_travels_in_order),
         TEST(only_differences_travel_again),
         TEST(a_changed_digest_asks_for_all),
+        TEST(set_local_is_no_change),
         TEST(the_unnamed_statement_follows),
         TEST(a_refused_unnamed_statement_is_no_failure),
         TEST(what_cannot_move_is_named),

@@ -55,6 +55,10 @@ static const struct {
     {"do 'begin execute ''set app.a = 1''; end'", "app.a", 0},
     {"do 'begin perform set_config(''app.a'', ''1'', false); end'", "app.a", SCAN_SETTING},
     {"prepare p as select set_config('app.a', $1, false)", "app.a", SCAN_PREPARE | SCAN_SETTING},
+    {"set a = 1", "", SCAN_SET},
+    {"begin; set session a = 1", "", SCAN_SET},
+    {"/* set local */ set /* local */ a = 1", "", SCAN_SET},
+    {"reset all", "", SCAN_SET},
     {"select pg_advisory_lock(1)", "", SCAN_ADVISORY},
     {"select pg_try_advisory_lock_shared(1, 2)", "", SCAN_ADVISORY},
     {"create temp table t(a int)", "", SCAN_TEMPORARY},
@@ -115,6 +119,9 @@ static void ordinary_text_hints_at_nothing(void **state)
     static const char *const texts[] = {
         "update pgbench_accounts set abalance = abalance + 1 where aid = 7",
         "insert into orders (id, note) values ($1, $2) returning id",
+        "begin; set local a = 1; set transaction read only; set constraints all deferred; commit",
+        "prepare transaction 'x'",
+        "select hold, temp, prepare from t where pg_try_advisory_xact_lock(1) and pg_advisory_unlock(2)",
         "select a.b, '$1' from x a where c ->> 'k' = 'v' and d / 2 - 1 > 0",
     };
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
