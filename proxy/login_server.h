@@ -14,8 +14,9 @@ struct server_login {
     /* server_link.c: getting connected */
     uv_getaddrinfo_t lookup;
     uv_connect_t connect;
-    struct addrinfo *addresses, *next; /* found by lookup, and the one to be tried next */
-    int connect_error;                 /* of the last address tried */
+    struct server_addresses addresses;
+    unsigned next;     /* address to be tried */
+    int connect_error; /* of the last one tried */
     /* login_server.c */
     struct strbuf body;     /* of the message being read */
     struct strbuf greeting; /* what the client gets to see of the login */

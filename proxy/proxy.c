@@ -288,6 +288,7 @@ static void run_reload(struct worker *worker, const struct command *command)
 {
     config_unref(worker->config);
     worker->config = command->config;
+    memset(worker->addresses, 0, sizeof(worker->addresses));
 }
 
 void proxy_reload(struct proxy *proxy, const struct settings *settings)

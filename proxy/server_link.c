@@ -17,7 +17,12 @@
 enum { RETIRE_MS = 100, RETIRE_SPREAD_MS = 200 };
 
 /* A login's messages are short; a server that sends more is not one. */
-enum { LOGIN_MESSAGE_MAX = 64 * 1024, GREETING_MAX = 64 * 1024, UNREACHABLE_INTERVAL_US = 1000000 };
+enum {
+    LOGIN_MESSAGE_MAX = 64 * 1024,
+    GREETING_MAX = 64 * 1024,
+    UNREACHABLE_INTERVAL_US = 1000000,
+    ADDRESSES_KEPT_US = 5000000
+};
 
 static void connect_next(struct server_link *link);
 
@@ -25,7 +30,6 @@ static void login_free(struct server_link *link)
 {
     struct server_login *login = link->login;
     if (login != NULL) {
-        uv_freeaddrinfo(login->addresses);
         strbuf_deinit(&login->body);
         strbuf_deinit(&login->greeting);
         explicit_bzero(login, sizeof(*login));
@@ -201,57 +205,76 @@ static void connect_to(struct server_link *link, const struct sockaddr *address)
 
 static void connect_next(struct server_link *link)
 {
-    struct addrinfo *next = link->login->next;
-    if (next == NULL) {
-        fail_unreachable(link, link->login->connect_error);
+    struct server_login *login = link->login;
+    if (login->next == login->addresses.count) {
+        link->worker->addresses[link->side].count = 0; /* they may have changed */
+        fail_unreachable(link, login->connect_error);
         return;
     }
-    link->login->next = next->ai_next;
-    connect_to(link, next->ai_addr);
+    connect_to(link, (const struct sockaddr *)&login->addresses.list[login->next++]);
 }
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
 {
     struct server_link *link = request->data;
+    struct server_addresses *addresses = &link->login->addresses;
     link->handles--;
-    link->login->addresses = found;
+    for (struct addrinfo *info = found; info != NULL && addresses->count < SERVER_ADDRESSES_MAX;
+         info = info->ai_next) {
+        memcpy(&addresses->list[addresses->count++], info->ai_addr, info->ai_addrlen);
+    }
+    uv_freeaddrinfo(found);
     if (link->close_wanted) {
         maybe_free(link);
     } else if (status != 0) {
         fail_unreachable(link, status);
     } else {
-        link->login->next = found;
-        link->login->connect_error = UV_EADDRNOTAVAIL;
+        addresses->resolved_us = clock_mono_us();
+        link->worker->addresses[link->side] = *addresses;
         connect_next(link);
     }
+}
+
+/* The one address of a side that is not given by name. False: it is. */
+static bool is_literal(const char *host, unsigned port, struct sockaddr_storage *address, int *failure)
+{
+    if (host[0] == '/') {
+        struct sockaddr_un *local = (struct sockaddr_un *)(void *)address;
+        local->sun_family = AF_UNIX;
+        int length = snprintf(local->sun_path, sizeof(local->sun_path), "%s/.s.PGSQL.%u", host, port);
+        *failure = length < 0 || (size_t)length >= sizeof(local->sun_path) ? UV_ENAMETOOLONG : 0;
+        return true;
+    }
+    return uv_ip4_addr(host, (int)port, (struct sockaddr_in *)(void *)address) == 0 ||
+           uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)(void *)address) == 0;
 }
 
 static int begin(struct server_link *link)
 {
     const struct proxy_config *config = link->worker->config;
+    const struct server_addresses *known = &link->worker->addresses[link->side];
+    struct server_login *login = link->login;
     const char *host = config->sides[link->side].host;
     unsigned port = config->sides[link->side].port;
-    struct sockaddr_storage address = {0};
-    if (host[0] == '/') {
-        struct sockaddr_un *local = (struct sockaddr_un *)(void *)&address;
-        local->sun_family = AF_UNIX;
-        int length = snprintf(local->sun_path, sizeof(local->sun_path), "%s/.s.PGSQL.%u", host, port);
-        if (length < 0 || (size_t)length >= sizeof(local->sun_path)) {
-            return UV_ENAMETOOLONG;
-        }
-    } else if (uv_ip4_addr(host, (int)port, (struct sockaddr_in *)(void *)&address) != 0 &&
-               uv_ip6_addr(host, (int)port, (struct sockaddr_in6 *)(void *)&address) != 0) {
+    int failure = 0;
+    login->connect_error = UV_EADDRNOTAVAIL;
+    if (is_literal(host, port, &login->addresses.list[0], &failure)) {
+        login->addresses.count = 1;
+    } else if (known->count > 0 && clock_mono_us() - known->resolved_us < ADDRESSES_KEPT_US) {
+        login->addresses = *known;
+    } else {
         char service[8];
         (void)snprintf(service, sizeof(service), "%u", port);
         const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-        link->login->lookup.data = link;
-        int failure =
-            uv_getaddrinfo(&link->worker->loop, &link->login->lookup, on_resolved, host, service, &hints);
+        login->lookup.data = link;
+        failure = uv_getaddrinfo(&link->worker->loop, &login->lookup, on_resolved, host, service, &hints);
         link->handles += failure == 0;
         return failure;
     }
-    connect_to(link, (const struct sockaddr *)&address);
-    return 0;
+    if (failure == 0) {
+        connect_next(link);
+    }
+    return failure;
 }
 
 struct server_link *link_open(struct session *session, enum side side, uint64_t epoch,

@@ -13,6 +13,8 @@
 #include "proxy/stream.h"
 #include "proxy/wire/frame.h"
 
+#include <sys/socket.h>
+
 struct server_link;
 struct server_login;
 struct session;
@@ -36,6 +38,16 @@ struct link_events {
     void (*blocked)(struct server_link *link); /* what was written is not sent yet */
     void (*sent)(struct server_link *link);    /* now it is */
     void (*ended)(struct server_link *link, int status);
+};
+
+/* Where a side is: what its name resolved to. Kept for a moment, so that a storm of logins is not one of
+ * lookups, which share their threads with the journal. */
+enum { SERVER_ADDRESSES_MAX = 8 };
+
+struct server_addresses {
+    unsigned count;
+    int64_t resolved_us;
+    struct sockaddr_storage list[SERVER_ADDRESSES_MAX];
 };
 
 enum link_phase { LINK_RESOLVING, LINK_CONNECTING, LINK_LOGIN, LINK_READY, LINK_CLOSING };

@@ -49,6 +49,7 @@ struct worker {
     unsigned cancels_begun;
     uint64_t sessions_made;
     int64_t unreachable_told_us[SIDE_COUNT]; /* one line a second says it */
+    struct server_addresses addresses[SIDE_COUNT];
     struct route_hold hold;
     struct mover_flip flip;
     struct differing_types *types;

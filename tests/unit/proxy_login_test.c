@@ -224,6 +224,21 @@ static void an_unreachable_server_is_said_so(void **state)
     world_free(world);
 }
 
+static void a_server_may_be_given_by_name(void **state)
+{
+    (void)state;
+    static char name[] = "localhost";
+    struct world *world = world_new();
+    world->settings.sides[SIDE_BLUE].host = name;
+    world_start(world);
+    for (int i = 0; i < 3; i++) { /* looked up, then known */
+        struct pair pair = pair_new(world);
+        pair_works(world, &pair);
+        pair_close(&pair);
+    }
+    world_free(world);
+}
+
 static void a_server_that_wants_a_password_is_explained(void **state)
 {
     (void)state;
@@ -430,6 +445,7 @@ int main(void)
         cmocka_unit_test(clients_beyond_the_limit_are_refused_but_may_cancel),
         cmocka_unit_test(a_slow_login_ends),
         cmocka_unit_test(an_unreachable_server_is_said_so),
+        cmocka_unit_test(a_server_may_be_given_by_name),
         cmocka_unit_test(a_server_that_wants_a_password_is_explained),
         cmocka_unit_test(a_servers_refusal_is_passed_on),
         cmocka_unit_test(a_proof_opens_the_server_too),

@@ -119,6 +119,11 @@ static void a_server_that_goes_says_why_or_we_do(void **state)
     expect_end(world, pair.client);
     (void)close(pair.client);
 
+    struct proxy_stats stats;
+    proxy_stats(world->proxy, &stats);
+    assert_int_equal(stats.sides[SIDE_BLUE].statements, 1);
+    assert_int_equal(stats.sides[SIDE_BLUE].errors_by_class[proxy_error_class_index("08006")], 1);
+
     pair = pair_new(world); /* in the middle of a message nothing can be said */
     put(pair.client, BYTES(QUERY_1));
     expect(world, pair.server, BYTES(QUERY_1));
