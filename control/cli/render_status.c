@@ -357,15 +357,15 @@ static void put_next(struct strbuf *out, const json_t *status)
     } else if (json_is_object(json_object_get(status, "flip"))) {
         strbuf_puts(out, render_is_past_commit(phase) ? "switchback watch"
                                                       : "switchback watch; switchback abort takes it back");
+    } else if (json_is_false(json_object_get(side_of(status, field_string(status, "active")), "reachable"))) {
+        strbuf_printf(out, "bring %s back: nothing else can be done before", field_string(status, "active"));
+    } else if (json_is_object(json_object_get(status, "hold"))) {
+        strbuf_puts(out, "switchback release");
+    } else if (standby != NULL && !field_true(standby, "reachable")) {
+        strbuf_printf(out, "bring %s back; it is fenced on contact", standby_of(status));
     } else if (strcmp(phase, "watch") == 0) {
         strbuf_puts(out, way_back_is_open(status) ? "switchback watch; switchback flip-back goes back now"
                                                   : "switchback check says what closed the way back");
-    } else if (json_is_object(json_object_get(status, "hold"))) {
-        strbuf_puts(out, "switchback release");
-    } else if (json_is_false(json_object_get(side_of(status, field_string(status, "active")), "reachable"))) {
-        strbuf_printf(out, "bring %s back: nothing else can be done before", field_string(status, "active"));
-    } else if (standby != NULL && !field_true(standby, "reachable")) {
-        strbuf_printf(out, "bring %s back; it is fenced on contact", standby_of(status));
     } else if (!is_prepared(status)) {
         strbuf_puts(out, "switchback check, then switchback prepare");
     } else if (!way_back_is_open(status)) {
