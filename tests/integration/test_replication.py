@@ -488,6 +488,7 @@ def test_idle_slot_moves(world):
     while rows(world.green, held) == before:
         assert time.monotonic() < end, "the idle slot stays at %s" % before
         time.sleep(0.2)
+    assert "starting logical decoding" not in world.green.log_text(), "the server's log fills"
     console.flip(1, "blue", 1)
     world.green.query("insert into br values (800)", "app0", "app")
     console.do("probe green 5000")
