@@ -30,7 +30,8 @@ static bool read_row(struct blocking *blocking, struct state_row *row, struct er
     PGresult *result = blocking_query(
         blocking, error,
         "select pair, standing, side, epoch, owner, fenced_for is not null, system_identifier = (select"
-        " c.system_identifier::text from pg_control_system() c) from switchback.state",
+        " c.system_identifier::text from pg_control_system() c) and timeline = ('x' ||"
+        " substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint from switchback.state",
         0, NULL);
     if (result == NULL) {
         return false;
@@ -87,10 +88,11 @@ static bool judge_row(const struct prepare *prepare, const struct blocking *bloc
                             side_name(side_other(blocking->side)));
     }
     if (!row->same_cluster && blocking->side == prepare->standby) {
-        error_set(error, ERROR_UNDECIDED,
-                  "%s, database %s comes from another cluster (its system identifier is a new one): its rows "
-                  "can't be trusted to be ours",
-                  side, blocking->database);
+        error_set(
+            error, ERROR_UNDECIDED,
+            "%s, database %s was restored, failed over or comes from another cluster (its timeline or system "
+            "identifier is a new one): its rows can't be trusted to be ours",
+            side, blocking->database);
         return error_remedy(error, "drop the managed databases on %s, then prepare anew", side);
     }
     return true;

@@ -233,7 +233,7 @@ bool controller_can_go_back(const struct controller *controller, struct error *w
         if (flip->facts.sides[i].identity_changed) {
             error_set(why, ERROR_WAY_BACK_CLOSED, "%s was restored or failed over since it was prepared",
                       side_name((enum side)i));
-            return error_remedy(why, "switchback prepare builds it anew");
+            return error_remedy(why, "run switchback prepare: it says what must go first");
         }
     }
     replication_sample(controller->replication, &sample);

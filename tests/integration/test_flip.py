@@ -409,6 +409,8 @@ def test_a_restored_standby_closes_the_way_back(world):
     s = d.wait_status(lambda s: not s["way_back"]["open"] and "restored" in s["way_back"]["reason"], what="the way back is closed")
     assert s["active"] == "green", s
     d.verb("flip-back", code=1)
+    answer = d.verb("prepare", code=4)  # rows that it lost would never come again
+    assert "restored" in answer.out + answer.err, answer
     assert_one_active(world, "green")
 
 
