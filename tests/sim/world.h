@@ -82,6 +82,7 @@ struct world {
     uint64_t errors;  /* that a client saw though the side it is on was up */
     bool drain_stuck; /* a session never reaches its boundary by itself */
     bool way_back_dead;
+    uint64_t immovable; /* sessions that can't move */
 
     /* strikes */
     uint64_t actions;              /* requests answered so far */

@@ -189,6 +189,88 @@ static void test_drain_policies(void **state)
     settle(world);
 }
 
+static void test_immovable_policies(void **state)
+{
+    (void)state;
+    struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    world->immovable = 1;
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_DONE, "disconnect");
+
+    options.immovable = IMMOVABLE_ABORT;
+    world = world_new(&options);
+    world->immovable = 1;
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_ABORTED && world->why.code == ERROR_IMMOVABLE, "abort");
+
+    options.immovable = IMMOVABLE_WAIT;
+    world = world_new(&options);
+    world->immovable = 1;
+    world_cutover(world);
+    const int64_t from_us = world->now_us;
+    while (world->now_us - from_us < 5000000) {
+        must(world, world_step(world), "wait");
+    }
+    must(world, world->runner.phase == FLIP_PHASE_ARM && !world->held,
+         "it does not wait where nobody is held");
+    world->immovable = 0;
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_DONE, "it could move, and was not moved");
+}
+
+static void test_approvals(void **state)
+{
+    (void)state;
+    struct flip_options options = world_options();
+    options.approvals = 2;
+    struct world *world = world_new(&options);
+    world_cutover(world);
+    while (world->runner.await.action != FLIP_ACTION_APPROVAL) {
+        must(world, world_step(world), "on the way to its approval");
+    }
+    world_tell(world, FLIP_EVENT_APPROVED, "");
+    must(world, world->runner.phase == FLIP_PHASE_APPROVE, "one approval was enough");
+    world_tell(world, FLIP_EVENT_APPROVED, "");
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_DONE, "it was approved");
+
+    world = world_new(&options); /* nobody answers */
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_REFUSED && world->why.code == ERROR_TIMEOUT,
+         "nobody approved");
+}
+
+/* Another controller owns the pair: this one holds nothing and decides nothing, wherever it was. */
+static void test_deposed_at_every_action(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    bool running = true;
+    for (uint64_t at = 1; running; at++) {
+        struct world *world = world_new(&options);
+        struct error error;
+        world_cutover(world);
+        const uint64_t from = world->actions;
+        while (world->actions < from + at && world->finished == 0 && world_step(world)) {
+        }
+        running = flip_running(&world->runner) && world->finished == 0;
+        const bool fenced = world->runner.fenced;
+        world_tell(world, FLIP_EVENT_DEPOSED, "");
+        for (unsigned i = 0; i < 100 && world->broken[0] == '\0'; i++) {
+            (void)world_step(world);
+        }
+        must(world, !world->held, "a deposed controller holds");
+        must(world, world->runner.mode == FLIP_MODE_DEPOSED && world->alarms == 1, "it does not say so");
+        must(world, !running || !fenced || !world->serving, "clients go on at a fenced side");
+        assert_false(flip_may_start(&world->runner, FLIP_KIND_FLIP_BACK, SIDE_BLUE, &error));
+        assert_int_equal(error.code, ERROR_STALE);
+    }
+}
+
 static void test_abort_at_every_action(void **state)
 {
     (void)state;
@@ -325,12 +407,21 @@ static void test_no_commit_without_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cutover_and_back),         cmocka_unit_test(test_gate_flips_back_once),
-        cmocka_unit_test(test_failed_rescue_alarms),     cmocka_unit_test(test_fences_are_put_right),
-        cmocka_unit_test(test_manual_watch_only_alarms), cmocka_unit_test(test_drain_policies),
-        cmocka_unit_test(test_abort_at_every_action),    cmocka_unit_test(test_every_strike_at_every_action),
-        cmocka_unit_test(test_no_commit_without_budget), cmocka_unit_test(test_a_side_away_for_long),
-        cmocka_unit_test(test_crash_after_every_strike), cmocka_unit_test(test_seeded),
+        cmocka_unit_test(test_cutover_and_back),
+        cmocka_unit_test(test_gate_flips_back_once),
+        cmocka_unit_test(test_failed_rescue_alarms),
+        cmocka_unit_test(test_fences_are_put_right),
+        cmocka_unit_test(test_manual_watch_only_alarms),
+        cmocka_unit_test(test_drain_policies),
+        cmocka_unit_test(test_immovable_policies),
+        cmocka_unit_test(test_approvals),
+        cmocka_unit_test(test_deposed_at_every_action),
+        cmocka_unit_test(test_abort_at_every_action),
+        cmocka_unit_test(test_every_strike_at_every_action),
+        cmocka_unit_test(test_no_commit_without_budget),
+        cmocka_unit_test(test_a_side_away_for_long),
+        cmocka_unit_test(test_crash_after_every_strike),
+        cmocka_unit_test(test_seeded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

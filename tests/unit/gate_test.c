@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-enum { SECOND = 1000000 };
+static const int64_t SECOND = 1000000;
 
 static const struct gate_sides sides = {"green", "blue"};
 static int64_t bounds[GATE_BUCKETS];
