@@ -76,7 +76,10 @@ start_cluster() { # NAME BIN PORT
 	wal_retrieve_retry_interval = 100ms  # or a stream starts up to five seconds later
 	lc_messages = 'C'
 	CONF
-  as_cluster_user "$bin/pg_ctl" -D "$folder/$name" -l "$folder/$name/log" -w start >/dev/null
+  as_cluster_user "$bin/pg_ctl" -D "$folder/$name" -l "$folder/$name/log" -w start >/dev/null || {
+    tail -n 10 "$folder/$name/log" >&2
+    fail "the cluster $name does not start"
+  }
   on_side "$port" postgres postgres -c "create role switchback superuser login"
 }
 
@@ -172,7 +175,8 @@ say "between accounts, append and read back what they were promised, until the e
 
 title "switchback prepare"
 began=$(seconds)
-switchback prepare 2>&1 | sed 's/^/   | /' || fail "prepare failed"
+switchback prepare >"$folder/prepare" 2>&1 || fail "prepare failed: $(tail -n 5 "$folder/prepare")"
+grep -E 'dumping|slot|MB|marker|^prepared' "$folder/prepare" | sed 's/^/   | /'
 wait_status 60 "both sides are in sync" 's["phase"] == "steady" and s["way_back"]["open"]'
 say "green follows blue, $(since "$began")"
 
@@ -192,11 +196,11 @@ switchback status | sed 's/^/   | /'
 
 title "Green turns out to be slow"
 on_side "$green_port" app postgres <<'SQL'
-create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.2); return new; end $$;
+create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.06); return new; end $$;
 create trigger slow before insert on entry for each row execute function slow();
 SQL
 began=$(seconds)
-say "each insert there now takes 200 ms longer; nobody tells Switchback"
+say "each insert there now takes 60 ms longer; nobody tells Switchback"
 wait_status 60 "traffic is back on blue" 's["active"] == "blue" and s["phase"] == "steady"'
 say "${green_ink}back on blue by itself, $(since "$began") later${plain}"
 switchback events --json >"$folder/events" # one document a line
@@ -208,7 +212,7 @@ for event in told[-4:]:
 PY
 
 title "Green is mended; cutover again"
-on_side "$green_port" app postgres -c "drop trigger slow on entry" -c "drop function slow()"
+on_side "$green_port" app switchback -c "drop trigger slow on entry" -c "drop function public.slow()" # the manager may, on the standby
 wait_status 60 "the way back is open" 's["way_back"]["open"]'
 sleep 2
 flip cutover second

@@ -36,6 +36,23 @@ def operations(path):
             yield int(session), int(begin), int(begin) + int(elapsed), int(longest)
 
 
+def failures(path):
+    """What was not acknowledged: (kind, outcome, SQLSTATE) to the times at which it began."""
+    kinds, outcomes = {"t": "transfer", "a": "append", "r": "read"}, {"fail": "failure", "doubt": "doubt"}
+    found = {}
+    with open(path) as file:
+        next(file)
+        for line in file:
+            outcome, _, _, kind, begin, _, _, sqlstate = line.split()
+            if outcome != "ack":
+                found.setdefault((kinds[kind], outcomes[outcome], sqlstate), []).append(int(begin))
+    return found
+
+
+def clock(microseconds_since_1970):
+    return datetime.datetime.fromtimestamp(microseconds_since_1970 / 1e6, datetime.timezone.utc).strftime("%H:%M:%S.%f")[:-3]
+
+
 def percentile(values, share):
     values = sorted(values)
     return values[min(len(values) - 1, int(len(values) * share))] if values else 0
@@ -77,6 +94,8 @@ def main():
     lost = max(side["missing"] + side["doubled"] + side["unexpected"] + side["wrong_balances"] for side in (blue, green))
     print("\n   %-44s%10d" % ("operations of the %d clients" % summary["sessions"], summary["operations"]))
     print("   %-44s%10d" % ("errors and lost connections", errors))
+    for (kind, outcome, sqlstate), times in sorted(failures(os.path.join(folder, "ledger")).items()):
+        print("   %-44s%10d   the first at %s" % ("  %s of a %s, SQLSTATE %s" % (outcome, kind, sqlstate), len(times), clock(min(times))))
     print("   %-44s%10d" % ("settings or statements lost", summary["wrong"]))
     print("   %-44s%10d" % ("transactions acknowledged", summary["acknowledged_writes"]))
     print("   %-44s%10d" % ("of them lost, doubled or different", lost))
