@@ -32,6 +32,11 @@ static bool is_phase(const char *name)
 
 void controller_fault_before(const struct flip_request *request)
 {
+    /* What had drained before it was waited for gives no event of its own: the next phase tells. */
+    if (request->kind == FLIP_ACTION_PHASE && request->phase == FLIP_PHASE_FENCE &&
+        struck("drain", "after")) {
+        die("drain", "after");
+    }
     const char *name = request->kind == FLIP_ACTION_PHASE ? flip_phase_name(request->phase)
                                                           : flip_action_name(request->kind);
     if ((request->kind == FLIP_ACTION_PHASE || !is_phase(name)) && struck(name, "before")) {
