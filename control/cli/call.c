@@ -44,12 +44,16 @@ void cli_print(const struct invocation *invocation, const struct strbuf *text, c
     (void)fflush(invocation->cli->out);
 }
 
+static json_t *error_document(const struct error *error)
+{
+    return json_pack("{s:{s:s, s:s, s:s*}}", "error", "code", error_code_text(error->code), "message",
+                     error->message, "remedy", error->remedy[0] == '\0' ? NULL : error->remedy);
+}
+
 int cli_fail(const struct cli *cli, bool json, const struct error *error)
 {
     if (json) {
-        json_t *document =
-            json_pack("{s:{s:s, s:s, s:s*}}", "error", "code", error_code_text(error->code), "message",
-                      error->message, "remedy", error->remedy[0] == '\0' ? NULL : error->remedy);
+        json_t *document = error_document(error);
         const struct invocation only_output = {.cli = cli};
         cli_print_line(&only_output, document);
         json_decref(document);
@@ -80,6 +84,26 @@ static int detach(const struct invocation *invocation, const struct progress *pr
     }
     (void)cli_fail(invocation->cli, invocation->json, &error);
     return EXIT_INCONCLUSIVE;
+}
+
+/* The daemon's error. A flip that it refused before it began still has a result, for scripts that read that.
+ */
+static int fail(const struct invocation *invocation, const struct error *error)
+{
+    const enum exit_status status = exit_status_of_error(error->code);
+    const char *result = status == EXIT_REFUSED        ? "refused"
+                         : status == EXIT_INCONCLUSIVE ? "inconclusive"
+                                                       : NULL;
+    if (!invocation->json || !invocation->verb->flips || result == NULL) {
+        return cli_fail(invocation->cli, invocation->json, error);
+    }
+    json_t *document = error_document(error);
+    (void)json_object_set_new(document, "result", json_string(result));
+    (void)json_object_set_new(document, "flip", json_null());
+    (void)json_object_set_new(document, "reason", json_string(error->message));
+    cli_print_line(invocation, document);
+    json_decref(document);
+    return (int)status;
 }
 
 static int show_result(const struct invocation *invocation, const json_t *result)
@@ -115,7 +139,7 @@ int call_run(const struct invocation *invocation)
     progress_end(&progress);
     int status = result != NULL ? show_result(invocation, result)
                  : wait.stopped ? detach(invocation, &progress)
-                                : cli_fail(invocation->cli, invocation->json, &error);
+                                : fail(invocation, &error);
     progress_deinit(&progress);
     json_decref(result);
     client_close(client);

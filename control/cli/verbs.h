@@ -46,6 +46,7 @@ struct verb {
     size_t least_words, most_words; /* that aren't flags */
     const char *method;
     bool waits; /* may take long: shows progress, and Ctrl-C detaches */
+    bool flips; /* answers with what a flip came to: an error says `result: refused` as well */
     void (*render)(struct strbuf *out, const struct invocation *invocation, const json_t *result);
     enum exit_status (*judge)(const json_t *result); /* NULL: done */
     int (*run)(const struct invocation *invocation); /* instead of a plain call */

@@ -174,7 +174,14 @@ static void errors_end_with_their_status(void **state)
     run_against(&run, STEPS(ERROR(1, "undecided", "who is active?", "null")), "cutover --json",
                 REQUEST(1, "cutover", "{}"));
     assert_int_equal(run.status, 4);
-    assert_string_equal(run.out, "{\"error\":{\"code\":\"undecided\",\"message\":\"who is active?\"}}\n");
+    assert_string_equal(run.out,
+                        "{\"error\":{\"code\":\"undecided\",\"message\":\"who is active?\"},"
+                        "\"result\":\"inconclusive\",\"flip\":null,\"reason\":\"who is active?\"}\n");
+    run_against(&run, STEPS(ERROR(1, "flip_running", "flip 3 is running", "null")), "flip-back --json",
+                REQUEST(1, "flip_back", "{}"));
+    assert_int_equal(run.status, 1);
+    assert_string_equal(run.out, "{\"error\":{\"code\":\"flip_running\",\"message\":\"flip 3 is running\"},"
+                                 "\"result\":\"refused\",\"flip\":null,\"reason\":\"flip 3 is running\"}\n");
     run_against(&run, STEPS(ERROR(1, "configuration", "f.yaml:3: x", "null")), "reload",
                 REQUEST(1, "reload", "{}"));
     assert_int_equal(run.status, 2);
