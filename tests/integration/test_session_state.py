@@ -1,0 +1,85 @@
+"""What asking a session for its state, and undoing it, must not do to its client; and the odd ends of its traffic."""
+import pg
+
+
+def ours(client):
+    """What the proxy has left prepared in the client's server session."""
+    return client.query("select name from pg_prepared_statements where name like 'switchback%'")
+
+
+def test_undo_leaves_nothing(world):
+    """A flip that is taken back after arming: the client sees no message, no statement, no changed setting."""
+    d = world.prepared(flip={"immovable": "abort"})
+    blocker, client = world.connect(), world.connect()
+    blocker.query("create temporary table mine as select 7 as i")
+    client.query("set work_mem = '7MB'; set app.tenant = '42'; listen news")
+    client.prepare("mine", "select $1::int + 1")
+    client.send(pg.parse("", "select 'unnamed'"), pg.SYNC)
+    client.results()
+    d.verb("cutover", code=1)
+    assert not client.readable(0.5), client.receive()
+    client.send(pg.bind("", ""), pg.execute(), pg.SYNC)
+    assert client.results() == [[("unnamed",)]]
+    assert ours(client) == []
+    assert client.query("select name from pg_prepared_statements") == [("mine",)]
+    assert client.run("mine", [1]) == [("2",)]
+    assert client.query("select current_setting('work_mem'), current_setting('app.tenant')") == [("7MB", "42")]
+
+
+def test_asking_survives_timeouts(world):
+    """A client's statement_timeout ends our question, never a statement of the client's."""
+    d = world.prepared()
+    client = world.connect()
+    client.query("set lock_timeout = 1; set statement_timeout = 1")
+    for verb, to in (("cutover", "green"), ("flip-back", "blue")):
+        result = d.verb(verb, code=0).json
+        assert (result["moved"], result["disconnected"]) == (1, 0), result
+        assert client.value("show statement_timeout") == "1ms" and client.value("show lock_timeout") == "1ms"
+        d.wait_steady(to)
+
+
+def test_settings_by_parameter_and_in_functions(world):
+    """Names of settings come from set_config's parameters as well; a function's change of a common one is noticed."""
+    d = world.prepared()
+    world.blue.query("create function go_far() returns void language sql as"
+                     " $$ select set_config('search_path', 'far, public', false) $$", "app")
+    client = world.connect()
+    client.prepare("set", "select set_config($1, $2, false)")
+    client.run("set", ["app.by_parameter", "x"])
+    client.extended("select set_config($1, $2, false)", ["app.unnamed", "y"])
+    client.query("select go_far()")
+    client.query("begin; set local app.by_parameter = 'never'; commit; begin; set app.unnamed = 'never'; rollback")
+    assert d.verb("cutover", code=0).json["moved"] == 1
+    assert client.query("select current_setting('app.by_parameter'), current_setting('app.unnamed'),"
+                        " current_setting('search_path')") == [("x", "y", "far, public")]
+
+
+def test_failed_copy_is_at_the_boundary(world):
+    """COPY by the extended protocol fails while the client still sends: the session is drained and moves all the same."""
+    d = world.prepared()
+    bad_row, trigger, late = world.connect(), world.connect(), world.connect()
+    trigger.query("begin; create temporary table refused (i int);"
+                  " create function pg_temp.no() returns trigger language plpgsql as 'begin raise exception ''no''; end';"
+                  " create trigger no before insert on refused for each statement execute function pg_temp.no()")
+    for client, table, rows in ((bad_row, "account", [b"x\n"] * 500), (trigger, "refused", [b"1\n"])):
+        client.send(pg.parse("", "copy %s (%s) from stdin" % (table, "id" if table == "account" else "i")),
+                    pg.bind("", ""), pg.execute(), pg.SYNC)
+        while client.receive()[0] != "G":
+            pass
+        client.send(*[pg.copy_data(row) for row in rows], pg.message(b"c"), pg.SYNC)
+        try:
+            client.results()
+            raise AssertionError("the copy did not fail")
+        except pg.PgError:
+            pass
+    trigger.until_ready()  # its copy failed before it read the first Sync, which was answered too
+    trigger.query("rollback")
+    late.send(pg.query("copy account (id) from stdin"))
+    assert late.receive()[0] == "G"
+    late.send(pg.copy_data(b"x\n"), pg.message(b"c"))
+    assert late.until_ready()[0][0] == "E"
+    late.send(pg.copy_data(b"1\n"), pg.message(b"c"))  # of no copy any more
+    assert d.verb("cutover", code=0).json["moved"] == 3
+    for client in (bad_row, trigger, late):
+        assert client.value("select 1") == "1"
+        assert client.value("show server_version_num").startswith(str(world.green.version))
