@@ -8,7 +8,7 @@
  *               the client waits; each piece with step.ours → move_ask_answer()
  *               then move_replay() → send to the target link; each piece it answers → move_replay_answer()
  *   swap        move_swapped() → ParameterStatus messages for the client; the target link is the server now
- *   disarm      move_reset_target(), also when the target link was lost
+ *   disarm      move_reset_target(), also when the target link was lost; then move_clean() at the boundary
  *
  * Both asking and replaying may end with nothing to send: a session that did nothing since it was asked last
  * is ready at once. The policy for what can't move or failed is the controller's.

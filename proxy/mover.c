@@ -105,7 +105,6 @@ static void each_parameter(struct slice greeting, struct session *session,
 
 static void note_parameter(struct session *session, struct slice name, struct slice value)
 {
-    session_note_parameter(session, name, value);
     move_parameter(session->move, name, value);
 }
 

@@ -6,7 +6,6 @@
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
 #include "proxy/wire/build.h"
-#include "proxy/wire/decode.h"
 #include "proxy/worker.h"
 
 #include <stdlib.h>
@@ -220,11 +219,6 @@ static void note(struct session *session, const struct server_link *link, const 
     if (step->kind == BOUNDARY_ERROR) {
         memcpy(session->sqlstate, step->sqlstate, sizeof(session->sqlstate));
         session->fatal = session->fatal || step->fatal;
-    } else if (step->kind == BOUNDARY_STATUS) {
-        struct slice name, value;
-        if (decode_parameter_status(step->body, &name, &value)) {
-            session_note_parameter(session, name, value);
-        }
     } else if (step->kind == BOUNDARY_READY && step->statements > 0) {
         statistics_statements(counters, step->statements, step->latency_us);
         if (step->failed) {

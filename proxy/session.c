@@ -292,13 +292,6 @@ void session_update_reading(struct session *session)
     }
 }
 
-void session_note_parameter(struct session *session, struct slice name, struct slice value)
-{
-    if (slice_equals(name, "application_name")) {
-        (void)slice_copy(value, session->application, sizeof(session->application));
-    }
-}
-
 void session_set_immovable(struct session *session, bool immovable)
 {
     if (immovable != session->immovable) {
@@ -447,7 +440,6 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
         (void)snprintf(info->database, sizeof(info->database), "%s", session->startup.database);
     }
     memcpy(info->client, session->peer, sizeof(info->client));
-    memcpy(info->application, session->application, sizeof(info->application));
     if (session->move != NULL) {
         const char *application = move_reported(session->move, "application_name");
         (void)snprintf(info->application, sizeof(info->application), "%s",

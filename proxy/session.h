@@ -54,7 +54,7 @@ struct session {
 
     enum session_state state;
     int64_t created_us, state_since_us;
-    char peer[PROXY_PEER_SIZE], application[PROXY_NAME_SIZE];
+    char peer[PROXY_PEER_SIZE];
     struct session_startup startup;
     struct client_login *login; /* until the session is established */
     struct session_keys *keys;  /* NULL: the login revealed none */
@@ -120,9 +120,6 @@ void session_check_deadline(struct session *session, int64_t now_us);
 
 /* Keeps bytes that were read from the client, for later. False: out of memory, the session was ended. */
 bool session_keep(struct session *session, const char *bytes, size_t length);
-
-/* A ParameterStatus of its server: the application's name may have changed. */
-void session_note_parameter(struct session *session, struct slice name, struct slice value);
 
 /* What was found out about moving it. */
 void session_set_immovable(struct session *session, bool immovable);

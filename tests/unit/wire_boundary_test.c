@@ -7,7 +7,7 @@
  *   sN      the last ReadyForQuery answered N statements
  *   c -     the server is in copy-in, is not
  *   ask     our own messages are sent; ours, theirs: whose the last server message was
- * What the server does was seen on a real one (15) with tests/drivers or follows tcop/postgres.c.
+ * The answers are those of real servers (15 and 17), to whom random message sequences were sent.
  */
 #include "proxy/wire/boundary.h"
 #include "proxy/wire/build.h"
