@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const char *const texts[] = {
-#define X(name, text) [name] = text,
+#define X(name, text) [name] = (text),
     ERROR_MAP(X)
 #undef X
 };
