@@ -93,6 +93,9 @@ static void pass_to_server(struct session *session, const char *from, const char
         const char *next = (const char *)rest.data;
         const char *start = next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0);
         if (discard(session, &piece)) {
+            if (session->closing) {
+                return; /* its client is gone: there is no server any more */
+            }
             from = next;
             continue;
         }
@@ -245,6 +248,9 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
             const char *next = (const char *)rest.data;
             pass_on(session, link, from, next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0));
             from = next;
+            if (session->link != link) {
+                return; /* its client is gone */
+            }
             mover_asked(session, &piece, &step);
             if (session->link != link) {
                 return;

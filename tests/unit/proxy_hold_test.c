@@ -425,6 +425,28 @@ static void immovable_sessions_end_at_the_swap(void **state)
     world_free(world);
 }
 
+/* A client that closes while it is held isn't read from: it is noticed when something is written to it. */
+static void a_client_that_is_gone_can_be_cancelled(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    hold(world, 7, 5000, PROXY_EXPIRE_RELEASE);
+    put(pair.client, BYTES(QUERY_1 QUERY_1 QUERY_1));
+    expect_silence(world, pair.server);
+    (void)close(pair.client);
+    uint8_t cancel[16] = {0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e};
+    memcpy(cancel + 8, pair.key, 8);
+    int canceller = client_connect(world);
+    put(canceller, cancel, sizeof(cancel));
+    expect_end(world, canceller);
+    (void)close(canceller);
+    expect(world, pair.server, BYTES(TERMINATE));
+    (void)close(pair.server);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +464,7 @@ int main(void)
         cmocka_unit_test(a_link_to_another_side_carries_nothing),
         cmocka_unit_test(stopping_waits_for_the_boundary),
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
+        cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
