@@ -325,13 +325,14 @@ static void server_complete(struct move *move, struct slice tag)
     }
 }
 
-static void server_status(struct move *move, struct slice body)
+/* Unasked, it is a reload of that server's configuration: nothing that the session has to take along. */
+static void server_status(struct move *move, const struct boundary_step *step)
 {
     struct slice name;
     struct slice value;
-    if (decode_parameter_status(body, &name, &value)) {
+    if (decode_parameter_status(step->body, &name, &value)) {
         move_parameter(move, name, value);
-        move->dirt |= MOVE_DIRT_SETTINGS;
+        move->dirt |= step->unasked ? 0 : MOVE_DIRT_SETTINGS;
     }
 }
 
@@ -390,7 +391,7 @@ void move_server(struct move *move, const struct frame_piece *piece, const struc
         server_complete(move, step->body);
         break;
     case BOUNDARY_STATUS:
-        server_status(move, step->body);
+        server_status(move, step);
         break;
     case BOUNDARY_READY:
         unnamed_killed(move, step->failed);

@@ -478,6 +478,7 @@ void boundary_server(struct boundary *b, const struct frame_piece *piece, int64_
         server_ours(b, piece, now_us, step);
         if (complete && piece->type == 'S') {
             step->kind = BOUNDARY_STATUS;
+            step->unasked = true;
         }
         return;
     }
@@ -512,6 +513,7 @@ void boundary_server(struct boundary *b, const struct frame_piece *piece, int64_
         return;
     case 'S':
         step->kind = BOUNDARY_STATUS;
+        step->unasked = boundary_at(b);
         return;
     case 'Z':
         server_ready(b, now_us, step);

@@ -69,13 +69,14 @@ enum boundary_kind {
     BOUNDARY_COMPLETE, /* CommandComplete: body is the tag (cut to FRAME_CAPTURE_SIZE) */
     BOUNDARY_ERROR,  /* ErrorResponse: sqlstate, fatal; Parse numbers from `parse` to `parse_end` - 1 came to
                         nothing */
-    BOUNDARY_STATUS, /* ParameterStatus: body; passed on even while ours */
+    BOUNDARY_STATUS, /* ParameterStatus: body, unasked; passed on even while ours */
     BOUNDARY_READY   /* ReadyForQuery: statements, latency_us */
 };
 
 struct boundary_step {
     enum boundary_kind kind;
     bool ours;         /* a reply to what we injected: not passed to the client. NoticeResponses, too */
+    bool unasked;      /* BOUNDARY_STATUS: nothing of the client's is being answered: a reload */
     struct slice body; /* lies in the piece or in the capture */
     uint64_t parse, parse_end;
     char sqlstate[6]; /* "" if the server sent none */

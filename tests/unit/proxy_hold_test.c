@@ -447,6 +447,34 @@ static void a_client_that_is_gone_can_be_cancelled(void **state)
     world_free(world);
 }
 
+static void a_reload_of_the_old_side_loses_nobody(void **state)
+{
+    (void)state;
+    static const char zone[] = "S\0\0\0\x11TimeZone\0UTC\0";
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    const struct proxy_route target = {.side = SIDE_GREEN, .epoch = 2, .open = true};
+    proxy_arm(world->proxy, 5, target, 5000000);
+    int green = server_login(world, SIDE_GREEN);
+    assert_int_equal(world_event(world, PROXY_EVENT_ARMED)->counts.armed, 1);
+    hold(world, 5, 5000, PROXY_EXPIRE_REFUSE);
+    (void)world_event(world, PROXY_EVENT_DRAINED);
+    put(pair.server, BYTES(zone));
+    expect(world, pair.client, BYTES(zone));
+    proxy_swap(world->proxy, 5, target);
+    struct proxy_event *event = world_event(world, PROXY_EVENT_SWAPPED);
+    assert_int_equal(event->counts.moved, 1);
+    assert_int_equal(event->counts.disconnected, 0);
+    proxy_release(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    struct pair moved = {.client = pair.client, .server = green};
+    pair_works(world, &moved);
+    (void)close(green);
+    pair_close(&pair);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -465,6 +493,7 @@ int main(void)
         cmocka_unit_test(stopping_waits_for_the_boundary),
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
+        cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
