@@ -313,7 +313,9 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
         session->mover->hopeless = answer == MOVE_FAILED;
         on_known(session);
     }
-    advance_others(worker);
+    if (!worker->hold.stands) { /* in a hold nobody waits for its turn to be asked */
+        advance_others(worker);
+    }
 }
 
 /* It isn't armed any more: what our questions left on its server goes, too. */
@@ -430,7 +432,7 @@ void mover_arm(struct worker *worker, uint64_t flip, struct proxy_route target, 
     part->stands = true;
     part->id = flip;
     part->target = target;
-    part->answered = false;
+    part->answered = true; /* not before all have begun */
     part->begun_us = now_us;
     part->deadline_us = now_us + timeout_us;
     struct session *session = NULL;
@@ -438,6 +440,7 @@ void mover_arm(struct worker *worker, uint64_t flip, struct proxy_route target, 
     {
         arm_session(session, true);
     }
+    part->answered = false;
     check_armed(worker);
     if (!part->answered) {
         ENSURE(uv_timer_start(&part->timer, on_timer, PATIENCE_TICK_MS, PATIENCE_TICK_MS) == 0);
@@ -471,6 +474,7 @@ static bool can_swap(const struct session *session, const struct proxy_route *ro
     const struct mover *mover = session->mover;
     return mover != NULL && mover->step == MOVER_READY && mover->target != NULL &&
            mover->target->side == route->side && mover->target->phase == LINK_READY &&
+           mover->target->cursor.left == 0 && /* else the client would see the end of a message */
            move_is_ready(session->move) && session_at_boundary(session);
 }
 
@@ -556,6 +560,7 @@ void mover_session_end(struct session *session)
     if (mover == NULL) {
         return;
     }
+    bool makes_room = mover->step == MOVER_ASKING || mover->step == MOVER_OPENING;
     flip->asking -= mover->step == MOVER_ASKING;
     flip->opening -= mover->step == MOVER_OPENING;
     if (mover->target != NULL) {
@@ -565,7 +570,9 @@ void mover_session_end(struct session *session)
     free(mover);
     session->mover = NULL;
     if (flip->stands) {
-        advance_others(session->worker);
+        if (makes_room) {
+            advance_others(session->worker);
+        }
         check_armed(session->worker);
     }
 }

@@ -475,6 +475,36 @@ static void a_reload_of_the_old_side_loses_nobody(void **state)
     world_free(world);
 }
 
+/* What is immovable at once must not end the wait for those behind it. */
+static void armed_is_told_when_all_are(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.workers = 1;
+    world_start(world);
+    static const char replication[] =
+        "\0\0\0\x34\0\x03\0\0user\0joe\0database\0app\0replication\0database\0\0";
+    int client = client_connect(world);
+    put(client, replication, sizeof(replication) - 1);
+    int server = server_accept(world, SIDE_BLUE);
+    expect(world, server, BYTES(replication));
+    server_greet(server);
+    client_greeted(world, client, NULL);
+    struct pair pair = pair_new(world);
+    proxy_arm(world->proxy, 5, (struct proxy_route){.side = SIDE_GREEN, .epoch = 2, .open = true}, 5000000);
+    int green = server_login(world, SIDE_GREEN);
+    struct proxy_event *event = world_event(world, PROXY_EVENT_ARMED);
+    assert_int_equal(event->counts.immovable, 1);
+    assert_int_equal(event->counts.armed, 1);
+    proxy_disarm(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_DISARMED);
+    (void)close(green);
+    (void)close(client);
+    (void)close(server);
+    pair_close(&pair);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -494,6 +524,7 @@ int main(void)
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
+        cmocka_unit_test(armed_is_told_when_all_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
