@@ -101,8 +101,9 @@ void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct p
 {
     unsigned worker = session_ticket_worker((uint32_t)request);
     if (worker < proxy->shared.worker_count) {
-        const struct command command = {.run = run_verifier, .id = request, .verifier = *verifier};
+        struct command command = {.run = run_verifier, .id = request, .verifier = *verifier};
         post_command(&proxy->shared.workers[worker], &command);
+        explicit_bzero(&command, sizeof(command));
     }
 }
 
