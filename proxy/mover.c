@@ -148,12 +148,25 @@ static void on_target_failed(struct server_link *link, const struct link_failure
     advance_others(session->worker);
 }
 
+static void lose_target(struct session *session, const char *reason)
+{
+    struct mover *mover = session->mover;
+    if (mover->step == MOVER_ASKING) {
+        /* the answer is still to come: it finds out then that the target is gone */
+        link_close(mover->target, false);
+        mover->target = NULL;
+        return;
+    }
+    fail(session, reason);
+}
+
 static void on_target_received(struct server_link *link, char *bytes, size_t length)
 {
     struct session *session = link->session;
     struct slice rest = slice_of(bytes, length);
     struct frame_piece piece;
-    while (frame_next(&link->cursor, &rest, &piece) == WIRE_OK) {
+    enum wire_answer answer;
+    while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
         struct slice name, value;
         if (session->mover->step != MOVER_REPLAYING) {
             if (piece.type == 'S' && piece.first && piece.last &&
@@ -180,6 +193,9 @@ static void on_target_received(struct server_link *link, char *bytes, size_t len
             return;
         }
     }
+    if (answer == WIRE_BAD) {
+        lose_target(session, "the target broke the protocol");
+    }
 }
 
 static void on_target_blocked(struct server_link *link)
@@ -195,14 +211,7 @@ static void on_target_sent(struct server_link *link)
 static void on_target_ended(struct server_link *link, int status)
 {
     (void)status;
-    if (link->session->mover->step == MOVER_ASKING) {
-        /* the answer is still to come: it finds out then that the target is gone */
-        struct mover *mover = link->session->mover;
-        link_close(mover->target, false);
-        mover->target = NULL;
-        return;
-    }
-    fail(link->session, "the target closed the connection");
+    lose_target(link->session, "the target closed the connection");
 }
 
 static const struct link_events target_events = {.ready = on_target_ready,

@@ -505,6 +505,33 @@ static void armed_is_told_when_all_are(void **state)
     world_free(world);
 }
 
+/* Told as failed, not waited for until the hold ends, and never swapped to. */
+static void a_target_that_babbles_is_given_up(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    const struct proxy_route target = {.side = SIDE_GREEN, .epoch = 2, .open = true};
+    proxy_arm(world->proxy, 5, target, 5000000);
+    int green = server_login(world, SIDE_GREEN);
+    assert_int_equal(world_event(world, PROXY_EVENT_ARMED)->counts.armed, 1);
+    put(green, BYTES("?\0\0\0\x04"));
+    expect_end(world, green);
+    hold(world, 5, 5000, PROXY_EXPIRE_RELEASE);
+    struct proxy_event *event = world_event(world, PROXY_EVENT_DRAINED);
+    assert_int_equal(event->counts.failed, 1);
+    assert_string_equal(event->reason, "the target broke the protocol");
+    proxy_release(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    proxy_disarm(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_DISARMED);
+    pair_works(world, &pair); /* and lives on where it was */
+    (void)close(green);
+    pair_close(&pair);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -525,6 +552,7 @@ int main(void)
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
         cmocka_unit_test(armed_is_told_when_all_are),
+        cmocka_unit_test(a_target_that_babbles_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
