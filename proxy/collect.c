@@ -57,6 +57,7 @@ void collect_hold(struct collect *collect, uint64_t hold)
     collect->held = false;
     collect->drained = false;
     collect->expiring = false;
+    collect->reason[0] = '\0';
     memset(collect->progress, 0, collect->workers * sizeof(*collect->progress));
     collect_expect(collect, PROXY_EVENT_HELD, hold);
     collect_expect(collect, PROXY_EVENT_EXPIRED, hold);
@@ -162,6 +163,9 @@ static void note_progress(struct collect *collect, const struct answer *answer)
         return;
     }
     collect->progress[answer->worker] = answer->counts;
+    if (collect->reason[0] == '\0') {
+        memcpy(collect->reason, answer->reason, sizeof(collect->reason));
+    }
     if (!collect->held || collect->drained) {
         return;
     }
@@ -172,7 +176,9 @@ static void note_progress(struct collect *collect, const struct answer *answer)
         collect->drained = true;
         event.kind = PROXY_EVENT_DRAINED;
     }
-    memcpy(event.reason, answer->reason, sizeof(event.reason));
+    if (event.counts.failed > 0) {
+        memcpy(event.reason, collect->reason, sizeof(event.reason));
+    }
     collect->emit(collect->context, &event);
 }
 

@@ -27,6 +27,7 @@ struct collect {
     uint64_t hold;
     bool stands, held, drained, expiring;
     struct proxy_counts *progress;
+    char reason[PROXY_REASON_SIZE]; /* why a move failed: the first that any worker told */
     void (*emit)(void *context, const struct proxy_event *event);
     void *context;
 };
