@@ -45,6 +45,7 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/switchback-demo.XXXXXX")
 chmod 755 "$folder"
 daemon="" load=""
 finish() {
+  trap '' INT TERM # an impatient second Ctrl-C must not leave the clusters behind
   [ -z "$load" ] || { kill "$load" && wait "$load"; } 2>/dev/null || true
   [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon"; } 2>/dev/null || true
   local side
@@ -258,6 +259,9 @@ quiet "the whole demo took $(since "$started"), after packages and build"
 [ $errors = 0 ] || fail "something went wrong, see above"
 
 if [ -n "$keep" ]; then
+  # from now on whoever tries it decides: beside blue's quiet minutes any other load on green would look slow
+  sed -i 's/flip_back: auto/flip_back: manual/' "$folder/switchback.yaml"
+  switchback reload >/dev/null
   begin_load
   cat <<TEXT
 
@@ -266,7 +270,7 @@ ${bold}It is still running; Ctrl-C ends it and cleans up.${plain} In another ter
    export SWITCHBACK_SOCKET=$SWITCHBACK_SOCKET PATH=$build:\$PATH
    psql -h 127.0.0.1 -p $port -U app app     a client; \`show server_version\` says where you are
    switchback status                         which side, in sync, and is the way back open
-   switchback flip-back                      to blue; psql stays connected
+   switchback flip-back                      to blue; psql stays connected (a failing gate only alarms now)
    switchback check                          what a cutover would find
    switchback cutover --dry-run              what it would do, and how long clients would wait
    switchback hold --for 10s --reason try    stop everybody for ten seconds
