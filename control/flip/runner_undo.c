@@ -5,6 +5,14 @@
 
 #include <inttypes.h>
 
+static void hold_released(struct flip *flip, const struct flip_event *event)
+{
+    flip->hold.stands = false;
+    flip->moved.stall_p50_us = event->counts.stall_p50_us;
+    flip->moved.stall_p99_us = event->counts.stall_p99_us;
+    flip->moved.stall_max_us = event->counts.stall_max_us;
+}
+
 /* --- undo --- */
 
 /* Catching up only looks, and an undo takes over what runs. */
@@ -132,10 +140,7 @@ void flip_undo_answer(struct flip *flip, enum flip_action_kind action, const str
         flip->retry = (struct flip_retry){0};
         break;
     case FLIP_ACTION_RELEASE:
-        flip->hold.stands = false;
-        flip->moved.stall_p50_us = event->counts.stall_p50_us;
-        flip->moved.stall_p99_us = event->counts.stall_p99_us;
-        flip->moved.stall_max_us = event->counts.stall_max_us;
+        hold_released(flip, event);
         break;
     case FLIP_ACTION_DISARM:
         flip->armed = false;
@@ -323,10 +328,7 @@ void flip_back_answer(struct flip *flip, enum flip_action_kind action, const str
         flip->fenced = false;
         break;
     case FLIP_ACTION_RELEASE:
-        flip->hold.stands = false;
-        flip->moved.stall_p50_us = event->counts.stall_p50_us;
-        flip->moved.stall_p99_us = event->counts.stall_p99_us;
-        flip->moved.stall_max_us = event->counts.stall_max_us;
+        hold_released(flip, event);
         break;
     case FLIP_ACTION_DISARM:
         flip->armed = false;

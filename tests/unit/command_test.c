@@ -140,7 +140,7 @@ static void a_time_limit_ends_grandchildren_that_ignore_it(void **state)
     assert_false(outcome.result.ok);
     assert_true(outcome.result.timed_out);
     assert_string_equal(outcome.result.words, "did not end within 200 ms and was stopped");
-    assert_in_range(took_us, 1100000, 10000000);
+    assert_true(took_us >= 1100000); /* TERM at the limit, and time to heed it before KILL */
     assert_true(dies_soon(strtol(outcome.output, NULL, 10)));
 }
 
@@ -156,11 +156,11 @@ static void a_polite_command_ends_by_itself(void **state)
 static void what_it_leaves_behind_is_not_waited_for(void **state)
 {
     (void)state;
-    int64_t start_us = clock_mono_us();
     run("sleep 30 & echo $!", 5000000);
     assert_true(outcome.result.ok);
-    assert_true(clock_mono_us() - start_us < 5000000);
-    kill((pid_t)strtol(outcome.output, NULL, 10), SIGKILL);
+    long left_behind = strtol(outcome.output, NULL, 10);
+    assert_true(is_alive(left_behind));
+    kill((pid_t)left_behind, SIGKILL);
 }
 
 static void output_is_bounded_and_escaped(void **state)
