@@ -1,0 +1,56 @@
+/*
+ * What the files of a client's login share: login_client.c (its phases, and the login to the server),
+ * login_startup.c (startup packets, and the limits and policies that may refuse one), login_auth.c (the
+ * exchange in which the client proves who it is). Nobody else looks into a struct client_login.
+ */
+#ifndef SWITCHBACK_PROXY_LOGIN_INTERNAL_H
+#define SWITCHBACK_PROXY_LOGIN_INTERNAL_H
+
+#include "conf/base/strbuf.h"
+#include "proxy/login_client.h"
+#include "proxy/wire/build.h"
+#include "proxy/wire/scram.h"
+#include "proxy/wire/startup.h"
+
+enum {
+    /* what a client may send ahead of its login's end: a startup packet, a proof, some pipelined work */
+    LOGIN_BUFFER_MAX = 2 * STARTUP_PACKET_MAX,
+    SASL_MESSAGE_MAX = 2048,
+    FIRST_MESSAGES_MAX = 64 * 1024 /* the server's greeting, once more in the proxy's answer */
+};
+
+enum login_phase {
+    PHASE_STARTUP,
+    PHASE_CANCEL,
+    PHASE_VERIFIER,     /* the main loop is being asked */
+    PHASE_SASL_INITIAL, /* the client chooses a mechanism and sends its first message */
+    PHASE_SASL_RESPONSE,
+    PHASE_ROUTE, /* authenticated; the gate is closed */
+    PHASE_SERVER /* the link to the server is being opened */
+};
+
+struct client_login {
+    enum login_phase phase;
+    bool ssl_answered, gss_answered;
+    struct strbuf buffer; /* received, not used yet */
+    struct scram_verifier verifier;
+    struct scram_server scram;
+};
+
+/* Refused, given up or gone: nothing more may be done with the login. */
+bool login_is_over(const struct session *session);
+/* In that phase, and not refused, nor given up by its client, and only not gone yet. */
+bool login_is_in(const struct session *session, enum login_phase phase);
+/* Takes bytes off the buffer of what the client sent. */
+void login_consume(struct client_login *login, size_t length);
+void login_send(struct session *session, const struct build *build);
+
+/* login_startup.c: takes one packet off the buffer. True: there may be another one. */
+bool login_startup_take(struct session *session);
+
+/* login_auth.c: the startup packet is accepted, the client must prove who it is. */
+void login_auth_begin(struct session *session);
+/* Takes one message off the buffer, if it is whole. */
+void login_auth_take(struct session *session);
+
+#endif
