@@ -10,7 +10,6 @@
 #include "proxy/wire/build.h"
 #include "proxy/worker.h"
 
-#include <netdb.h>
 #include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,22 +139,6 @@ static bool make_keys(struct session *session)
     return true;
 }
 
-static void name_peer(struct session *session, bool is_unix)
-{
-    struct sockaddr_storage address;
-    int length = (int)sizeof(address);
-    char host[NI_MAXHOST], service[NI_MAXSERV];
-    if (is_unix) {
-        (void)snprintf(session->peer, sizeof(session->peer), "[local]");
-    } else if (uv_tcp_getpeername(&session->client.uv.tcp, (struct sockaddr *)&address, &length) == 0 &&
-               getnameinfo((struct sockaddr *)&address, (socklen_t)length, host, sizeof(host), service,
-                           sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
-        bool v6 = address.ss_family == AF_INET6;
-        (void)snprintf(session->peer, sizeof(session->peer), "%s%.46s%s:%.5s", v6 ? "[" : "", host,
-                       v6 ? "]" : "", service);
-    }
-}
-
 static bool open_client(struct session *session, int socket, bool is_unix)
 {
     struct worker *worker = session->worker;
@@ -167,7 +150,8 @@ static bool open_client(struct session *session, int socket, bool is_unix)
         return false;
     }
     stream_set_connected(&session->client);
-    name_peer(session, is_unix);
+    client_address_of_socket(&session->address, session->client.descriptor, is_unix);
+    client_address_name(&session->address, session->peer);
     return true;
 }
 

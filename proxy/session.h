@@ -11,6 +11,7 @@
 #ifndef SWITCHBACK_PROXY_SESSION_H
 #define SWITCHBACK_PROXY_SESSION_H
 
+#include "proxy/client_address.h"
 #include "proxy/proxy.h"
 #include "proxy/server_link.h"
 #include "proxy/stream.h"
@@ -54,7 +55,8 @@ struct session {
 
     enum session_state state;
     int64_t created_us, state_since_us;
-    char peer[PROXY_PEER_SIZE];
+    union client_address address; /* of the client, PROXY headers included */
+    char peer[PROXY_PEER_SIZE];   /* the same as text */
     struct session_startup startup;
     struct client_login *login; /* until the session is established */
     struct session_keys *keys;  /* NULL: the login revealed none */
