@@ -17,6 +17,7 @@
 #include <uv.h>
 
 struct stream;
+struct ssl_st;
 
 struct stream_events {
     void (*received)(struct stream *stream, char *bytes, size_t length);
@@ -52,6 +53,7 @@ struct stream {
     } uv;
     const struct stream_events *events;
     struct read_buffer *buffer;
+    struct ssl_st *ssl; /* NULL: plain */
     struct stream *next_passing;
     const char *passed; /* in the buffer: to be sent at the end of the turn */
     size_t passed_length;
@@ -68,6 +70,11 @@ struct stream {
 /* Initialises the handle on the loop, TCP or Unix; no socket is made yet. */
 void stream_init(struct stream *stream, uv_loop_t *loop, bool is_unix, struct read_buffer *buffer,
                  const struct stream_events *events);
+
+static inline bool stream_is_tls(const struct stream *stream)
+{
+    return stream->ssl != NULL;
+}
 
 /* After accept or connect: socket options (no delay, keepalive). */
 void stream_set_connected(struct stream *stream);
