@@ -167,7 +167,7 @@ static void on_connected(uv_connect_t *request, int status)
         over(cancel);
         return;
     }
-    stream_set_connected(&cancel->stream);
+    stream_set_connected(&cancel->stream, &cancel->link->worker->config->tcp_servers);
     uint8_t packet[CANCEL_PACKET_SIZE];
     struct build build;
     build_init(&build, packet, sizeof(packet));

@@ -26,6 +26,32 @@ static bool copy_strings(struct proxy_config *config, const struct settings *set
     return true;
 }
 
+static bool copy_counts(struct settings_counts *copy, const struct settings_counts *counts)
+{
+    for (size_t i = 0; i < counts->count; i++) {
+        if (!settings_counts_add(copy, counts->items[i].name, counts->items[i].number)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool copy_balancers(struct proxy_config *config, const struct settings_list *items)
+{
+    config->balancers = calloc(items->count + 1, sizeof(*config->balancers));
+    if (config->balancers == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < items->count; i++) {
+        if (strcmp(items->items[i], "unix") == 0) {
+            config->unix_balancers = true;
+        } else if (network_parse(items->items[i], &config->balancers[config->balancer_count])) {
+            config->balancer_count++; /* the settings' rules have refused anything else */
+        }
+    }
+    return true;
+}
+
 static void config_free(struct proxy_config *config)
 {
     for (int side = 0; side < SIDE_COUNT; side++) {
@@ -35,6 +61,9 @@ static void config_free(struct proxy_config *config)
         free(config->databases[i]);
     }
     free(config->databases);
+    settings_counts_deinit(&config->limits.databases);
+    settings_counts_deinit(&config->limits.roles);
+    free(config->balancers);
     free(config);
 }
 
@@ -46,11 +75,18 @@ struct proxy_config *config_new(const struct settings *settings)
     }
     atomic_init(&config->references, 1);
     config->max_clients = (uint64_t)settings->max_clients;
-    config->login_timeout_us = settings->login_timeout_us;
+    config->timeouts = settings->timeouts;
+    config->tcp_clients = settings->tcp_clients;
+    config->tcp_servers = settings->tcp_servers;
+    config->limits.per_database = settings->limits.per_database;
+    config->limits.per_role = settings->limits.per_role;
     config->max_hold_us = settings->max_hold_us;
     config->unmanaged = settings->unmanaged;
     config->auth_method = settings->auth_method;
-    if (!copy_strings(config, settings)) {
+    if (!copy_strings(config, settings) ||
+        !copy_counts(&config->limits.databases, &settings->limits.databases) ||
+        !copy_counts(&config->limits.roles, &settings->limits.roles) ||
+        !copy_balancers(config, &settings->proxy_protocol)) {
         config_free(config);
         return NULL;
     }

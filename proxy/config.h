@@ -5,6 +5,7 @@
 #ifndef SWITCHBACK_PROXY_CONFIG_H
 #define SWITCHBACK_PROXY_CONFIG_H
 
+#include "conf/base/network.h"
 #include "conf/settings/settings.h"
 
 #include <stdatomic.h>
@@ -18,7 +19,12 @@ struct proxy_config {
     char **databases;
     size_t database_count;
     uint64_t max_clients;
-    int64_t login_timeout_us;
+    struct settings_timeouts timeouts;
+    struct settings_limits limits; /* a copy of its own */
+    struct settings_tcp tcp_clients, tcp_servers;
+    struct network *balancers; /* begin with a PROXY header */
+    size_t balancer_count;
+    bool unix_balancers; /* so do clients of the Unix socket */
     int64_t max_hold_us;
     enum unmanaged_policy unmanaged;
     enum auth_method auth_method;

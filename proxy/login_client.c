@@ -18,7 +18,7 @@ bool login_client_begin(struct session *session)
     }
     strbuf_init(&login->buffer, LOGIN_BUFFER_MAX);
     session->login = login;
-    session->deadline_us = clock_mono_us() + session->worker->config->login_timeout_us;
+    session->deadline_us = clock_mono_us() + session->worker->config->timeouts.login_us;
     worker_want_tick(session->worker);
     return true;
 }
@@ -170,7 +170,7 @@ void login_client_resume(struct session *session)
         return;
     }
     session->login->phase = PHASE_SERVER;
-    session->deadline_us = clock_mono_us() + worker->config->login_timeout_us;
+    session->deadline_us = clock_mono_us() + worker->config->timeouts.server_connect_us;
     hold_note_forwarded(session);
     struct server_link *link =
         link_open(session, worker->hold.route.side, worker->hold.route.epoch, &login_link_events);

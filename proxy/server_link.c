@@ -174,7 +174,7 @@ static void on_connected(uv_connect_t *request, int status)
         stream_close(&link->stream);
         return;
     }
-    stream_set_connected(&link->stream);
+    stream_set_connected(&link->stream, &link->worker->config->tcp_servers);
     link->phase = LINK_LOGIN;
     if (!login_server_begin(link)) {
         fail(link);

@@ -149,7 +149,7 @@ static bool open_client(struct session *session, int socket, bool is_unix)
         (void)close(socket);
         return false;
     }
-    stream_set_connected(&session->client);
+    stream_set_connected(&session->client, &worker->config->tcp_clients);
     client_address_of_socket(&session->address, session->client.descriptor, is_unix);
     client_address_name(&session->address, session->peer);
     return true;

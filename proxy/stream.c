@@ -1,19 +1,12 @@
 #include "proxy/stream.h"
 
 #include "conf/base/ensure.h"
+#include "proxy/tcp_options.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-/*
- * A peer that vanished while idle is noticed after about two minutes. No TCP_USER_TIMEOUT: it ends
- * connections whose peer is alive and only doesn't read for a while (a COPY that waits for a lock, a pager).
- */
-enum { KEEPALIVE_IDLE_S = 60, KEEPALIVE_INTERVAL_S = 10, KEEPALIVE_PROBES = 6 };
 
 struct pending_write {
     uv_write_t request;
@@ -33,26 +26,15 @@ void stream_init(struct stream *stream, uv_loop_t *loop, bool is_unix, struct re
     stream->open = true;
 }
 
-static void set_option(int socket, int level, int name, int value)
-{
-    /* options are a help, not a condition: a socket without them works */
-    (void)setsockopt(socket, level, name, &value, sizeof(value));
-}
-
-void stream_set_connected(struct stream *stream)
+void stream_set_connected(struct stream *stream, const struct settings_tcp *options)
 {
     int socket = -1;
     ENSURE(uv_fileno(&stream->uv.handle, &socket) == 0);
     stream->connected = true;
     stream->descriptor = socket;
-    if (stream->uv.handle.type != UV_TCP) {
-        return;
+    if (stream->uv.handle.type == UV_TCP) {
+        tcp_options_apply(socket, options);
     }
-    set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set_option(socket, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
-    set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S);
-    set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES);
 }
 
 static void set_ended(struct stream *stream, int status)

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <uv.h>
 
+struct settings_tcp;
 struct stream;
 struct ssl_st;
 
@@ -76,8 +77,8 @@ static inline bool stream_is_tls(const struct stream *stream)
     return stream->ssl != NULL;
 }
 
-/* After accept or connect: socket options (no delay, keepalive). */
-void stream_set_connected(struct stream *stream);
+/* After accept or connect: sets the options of a TCP socket. */
+void stream_set_connected(struct stream *stream, const struct settings_tcp *options);
 
 void stream_read_start(struct stream *stream);
 void stream_read_stop(struct stream *stream);

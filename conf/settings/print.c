@@ -39,6 +39,17 @@ static void print_list(struct strbuf *out, const struct settings_list *list)
     strbuf_puts(out, list->count == 0 ? "]" : " ]");
 }
 
+static void print_counts(struct strbuf *out, const struct settings_counts *counts)
+{
+    strbuf_puts(out, "{");
+    for (size_t i = 0; i < counts->count; i++) {
+        strbuf_puts(out, i == 0 ? " " : ", ");
+        print_quoted(out, counts->items[i].name);
+        strbuf_printf(out, ": %" PRId64, counts->items[i].number);
+    }
+    strbuf_puts(out, counts->count == 0 ? "}" : " }");
+}
+
 static void print_words(struct strbuf *out, const struct setting *row, int64_t mask)
 {
     const char *separator = "[ ";
@@ -115,6 +126,9 @@ static void print_value(struct strbuf *out, const void *target, const struct set
         break;
     case SETTING_LIST:
         print_list(out, field);
+        break;
+    case SETTING_COUNTS:
+        print_counts(out, field);
         break;
     case SETTING_GATES:
         break;

@@ -1,6 +1,7 @@
 #include "conf/settings/rules.h"
 
 #include "conf/base/log.h"
+#include "conf/base/network.h"
 #include "conf/settings/unit.h"
 
 #include <errno.h>
@@ -183,6 +184,21 @@ static bool check_addresses(const struct walk *walk, const struct settings *sett
     return true;
 }
 
+/* "unix": whoever connects to the Unix socket. */
+static bool check_proxy_protocol(const struct walk *walk, const struct settings *settings)
+{
+    for (size_t i = 0; i < settings->proxy_protocol.count; i++) {
+        const char *item = settings->proxy_protocol.items[i];
+        struct network network;
+        if (strcmp(item, "unix") != 0 && !network_parse(item, &network)) {
+            return walk_complain(walk, walk_line(walk, "listen.proxy_protocol"), "listen.proxy_protocol",
+                                 "expected networks such as 10.0.0.0/8 or ::1, or unix, found \"%.60s\"",
+                                 item);
+        }
+    }
+    return true;
+}
+
 static bool check_flip(const struct walk *walk, const struct settings *settings)
 {
     int64_t least = settings->drain_timeout_us + settings->catchup_timeout_us + hold_margin_us;
@@ -264,5 +280,6 @@ bool rules_apply(const struct walk *walk, struct settings *settings)
            load_secret(walk, "sides.blue.replication", &settings->sides[SIDE_BLUE].replication) &&
            load_secret(walk, "sides.green.replication", &settings->sides[SIDE_GREEN].replication) &&
            derive_replication(walk, settings) && check_addresses(walk, settings) &&
-           check_flip(walk, settings) && check_databases(walk, settings) && check_commands(walk, settings);
+           check_proxy_protocol(walk, settings) && check_flip(walk, settings) &&
+           check_databases(walk, settings) && check_commands(walk, settings);
 }

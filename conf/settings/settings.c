@@ -46,6 +46,40 @@ void settings_list_deinit(struct settings_list *list)
     *list = (struct settings_list){.items = NULL};
 }
 
+bool settings_counts_add(struct settings_counts *counts, const char *name, int64_t number)
+{
+    struct settings_count *items = realloc(counts->items, (counts->count + 1) * sizeof *items);
+    if (items == NULL) {
+        return false;
+    }
+    counts->items = items;
+    items[counts->count] = (struct settings_count){.name = strdup(name), .number = number};
+    if (items[counts->count].name == NULL) {
+        return false;
+    }
+    counts->count++;
+    return true;
+}
+
+int64_t settings_counts_get(const struct settings_counts *counts, const char *name, int64_t fallback)
+{
+    for (size_t i = 0; i < counts->count; i++) {
+        if (strcmp(counts->items[i].name, name) == 0) {
+            return counts->items[i].number;
+        }
+    }
+    return fallback;
+}
+
+void settings_counts_deinit(struct settings_counts *counts)
+{
+    for (size_t i = 0; i < counts->count; i++) {
+        free(counts->items[i].name);
+    }
+    free(counts->items);
+    *counts = (struct settings_counts){.items = NULL};
+}
+
 /* --- load */
 
 /* Reads the tree into the settings; whatever happens, the settings can be freed. */
@@ -130,6 +164,9 @@ static void free_fields(void *target, const struct setting *rows, size_t count)
             break;
         case SETTING_LIST:
             settings_list_deinit(field);
+            break;
+        case SETTING_COUNTS:
+            settings_counts_deinit(field);
             break;
         default:
             break;

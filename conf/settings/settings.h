@@ -20,6 +20,37 @@ struct settings_list {
     size_t count;
 };
 
+struct settings_count {
+    char *name;
+    int64_t number;
+};
+
+struct settings_counts {
+    struct settings_count *items;
+    size_t count;
+};
+
+/* How long things may last; 0: for ever, but for the first two. */
+struct settings_timeouts {
+    int64_t login_us;          /* from accept to the end of authentication */
+    int64_t server_connect_us; /* of one login to a server */
+    int64_t client_idle_us, idle_in_transaction_us, query_us;
+    int64_t hold_notice_us; /* a client that waits longer is told so */
+    int64_t shutdown_us;    /* what runs at SIGTERM may go on for so long; 0: not at all */
+};
+
+/* Clients at once; 0: no limit. */
+struct settings_limits {
+    int64_t per_database, per_role;
+    struct settings_counts databases, roles; /* which have a limit of their own */
+};
+
+/* How a dead peer is noticed; see tcp(7). */
+struct settings_tcp {
+    int64_t keepalives_idle_us, keepalives_interval_us, keepalives_count;
+    int64_t user_timeout_us;
+};
+
 enum tls_mode { TLS_MODE_DISABLE }; /* to a server; more come with TLS itself */
 
 /* How one party reaches a cluster. An address that starts with '/' is a Unix socket directory. */
@@ -86,8 +117,11 @@ struct settings {
     char *listen_unix_dir; /* "": no Unix listener */
     int64_t listen_backlog;
     int64_t max_clients;
-    int64_t login_timeout_us; /* from accept to the end of authentication */
-    int64_t workers;          /* 0: one a core */
+    struct settings_list proxy_protocol; /* networks whose connections begin with a PROXY header */
+    int64_t workers;                     /* 0: one a core */
+    struct settings_timeouts timeouts;
+    struct settings_limits limits;
+    struct settings_tcp tcp_clients, tcp_servers;
 
     char *control_socket;
     struct settings_list control_viewers, control_operators, control_approvers; /* uids, names or %group */
@@ -152,6 +186,11 @@ MUST_USE bool settings_compare(const struct settings *old, const struct settings
 MUST_USE bool settings_list_add(struct settings_list *list, const char *text);
 bool settings_list_has(const struct settings_list *list, const char *text);
 void settings_list_deinit(struct settings_list *list);
+
+/* Likewise for named numbers. get: the number of that name, or fallback. */
+MUST_USE bool settings_counts_add(struct settings_counts *counts, const char *name, int64_t number);
+int64_t settings_counts_get(const struct settings_counts *counts, const char *name, int64_t fallback);
+void settings_counts_deinit(struct settings_counts *counts);
 
 /*
  * The whole configuration as YAML with defaults filled in and a comment for each key; secrets are masked. It

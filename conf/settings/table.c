@@ -93,10 +93,42 @@ static const char *const format_words[] = {[LOG_FORMAT_TEXT] = "text", [LOG_FORM
          .doc = "role that the other side logs in as; default: the manager"},                                \
         PASSWORD_ROWS(prefix ".replication", member.replication)
 
+#define TCP_ROWS(prefix, member)                                                                             \
+    {.name = prefix ".keepalives_idle",                                                                      \
+     .type = SETTING_DURATION,                                                                               \
+     .reloadable = true,                                                                                     \
+     .fallback = "60s",                                                                                      \
+     .least = 0,                                                                                             \
+     .most = 9 * HOUR,                                                                                       \
+     FIELD(member.keepalives_idle_us),                                                                       \
+     .doc = "quiet for so long, the peer is asked whether it lives; 0s: never"},                             \
+        {.name = prefix ".keepalives_interval",                                                              \
+         .type = SETTING_DURATION,                                                                           \
+         .reloadable = true,                                                                                 \
+         .fallback = "10s",                                                                                  \
+         .least = SECOND,                                                                                    \
+         .most = HOUR,                                                                                       \
+         FIELD(member.keepalives_interval_us),                                                               \
+         .doc = "between two such questions"},                                                               \
+        {.name = prefix ".keepalives_count",                                                                 \
+         .type = SETTING_INTEGER,                                                                            \
+         .reloadable = true,                                                                                 \
+         .fallback = "6",                                                                                    \
+         .least = 1,                                                                                         \
+         .most = 127,                                                                                        \
+         FIELD(member.keepalives_count),                                                                     \
+         .doc = "so many without an answer: it is gone"},                                                    \
+    {                                                                                                        \
+        .name = prefix ".user_timeout", .type = SETTING_DURATION, .reloadable = true, .fallback = "0s",      \
+        .least = 0, .most = HOUR, FIELD(member.user_timeout_us),                                             \
+        .doc = "TCP_USER_TIMEOUT: sent data not taken for so long: it is gone; 0s: off"                      \
+    }
+
 /* NOLINTEND(bugprone-macro-parentheses) */
 
 static const struct setting rows[] = {
 #include "conf/settings/rows_clients.inc"
+#include "conf/settings/rows_limits.inc"
 
     {.name = "control.socket",
      .type = SETTING_PATH,

@@ -25,6 +25,7 @@ enum setting_type {
     SETTING_WORDS,    /* int64_t: bit i for words[i]; a list */
     SETTING_ADDRESS,  /* "host:port" or "": char * and, at port_offset, int64_t */
     SETTING_LIST,     /* struct settings_list */
+    SETTING_COUNTS,   /* struct settings_counts: names of the file's own, each with a whole number */
     SETTING_GATES     /* gates and gate_count: the second table */
 };
 

@@ -268,6 +268,28 @@ static bool take_list(const struct walk *walk, const struct setting *row, const 
     return true;
 }
 
+static bool take_counts(const struct walk *walk, const struct setting *row, const struct tree_node *node)
+{
+    struct settings_counts *counts = field_of(walk, row);
+    if (node->kind != TREE_MAP) {
+        return walk_complain(walk, node->line, row->name, "expected names with numbers, { a: 10 }, found %s",
+                             describe(node).text);
+    }
+    for (const struct tree_node *item = node->first; item != NULL; item = item->next) {
+        int64_t number = 0;
+        if (!is_value(item) || unit_parse_integer(item->text, &number) != UNIT_OK || number < row->least ||
+            number > row->most) {
+            return walk_complain(walk, item->line, row->name,
+                                 "%.*s: expected a whole number from %" PRId64 " to %" PRId64 ", found %s",
+                                 SHOWN_LIMIT, item->key, row->least, row->most, describe(item).text);
+        }
+        if (!settings_counts_add(counts, item->key, number)) {
+            return out_of_memory(walk);
+        }
+    }
+    return true;
+}
+
 /* "host:port", "[::1]:port", or "" for off: then the port is 0. */
 static bool take_address(const struct walk *walk, const struct setting *row, const struct tree_node *node)
 {
@@ -328,6 +350,8 @@ static bool take(const struct walk *walk, const struct setting *row, const struc
         return take_address(walk, row, node);
     case SETTING_LIST:
         return take_list(walk, row, node);
+    case SETTING_COUNTS:
+        return take_counts(walk, row, node);
     case SETTING_GATES:
         return true;
     }

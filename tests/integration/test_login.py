@@ -111,7 +111,7 @@ def test_max_clients(world):
 
 def test_login_timeout(world):
     world.pair(hba=SCRAM)
-    d = world.daemon(auth={"method": "scram-sha-256"}, listen={"login_timeout": "1s"})
+    d = world.daemon(auth={"method": "scram-sha-256"}, timeouts={"login": "1s"})
     started = time.monotonic()
     with pg.Raw(d.address) as raw:
         raw.send(pg.startup({"user": "app", "database": "app"}))

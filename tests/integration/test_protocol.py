@@ -174,7 +174,7 @@ def test_database_defaults_to_user(world):
 def test_startup_abuse(world):
     """Broken, hostile and unusual openings: an answer or a closed connection, never harm to others."""
     world.pair()
-    d = world.daemon(listen={"login_timeout": "2s"})
+    d = world.daemon(timeouts={"login": "2s"})
 
     def opened(*parts, **options):
         raw = pg.Raw(d.address, **options)

@@ -195,7 +195,7 @@ static void a_slow_login_ends(void **state)
 {
     (void)state;
     struct world *world = world_new();
-    world->settings.login_timeout_us = 200000;
+    world->settings.timeouts.login_us = 200000;
     world_start(world);
     int silent = client_connect(world);
     put(silent, "\0\0", 2);

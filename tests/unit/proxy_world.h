@@ -117,7 +117,8 @@ static inline struct world *world_new(void)
     settings->listen_unix_dir = empty;
     settings->listen_backlog = 64;
     settings->max_clients = 100;
-    settings->login_timeout_us = WORLD_PATIENCE_US;
+    settings->timeouts.login_us = WORLD_PATIENCE_US;
+    settings->timeouts.server_connect_us = WORLD_PATIENCE_US;
     settings->max_hold_us = WORLD_PATIENCE_US;
     settings->workers = 2;
     settings->auth_method = AUTH_TRUST;

@@ -70,7 +70,7 @@ static void defaults_stand(void **state)
     assert_int_equal(s->listen_port, 6432);
     assert_string_equal(s->listen_unix_dir, "");
     assert_int_equal(s->max_clients, 10000);
-    assert_int_equal(s->login_timeout_us, 30000000);
+    assert_int_equal(s->timeouts.login_us, 30000000);
     assert_int_equal(s->workers, 0);
     assert_string_equal(s->control_socket, "/run/switchback/control.sock");
     assert_string_equal(s->http_host, "127.0.0.1");
@@ -117,18 +117,18 @@ static void replication_defaults_to_side_and_manager(void **state)
 static void values_of_every_type_are_read(void **state)
 {
     (void)state;
-    struct settings *s =
-        load_well(ENOUGH "listen: { host: \"::1\", unix_dir: sockets, login_timeout: 1.5s }\n"
-                         "http: { listen: \"[::1]:9000\" }\n"
-                         "control: { operators: [ \"1000\", dba, \"%wheel\" ] }\n"
-                         "initial: green\n"
-                         "flip: { drain: { on_timeout: terminate }, lossless: false }\n"
-                         "hooks:\n" /* a section whose keys are all commented out */
-                         "log: { level: debug, format: json }\n");
+    struct settings *s = load_well(ENOUGH "listen: { host: \"::1\", unix_dir: sockets }\n"
+                                          "timeouts: { login: 1.5s }\n"
+                                          "http: { listen: \"[::1]:9000\" }\n"
+                                          "control: { operators: [ \"1000\", dba, \"%wheel\" ] }\n"
+                                          "initial: green\n"
+                                          "flip: { drain: { on_timeout: terminate }, lossless: false }\n"
+                                          "hooks:\n" /* a section whose keys are all commented out */
+                                          "log: { level: debug, format: json }\n");
     char *sockets = in_folder("sockets");
     assert_string_equal(s->listen_unix_dir, sockets); /* relative to the file */
     free(sockets);
-    assert_int_equal(s->login_timeout_us, 1500000);
+    assert_int_equal(s->timeouts.login_us, 1500000);
     assert_string_equal(s->http_host, "::1");
     assert_int_equal(s->http_port, 9000);
     assert_int_equal(s->control_operators.count, 3);
@@ -366,6 +366,29 @@ static void settings_must_fit_together(void **state)
                             "manager: { user: m }\ndatabases: [ a ]\n"));
 }
 
+static void limits_are_counted_by_name(void **state)
+{
+    (void)state;
+    struct settings *s =
+        load_well(ENOUGH "limits: { per_database: 7, databases: { app: 20, \"a.b\": 0 }, roles: {} }\n"
+                         "listen: { proxy_protocol: [ 10.0.0.0/8, \"::1\", unix ] }\n");
+    const struct settings_limits *limits = &s->limits;
+    assert_int_equal(settings_counts_get(&limits->databases, "app", limits->per_database), 20);
+    assert_int_equal(settings_counts_get(&limits->databases, "a.b", limits->per_database), 0);
+    assert_int_equal(settings_counts_get(&limits->databases, "other", limits->per_database), 7);
+    assert_int_equal(limits->roles.count, 0);
+    assert_int_equal(s->proxy_protocol.count, 3);
+    settings_free(s);
+    refused(ENOUGH "limits: { databases: [ app ] }\n", 4, "limits.databases: expected names with numbers",
+            NULL);
+    refused(ENOUGH "limits: { roles: { app: -1 } }\n", 4,
+            "limits.roles: app: expected a whole number from 0 to 1000000, found \"-1\"", NULL);
+    refused(ENOUGH "limits: { roles: { app: { a: 1 } } }\n", 4, "limits.roles: app: expected a whole", NULL);
+    refused(ENOUGH "limits: { roles: { app: 1, app: 2 } }\n", 4, "app", NULL);
+    refused(ENOUGH "listen: { proxy_protocol: [ 10.0.0.1/8 ] }\n", 4,
+            "listen.proxy_protocol: expected networks such as 10.0.0.0/8", NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +407,7 @@ int main(void)
         cmocka_unit_test(secrets_come_from_files_and_variables),
         cmocka_unit_test(secrets_that_cannot_be_had_are_named),
         cmocka_unit_test(settings_must_fit_together),
+        cmocka_unit_test(limits_are_counted_by_name),
     };
     return cmocka_run_group_tests_name("settings", tests, make_folder, drop_folder);
 }
