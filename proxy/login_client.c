@@ -18,6 +18,7 @@ bool login_client_begin(struct session *session)
     }
     strbuf_init(&login->buffer, LOGIN_BUFFER_MAX);
     session->login = login;
+    login->phase = login_is_balanced(session) ? PHASE_PROXIED : PHASE_STARTUP;
     session->deadline_us = clock_mono_us() + session->worker->config->timeouts.login_us;
     worker_want_tick(session->worker);
     return true;
@@ -63,6 +64,7 @@ bool login_client_connects(const struct session *session)
 bool login_client_wants_bytes(const struct session *session)
 {
     switch (session->login->phase) {
+    case PHASE_PROXIED:
     case PHASE_STARTUP:
     case PHASE_SASL_INITIAL:
     case PHASE_SASL_RESPONSE:
@@ -200,6 +202,9 @@ void login_client_received(struct session *session, const char *bytes, size_t le
     if (login->buffer.failed) {
         session_end(session, "08P01", "invalid startup packet: too long", NULL);
         return;
+    }
+    if (login_is_in(session, PHASE_PROXIED)) {
+        login_proxied_take(session);
     }
     while (login_is_in(session, PHASE_STARTUP) && login->buffer.length > 0 && login_startup_take(session)) {
     }

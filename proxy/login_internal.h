@@ -1,7 +1,8 @@
 /*
  * What the files of a client's login share: login_client.c (its phases, and the login to the server),
- * login_startup.c (startup packets, and the limits and policies that may refuse one), login_auth.c (the
- * exchange in which the client proves who it is). Nobody else looks into a struct client_login.
+ * login_proxied.c (the header of a load balancer), login_startup.c (startup packets, and the limits and
+ * policies that may refuse one), login_auth.c (the exchange in which the client proves who it is). Nobody
+ * else looks into a struct client_login.
  */
 #ifndef SWITCHBACK_PROXY_LOGIN_INTERNAL_H
 #define SWITCHBACK_PROXY_LOGIN_INTERNAL_H
@@ -20,6 +21,7 @@ enum {
 };
 
 enum login_phase {
+    PHASE_PROXIED, /* a load balancer says first for whom it connects */
     PHASE_STARTUP,
     PHASE_CANCEL,
     PHASE_VERIFIER,     /* the main loop is being asked */
@@ -32,6 +34,8 @@ enum login_phase {
 struct client_login {
     enum login_phase phase;
     bool ssl_answered, gss_answered;
+    bool proxied_known;   /* PHASE_PROXIED: the address was read */
+    size_t proxied_left;  /* and so much of the header is still to be skipped */
     struct strbuf buffer; /* received, not used yet */
     struct scram_verifier verifier;
     struct scram_server scram;
@@ -44,6 +48,10 @@ bool login_is_in(const struct session *session, enum login_phase phase);
 /* Takes bytes off the buffer of what the client sent. */
 void login_consume(struct client_login *login, size_t length);
 void login_send(struct session *session, const struct build *build);
+
+/* login_proxied.c: the client's address is that of a balancer; takes what there is of its header. */
+bool login_is_balanced(const struct session *session);
+void login_proxied_take(struct session *session);
 
 /* login_startup.c: takes one packet off the buffer. True: there may be another one. */
 bool login_startup_take(struct session *session);

@@ -1,0 +1,99 @@
+"""Where clients come from, how many there may be, and how long things may last."""
+import socket
+import struct
+
+import pg
+
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+def proxied(address="203.0.113.7", port=5555, tlvs=b"", command=1):
+    """A PROXY header, version 2."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    zeros = bytes(16 if family == socket.AF_INET6 else 4)
+    body = socket.inet_pton(family, address) + zeros + struct.pack("!HH", port, 5432) + tlvs
+    return V2 + bytes([0x20 | command, 0x21 if family == socket.AF_INET6 else 0x11]) + struct.pack("!H", len(body)) + body
+
+
+def login(user="app", database="app"):
+    return pg.startup({"user": user, "database": database})
+
+
+def until_ready(raw):
+    """Reads to ReadyForQuery; its BackendKeyData."""
+    key = None
+    while True:
+        kind, body = raw.receive()
+        assert kind != "E", pg.fields(body)
+        if kind == "K":
+            key = body
+        if kind == "Z":
+            return key
+
+
+def clients_of(daemon):
+    return [session["client"] for session in daemon.verb("sessions", code=0).json["sessions"]]
+
+
+def test_proxy_protocol(world):
+    """The address that a trusted balancer tells is the client's; nobody else may tell one, or leave it out."""
+    world.pair()
+    d = world.daemon(listen={"proxy_protocol": ["127.0.0.0/8"]}, timeouts={"login": "5s"})
+    with pg.Raw(d.address) as v4, pg.Raw(d.address) as v6, pg.Raw(d.address) as split, pg.Raw(d.address) as itself:
+        v4.send(proxied() + login())
+        until_ready(v4)
+        v6.send(proxied("2001:db8::7", 1))
+        v6.send(login())
+        until_ready(v6)
+        split.send_bytewise(proxied("203.0.113.9", 9, tlvs=b"\x03\0\4abcd"))
+        split.send(login())
+        key = until_ready(split)
+        itself.send(proxied(command=0) + login())
+        until_ready(itself)
+        found = clients_of(d)
+        assert sorted(c for c in found if not c.startswith("127.")) == [
+            "203.0.113.7:5555", "203.0.113.9:9", "[2001:db8::7]:1"], found
+        assert len(found) == 4, found
+        # a cancel has a header, too
+        split.send(pg.query("select pg_sleep(60)"))
+        d.until(lambda: world.blue.query("select 1 from pg_stat_activity where query like '%pg_sleep(60)' and state = 'active'"),
+                what="the statement runs")
+        with pg.Raw(d.address) as cancel:
+            cancel.send(proxied() + struct.pack("!ii", 8 + len(key), pg.CANCEL_REQUEST) + key)
+            assert cancel.closed_by_peer()
+        while True:
+            kind, body = split.receive()
+            if kind == "E":
+                break
+        assert pg.fields(body)["C"] == "57014"
+    # longer than anything that a login may buffer
+    with pg.Raw(d.address) as long:
+        long.send(proxied(tlvs=b"\xe0\xea\x60" + b"x" * 60000))
+        long.send(login())
+        until_ready(long)
+    before = d.metric("switchback_sessions_refused_total")
+    for wrong in (login(), b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + login(), proxied()[:13] + b"\x12" + proxied()[14:]):
+        with pg.Raw(d.address) as raw:
+            raw.send(wrong)
+            assert raw.closed_by_peer() and not raw.buffer, raw.buffer
+    d.until(lambda: d.metric("switchback_sessions_refused_total") == before + 3, what="the refusals are counted")
+    assert "version 1" in d.log_text()
+    # a health check that says nothing, or only its header
+    pg.Raw(d.address).abandon()
+    with pg.Raw(d.address) as check:
+        check.send(proxied(command=0))
+    # the Unix socket isn't in the list; a header there is no startup packet
+    with pg.Connection(d.unix_address) as local:
+        assert local.value("select 1") == "1"
+    with pg.Raw(d.unix_address) as raw:
+        raw.send(proxied() + login())
+        assert raw.closed_by_peer()
+    # reload: the balancer is gone
+    d.write(listen={"proxy_protocol": ["10.0.0.0/8", "unix"]})
+    d.verb("reload", code=0)
+    with pg.Connection(d.address) as direct:
+        assert direct.value("select 1") == "1"
+    with pg.Raw(d.unix_address) as local:
+        local.send(proxied("198.51.100.1") + login())
+        until_ready(local)
+        assert "198.51.100.1:5555" in clients_of(d)
