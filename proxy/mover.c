@@ -556,7 +556,8 @@ bool mover_session_begin(struct session *session, struct slice greeting)
         return false;
     }
     each_parameter(greeting, session, note_parameter);
-    if (session->worker->flip.stands) {
+    const struct mover_flip *flip = &session->worker->flip;
+    if (flip->stands && session->link->side != flip->target.side) { /* else it began where the others moved */
         arm_session(session, false);
     }
     return true;

@@ -475,6 +475,35 @@ static void a_reload_of_the_old_side_loses_nobody(void **state)
     world_free(world);
 }
 
+/* Between the release and the end of the flip: it is where it should be, and is left in peace. */
+static void a_login_to_the_new_side_is_not_armed(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    const struct proxy_route target = {.side = SIDE_GREEN, .epoch = 2, .open = true};
+    proxy_arm(world->proxy, 5, target, 5000000);
+    (void)world_event(world, PROXY_EVENT_ARMED);
+    hold(world, 5, 5000, PROXY_EXPIRE_REFUSE);
+    (void)world_event(world, PROXY_EVENT_DRAINED);
+    proxy_swap(world->proxy, 5, target);
+    (void)world_event(world, PROXY_EVENT_SWAPPED);
+    proxy_release(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    struct pair pair = {.client = client_connect(world)};
+    client_startup(pair.client);
+    pair.server = server_login(world, SIDE_GREEN);
+    client_greeted(world, pair.client, pair.key);
+    pair_works(world, &pair);
+    expect_silence(world, world->servers[SIDE_GREEN]); /* no target link */
+    expect_silence(world, pair.server);                /* no question */
+    proxy_disarm(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_DISARMED);
+    pair_works(world, &pair);
+    pair_close(&pair);
+    world_free(world);
+}
+
 /* What is immovable at once must not end the wait for those behind it. */
 static void armed_is_told_when_all_are(void **state)
 {
@@ -551,6 +580,7 @@ int main(void)
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
+        cmocka_unit_test(a_login_to_the_new_side_is_not_armed),
         cmocka_unit_test(armed_is_told_when_all_are),
         cmocka_unit_test(a_target_that_babbles_is_given_up),
     };
