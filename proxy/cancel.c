@@ -9,6 +9,7 @@
 #include "proxy/server_link.h"
 #include "proxy/session.h"
 #include "proxy/wire/build.h"
+#include "proxy/wire/startup.h"
 #include "proxy/worker.h"
 
 #include <openssl/crypto.h>
@@ -16,7 +17,7 @@
 #include <utlist.h>
 
 /* A server that doesn't take a cancel in this time won't; and how many travel at once from one worker. */
-enum { CANCEL_TIMEOUT_US = 5 * 1000000, CANCELS_AT_ONCE = 64, CANCEL_PACKET_SIZE = 16 };
+enum { CANCEL_TIMEOUT_US = 5 * 1000000, CANCELS_AT_ONCE = 64, CANCEL_PACKET_SIZE = 12 + CANCEL_KEY_MAX };
 
 struct cancel {
     struct stream stream;
@@ -33,7 +34,8 @@ struct cancel_letter {
     struct letter letter;
     struct cancel_origin origin;
     uint32_t ticket;
-    uint8_t secret[4];
+    uint8_t secret[SESSION_SECRET_MAX];
+    size_t secret_length;
 };
 
 static void begin_waiting(struct worker *worker);
@@ -79,7 +81,8 @@ static void deliver_request(struct letter *letter, void *receiver)
     struct session *session = NULL;
     HASH_FIND(by_ticket, worker->tickets, &request->ticket, sizeof(request->ticket), session);
     bool known = session != NULL && session->established &&
-                 CRYPTO_memcmp(session->cancel_secret, request->secret, sizeof(request->secret)) == 0;
+                 session->cancel_secret_length == request->secret_length &&
+                 CRYPTO_memcmp(session->cancel_secret, request->secret, request->secret_length) == 0;
     if (known) {
         counter_add(&worker->statistics.cancels, 1);
     }
@@ -94,7 +97,7 @@ void cancel_request(struct session *connection, uint32_t pid, struct slice key)
     struct worker_shared *shared = connection->worker->shared;
     unsigned target = session_ticket_worker(pid);
     struct cancel_letter *request = calloc(1, sizeof(*request));
-    if (target >= shared->worker_count || key.length != sizeof(request->secret) || request == NULL) {
+    if (target >= shared->worker_count || key.length > sizeof(request->secret) || request == NULL) {
         free(request);
         session_drop(connection);
         return;
@@ -103,7 +106,8 @@ void cancel_request(struct session *connection, uint32_t pid, struct slice key)
     request->origin =
         (struct cancel_origin){.worker = connection->worker->index, .ticket = connection->ticket};
     request->ticket = pid;
-    memcpy(request->secret, key.data, sizeof(request->secret));
+    memcpy(request->secret, key.data, key.length);
+    request->secret_length = key.length;
     mailbox_post(&shared->workers[target].mailbox, &request->letter);
 }
 
@@ -172,7 +176,7 @@ static void on_connected(uv_connect_t *request, int status)
     struct build build;
     build_init(&build, packet, sizeof(packet));
     build_cancel(&build, cancel->link->pid,
-                 slice_of(cancel->link->cancel_key, sizeof(cancel->link->cancel_key)));
+                 slice_of(cancel->link->cancel_key, cancel->link->cancel_key_length));
     if (!build_fits(&build) || !stream_write(&cancel->stream, packet, build.length)) {
         over(cancel);
         return;

@@ -94,16 +94,17 @@ void login_send(struct session *session, const struct build *build)
 /* AuthenticationOk, what the server greeted with, the proxy's own cancel key, ReadyForQuery: in one write. */
 static bool send_welcome(struct session *session, struct slice greeting)
 {
-    uint8_t *packet = malloc(greeting.length + 64);
+    size_t size = greeting.length + 64 + session->cancel_secret_length;
+    uint8_t *packet = malloc(size);
     if (packet == NULL) {
         return false;
     }
     struct build build;
-    build_init(&build, packet, greeting.length + 64);
+    build_init(&build, packet, size);
     build_authentication_ok(&build);
     build_bytes(&build, greeting.data, greeting.length);
     build_backend_key(&build, session->ticket,
-                      slice_of(session->cancel_secret, sizeof(session->cancel_secret)));
+                      slice_of(session->cancel_secret, session->cancel_secret_length));
     build_ready(&build, 'I');
     bool sent = build_fits(&build) && stream_write(&session->client, packet, build.length);
     free(packet);

@@ -10,6 +10,7 @@
 
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 void link_failure_set(struct link_failure *failure, const char *sqlstate, const char *format, ...)
 {
@@ -36,7 +37,10 @@ bool login_server_begin(struct server_link *link)
     uint8_t packet[STARTUP_PACKET_MAX];
     struct build build;
     build_init(&build, packet, sizeof(packet));
-    build_startup_begin(&build);
+    /* Whatever the client speaks: all that 3.2 changes is the length of keys, and ours are our own. Servers
+     * before 18 answer that they speak 3.0. */
+    link->login->version = STARTUP_PROTOCOL_3_2;
+    build_startup_begin(&build, link->login->version);
     struct slice rest = slice_of(startup->parameters, startup->length);
     struct slice name, value;
     while (startup_next(&rest, &name, &value)) {
@@ -193,10 +197,33 @@ static bool add_to_greeting(struct server_link *link, const struct frame_piece *
 static bool on_backend_key(struct server_link *link, struct slice body)
 {
     struct slice key;
-    if (!decode_backend_key(body, &link->pid, &key) || key.length != sizeof(link->cancel_key)) {
+    bool is_long = link->login->version >= STARTUP_PROTOCOL_3_2;
+    if (link->cancel_key != NULL || !decode_backend_key(body, &link->pid, &key) ||
+        (!is_long && key.length != CANCEL_KEY_MIN)) {
         return fail_protocol(link, "BackendKeyData");
     }
-    memcpy(link->cancel_key, key.data, sizeof(link->cancel_key));
+    link->cancel_key = malloc(key.length);
+    if (link->cancel_key == NULL) {
+        link_failure_set(&link->login->failure, "53200", "out of memory");
+        return false;
+    }
+    memcpy(link->cancel_key, key.data, key.length);
+    link->cancel_key_length = key.length;
+    return true;
+}
+
+/* We sent no options, so it can't name one that it doesn't know. */
+static bool on_negotiate(struct server_link *link, struct slice body)
+{
+    struct server_login *login = link->login;
+    uint32_t version = 0;
+    uint32_t unknown = 0;
+    if (login->negotiated || login->authenticated || !decode_negotiate(body, &version, &unknown) ||
+        unknown > 0 || version < STARTUP_PROTOCOL_3_0 || version > login->version) {
+        return fail_protocol(link, "NegotiateProtocolVersion");
+    }
+    login->negotiated = true;
+    login->version = version;
     return true;
 }
 
@@ -212,8 +239,8 @@ static bool on_message(struct server_link *link, const struct frame_piece *piece
         return on_error(link, piece);
     case 'N':
         return add_to_greeting(link, piece, body);
-    case 'v': /* can't be: we ask for 3.0 without options; harmless */
-        return true;
+    case 'v':
+        return on_negotiate(link, body);
     default:
         break;
     }

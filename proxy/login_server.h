@@ -22,6 +22,8 @@ struct server_login {
     struct strbuf greeting; /* what the client gets to see of the login */
     struct scram_client scram;
     bool scram_begun, scram_verified, authenticated;
+    uint32_t version; /* of the protocol: what we asked for, or what the server made of it */
+    bool negotiated;
     struct link_failure failure;
 };
 

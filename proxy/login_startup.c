@@ -86,11 +86,14 @@ static bool check_database(struct session *session, const struct startup *startu
 
 static void on_startup_message(struct session *session, const struct startup *startup)
 {
+    if (startup->spoken >= STARTUP_PROTOCOL_3_2) {
+        session->cancel_secret_length = SESSION_SECRET_MAX;
+    }
     if (startup->negotiate) {
         uint8_t packet[STARTUP_PACKET_MAX + 64];
         struct build build;
         build_init(&build, packet, sizeof(packet));
-        build_negotiate(&build, startup->parameters);
+        build_negotiate(&build, startup->spoken, startup->parameters);
         login_send(session, &build);
         if (session->closing) {
             return;
@@ -115,7 +118,7 @@ static void refuse_version(struct session *session, uint32_t version)
 {
     char message[128];
     (void)snprintf(message, sizeof(message),
-                   "unsupported frontend protocol %u.%u: server supports 3.0 to 3.0", version >> 16,
+                   "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16,
                    version & 0xffffU);
     session_end(session, "0A000", message, NULL);
 }

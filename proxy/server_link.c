@@ -42,6 +42,7 @@ static void maybe_free(struct server_link *link)
 {
     if (link->close_wanted && link->handles == 0 && link->cancels == 0) {
         login_free(link);
+        free(link->cancel_key);
         free(link);
     }
 }

@@ -60,8 +60,9 @@ struct server_link {
     enum side side;
     enum link_phase phase;
     uint64_t epoch;
-    uint32_t pid; /* of the backend, and its cancel key; 0: it sent none */
-    uint8_t cancel_key[4];
+    uint32_t pid;        /* of the backend; 0: it sent no cancel key */
+    uint8_t *cancel_key; /* 4 bytes, or what a server that speaks 3.2 sends */
+    size_t cancel_key_length;
     struct frame_cursor cursor; /* of what the server sends, after login */
     struct server_login *login; /* until ready */
     unsigned handles;           /* open ones and running lookups: freed when there are none */

@@ -135,6 +135,7 @@ static bool make_keys(struct session *session)
         HASH_FIND(by_ticket, worker->tickets, &ticket, sizeof(ticket), other);
     } while (other != NULL || ticket == 0);
     session->ticket = ticket;
+    session->cancel_secret_length = SESSION_SECRET_SHORT;
     HASH_ADD(by_ticket, worker->tickets, ticket, sizeof(session->ticket), session);
     return true;
 }

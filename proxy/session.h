@@ -27,6 +27,8 @@ struct mover;
 
 /* A ticket is what identifies a session to other threads and, with its secret, to clients that cancel. */
 enum { SESSION_TICKET_BITS = 23 };
+/* As PostgreSQL's own keys: as much as protocol 3.0 has room for, or as 3.2 wants. */
+enum { SESSION_SECRET_SHORT = 4, SESSION_SECRET_MAX = 32 };
 
 static inline unsigned session_ticket_worker(uint32_t ticket)
 {
@@ -71,7 +73,8 @@ struct session {
 
     /* the proxy's own cancel key: ticket (with the worker's number) and secret */
     uint32_t ticket;
-    uint8_t cancel_secret[4];
+    uint8_t cancel_secret[SESSION_SECRET_MAX];
+    uint8_t cancel_secret_length;
     UT_hash_handle by_ticket;
 
     struct move *move;              /* what its traffic told about its state */

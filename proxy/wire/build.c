@@ -71,11 +71,11 @@ static void build_empty(struct build *build, char type)
     build_end(build);
 }
 
-void build_startup_begin(struct build *build)
+void build_startup_begin(struct build *build, uint32_t version)
 {
     build->message = build->length;
     build_u32(build, 0);
-    build_u32(build, STARTUP_PROTOCOL_3_0);
+    build_u32(build, version);
 }
 
 void build_startup_parameter(struct build *build, struct slice name, struct slice value)
@@ -289,7 +289,7 @@ static bool is_protocol_option(struct slice name)
     return name.length >= sizeof prefix - 1 && memcmp(name.data, prefix, sizeof prefix - 1) == 0;
 }
 
-void build_negotiate(struct build *build, struct slice parameters)
+void build_negotiate(struct build *build, uint32_t spoken, struct slice parameters)
 {
     uint32_t count = 0;
     struct slice name;
@@ -298,7 +298,7 @@ void build_negotiate(struct build *build, struct slice parameters)
         count += is_protocol_option(name) ? 1 : 0;
     }
     build_begin(build, 'v');
-    build_u32(build, STARTUP_PROTOCOL_3_0);
+    build_u32(build, spoken);
     build_u32(build, count);
     for (struct slice rest = parameters; startup_next(&rest, &name, &value);) {
         if (is_protocol_option(name)) {

@@ -33,8 +33,8 @@ void build_end(struct build *build);
 
 /* --- to a server --- */
 
-/* StartupMessage 3.0: begin, parameters, end. */
-void build_startup_begin(struct build *build);
+/* StartupMessage: begin, parameters, end. version: STARTUP_PROTOCOL_3_2 ... */
+void build_startup_begin(struct build *build, uint32_t version);
 void build_startup_parameter(struct build *build, struct slice name, struct slice value);
 void build_startup_end(struct build *build);
 void build_cancel(struct build *build, uint32_t pid, struct slice key);
@@ -66,8 +66,7 @@ void build_ready(struct build *build, char status);
 void build_error(struct build *build, const char *severity, const char *sqlstate, const char *message,
                  const char *hint);
 void build_notice(struct build *build, const char *severity, const char *sqlstate, const char *message);
-/* Answers a startup with the newest minor version we speak, 0, and all of its parameters that begin with
- * _pq_. */
-void build_negotiate(struct build *build, struct slice parameters);
+/* Answers a startup with the version that is spoken, and all of its parameters that begin with _pq_. */
+void build_negotiate(struct build *build, uint32_t spoken, struct slice parameters);
 
 #endif

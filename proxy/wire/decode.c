@@ -150,6 +150,14 @@ bool decode_backend_key(struct slice body, uint32_t *pid, struct slice *key)
     return !reader.bad && key->length >= 4 && key->length <= 256;
 }
 
+bool decode_negotiate(struct slice body, uint32_t *version, uint32_t *unknown)
+{
+    struct reader reader = reader_of(body);
+    *version = read_u32(&reader);
+    *unknown = read_u32(&reader);
+    return !reader.bad;
+}
+
 bool decode_authentication(struct slice body, uint32_t *kind, struct slice *data)
 {
     struct reader reader = reader_of(body);

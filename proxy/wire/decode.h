@@ -32,6 +32,8 @@ bool decode_error_is_fatal(const struct decode_error *error);     /* FATAL or PA
 MUST_USE bool decode_text(struct slice body, struct slice *text); /* CommandComplete, Query, CopyFail */
 MUST_USE bool decode_parameter_status(struct slice body, struct slice *name, struct slice *value);
 MUST_USE bool decode_backend_key(struct slice body, uint32_t *pid, struct slice *key);
+/* NegotiateProtocolVersion: the version the server speaks, and how many options it doesn't know */
+MUST_USE bool decode_negotiate(struct slice body, uint32_t *version, uint32_t *unknown);
 /* data: what follows the kind: mechanisms, salt, SASL data */
 MUST_USE bool decode_authentication(struct slice body, uint32_t *kind, struct slice *data);
 MUST_USE bool decode_sasl_offers(struct slice data, const char *mechanism);

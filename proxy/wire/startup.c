@@ -64,7 +64,8 @@ static bool parse_parameters(struct slice body, struct startup *startup)
     if (startup->database.length == 0) {
         startup->database = startup->user;
     }
-    startup->negotiate = startup->unknown_keys > 0 || (startup->version & 0xffff) > 0;
+    startup->spoken = startup->version < STARTUP_PROTOCOL_3_2 ? startup->version : STARTUP_PROTOCOL_3_2;
+    startup->negotiate = startup->unknown_keys > 0 || startup->spoken != startup->version;
     return true;
 }
 

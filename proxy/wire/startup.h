@@ -10,8 +10,9 @@
 enum {
     STARTUP_PACKET_MAX = 10000, /* as PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
     STARTUP_PROTOCOL_3_0 = 196608,
+    STARTUP_PROTOCOL_3_2 = 196610, /* the newest that we speak; its cancel keys are long */
     CANCEL_KEY_MIN = 4,
-    CANCEL_KEY_MAX = 256 /* protocol 3.2 */
+    CANCEL_KEY_MAX = 256 /* protocol 3.2; 4 bytes before */
 };
 
 enum startup_kind {
@@ -25,13 +26,14 @@ enum startup_kind {
 
 struct startup {
     enum startup_kind kind;
-    uint32_t version;         /* major << 16 | minor */
+    uint32_t version;         /* major << 16 | minor, as asked for */
+    uint32_t spoken;          /* STARTUP_MESSAGE: the one that is spoken then */
     struct slice parameters;  /* STARTUP_MESSAGE: name, value pairs, without the final NUL */
     struct slice user;        /* empty: missing, which is a FATAL 28000 */
     struct slice database;    /* defaults to user */
     struct slice options;     /* verbatim, never interpreted */
     struct slice replication; /* "" if absent; startup_is_replication() */
-    bool negotiate;           /* a minor version above 0 or unknown _pq_. keys: NegotiateProtocolVersion */
+    bool negotiate;           /* a newer minor version or unknown _pq_. keys: NegotiateProtocolVersion */
     uint32_t unknown_keys;    /* how many parameters begin with _pq_. */
     uint32_t pid;             /* STARTUP_CANCEL_REQUEST */
     struct slice key;         /* of the cancel: 4 to 256 bytes */

@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t reply[STARTUP_PACKET_MAX * 2];
         struct build build;
         build_init(&build, reply, sizeof reply);
-        build_negotiate(&build, startup.parameters);
+        build_negotiate(&build, startup.spoken, startup.parameters);
         ENSURE(build_fits(&build));
     }
     return 0;

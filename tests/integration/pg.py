@@ -1,4 +1,4 @@
-"""A client of PostgreSQL's wire protocol 3.0 that can send anything in any order, split at any byte.
+"""A client of PostgreSQL's wire protocol, 3.0 and 3.2, that can send anything in any order, split at any byte.
 
 The tests use it where libpq is too well behaved: broken startup packets, pipelines without a Sync, a client that
 goes away in mid-query. `Connection` also has the ordinary verbs (query, extended query, COPY, SCRAM login, cancel).
@@ -13,6 +13,7 @@ import struct
 import time
 
 PROTOCOL_3_0 = 196608
+PROTOCOL_3_2 = 196610
 SSL_REQUEST = 80877103
 GSSENC_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
@@ -213,14 +214,14 @@ class Raw:
 class Connection(Raw):
     """A logged-in session."""
 
-    def __init__(self, address, user="app", database="app", password=None, timeout=30, **params):
+    def __init__(self, address, user="app", database="app", password=None, timeout=30, version=PROTOCOL_3_0, **params):
         super().__init__(address, timeout)
         self.parameters, self.notices, self.notifications = {}, [], []
         self.pid = self.key = None
         self.status = "?"
         self.tags = []
         try:
-            self.send(startup(dict({"user": user, "database": database}, **params)))
+            self.send(startup(dict({"user": user, "database": database}, **params), version))
             self._login(user, password)
         except BaseException:
             self.socket.close()
@@ -247,7 +248,8 @@ class Connection(Raw):
             elif self._aside(kind, body):
                 pass
             elif kind == "K":
-                self.pid, self.key = struct.unpack("!iI", body[:8])
+                self.pid, = struct.unpack_from("!i", body)
+                self.key = body[4:]
             elif kind == "E":
                 raise PgError(fields(body))
             elif kind == "Z":
@@ -375,7 +377,7 @@ class Connection(Raw):
 
 def cancel(address, pid, key):
     with Raw(address) as raw:
-        raw.send(struct.pack("!iiiI", 16, CANCEL_REQUEST, pid, key))
+        raw.send(struct.pack("!iii", 12 + len(key), CANCEL_REQUEST, pid) + key)
         raw.closed_by_peer()
 
 

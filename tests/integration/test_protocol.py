@@ -216,7 +216,7 @@ def test_startup_abuse(world):
             pass
     with opened(pg.startup({"user": "app", "database": "app", "_pq_.unknown": "1", "_pq_.other": "x"}, 196608 + 9999)) as raw:
         kind, body = raw.receive()
-        assert kind == "v" and struct.unpack("!ii", body[:8]) == (196608, 2), (kind, body)
+        assert kind == "v" and struct.unpack("!ii", body[:8]) == (pg.PROTOCOL_3_2, 2), (kind, body)
         assert sorted(body[8:].rstrip(b"\0").split(b"\0")) == [b"_pq_.other", b"_pq_.unknown"]
         assert raw.receive() == ("R", b"\0\0\0\0")
     with opened() as raw:
@@ -266,7 +266,7 @@ def test_cancel(world):
             assert error and error.sqlstate == "57014" and time.monotonic() - started < 30, error
             assert connection.value("select 1") == "1"
             # a wrong key and an idle session: silence, and no effect
-            pg.cancel(address, connection.pid, connection.key ^ 1)
+            pg.cancel(address, connection.pid, bytes([connection.key[0] ^ 1]) + connection.key[1:])
             pg.cancel(address, connection.pid + 1, connection.key)
             connection.cancel()
             assert connection.value("select pg_sleep(0.3), 'fine'") is not None

@@ -392,7 +392,7 @@ static void immovable_sessions_end_at_the_swap(void **state)
     struct world *world = world_new();
     world_start(world);
     static const char replication[] =
-        "\0\0\0\x34\0\x03\0\0user\0joe\0database\0app\0replication\0database\0\0";
+        "\0\0\0\x34\0\x03\0\x02user\0joe\0database\0app\0replication\0database\0\0";
     int client = client_connect(world);
     put(client, replication, sizeof(replication) - 1);
     int server = server_accept(world, SIDE_BLUE);
@@ -512,7 +512,7 @@ static void armed_is_told_when_all_are(void **state)
     world->settings.workers = 1;
     world_start(world);
     static const char replication[] =
-        "\0\0\0\x34\0\x03\0\0user\0joe\0database\0app\0replication\0database\0\0";
+        "\0\0\0\x34\0\x03\0\x02user\0joe\0database\0app\0replication\0database\0\0";
     int client = client_connect(world);
     put(client, replication, sizeof(replication) - 1);
     int server = server_accept(world, SIDE_BLUE);

@@ -10,6 +10,7 @@
 #include "proxy/proxy.h"
 #include "proxy/wire/build.h"
 #include "proxy/wire/frame.h"
+#include "proxy/wire/startup.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,7 +47,10 @@ enum { WORLD_PATIENCE_US = 10 * 1000000, WORLD_EVENTS = 256, WORLD_QUIET_US = 60
 #define COMPLETE_END                                                                                         \
     "C\0\0\0\x0b"                                                                                            \
     "COMMIT\0"
-#define TERMINATE  "X\0\0\0\x04"
+#define TERMINATE "X\0\0\0\x04"
+#define NEGOTIATE_3_0                                                                                        \
+    "v\0\0\0\x0c\0\x03\0\0"                                                                                  \
+    "\0\0\0\0"
 #define SERVER_KEY "\x01\x02\x03\x04"
 
 struct world {
@@ -286,15 +290,21 @@ static inline int client_connect(struct world *world)
     return fd;
 }
 
-static inline size_t startup_packet(uint8_t packet[512], const char *user, const char *database)
+static inline size_t startup_packet_of(uint8_t packet[512], uint32_t version, const char *user,
+                                       const char *database)
 {
     struct build build;
     build_init(&build, packet, 512);
-    build_startup_begin(&build);
+    build_startup_begin(&build, version);
     build_startup_parameter(&build, slice_text("user"), slice_text(user));
     build_startup_parameter(&build, slice_text("database"), slice_text(database));
     build_startup_end(&build);
     return build.length;
+}
+
+static inline size_t startup_packet(uint8_t packet[512], const char *user, const char *database)
+{
+    return startup_packet_of(packet, STARTUP_PROTOCOL_3_0, user, database);
 }
 
 static inline void client_startup(int fd)
@@ -335,12 +345,13 @@ static inline void server_greet(int fd)
                   "K\0\0\0\x0c\0\0\0\x2a" SERVER_KEY READY_I));
 }
 
-/* Takes a startup packet for joe and app, and logs him in. */
+/* Takes a startup packet for joe and app, and logs him in, as a server before 18 does. */
 static inline int server_login(struct world *world, enum side side)
 {
     uint8_t packet[512];
     int fd = server_accept_login(world, side);
-    expect(world, fd, packet, startup_packet(packet, "joe", "app"));
+    expect(world, fd, packet, startup_packet_of(packet, STARTUP_PROTOCOL_3_2, "joe", "app"));
+    put(fd, BYTES(NEGOTIATE_3_0));
     server_greet(fd);
     return fd;
 }

@@ -71,6 +71,14 @@ static void from_the_server(void **state)
     assert_int_equal(number, 77);
     assert_true(slice_equals(one, "abcd"));
 
+    uint32_t unknown = 0;
+    static const char options[] = "_pq_.one\0x\0user\0y";
+    build = building();
+    build_negotiate(&build, 3 << 16 | 2, slice_of(options, sizeof options));
+    assert_true(decode_negotiate(body_of(&build), &number, &unknown));
+    assert_int_equal(number, 3 << 16 | 2);
+    assert_int_equal(unknown, 1);
+
     build = building();
     build_authentication_sasl(&build, "SCRAM-SHA-256");
     assert_true(decode_authentication(body_of(&build), &number, &one));
@@ -228,6 +236,7 @@ static void decode_everything(struct slice body)
     (void)!decode_text(body, &one);
     (void)!decode_parameter_status(body, &one, &two);
     (void)!decode_backend_key(body, &number, &one);
+    (void)!decode_negotiate(body, &number, &number);
     if (decode_authentication(body, &number, &one)) {
         (void)!decode_sasl_offers(one, "x");
     }

@@ -16,16 +16,12 @@ static size_t startup_packet(uint8_t bytes[512], uint32_t version, const char *c
 {
     struct build build;
     build_init(&build, bytes, 512);
-    build_startup_begin(&build);
+    build_startup_begin(&build, version);
     for (; *pairs != NULL; pairs += 2) {
         build_startup_parameter(&build, slice_text(pairs[0]), slice_text(pairs[1]));
     }
     build_startup_end(&build);
     assert_true(build_fits(&build));
-    bytes[4] = (uint8_t)(version >> 24);
-    bytes[5] = (uint8_t)(version >> 16);
-    bytes[6] = (uint8_t)(version >> 8);
-    bytes[7] = (uint8_t)version;
     return build.length;
 }
 
@@ -89,16 +85,31 @@ static void newer_minor_versions_are_negotiated(void **state)
     size_t length = startup_packet(bytes, 3 << 16 | 9999, pairs);
     assert_int_equal(startup_parse(slice_of(bytes, length), &startup, &consumed), WIRE_OK);
     assert_true(startup.negotiate);
+    assert_int_equal(startup.spoken, STARTUP_PROTOCOL_3_2);
     assert_int_equal(startup.unknown_keys, 2);
     assert_true(slice_equals(startup.database, "anna"));
 
     uint8_t reply[128];
-    static const uint8_t expected[] = "v\0\0\0\x1e\0\3\0\0\0\0\0\2_pq_.one\0_pq_.two";
+    static const uint8_t expected[] = "v\0\0\0\x1e\0\3\0\2\0\0\0\2_pq_.one\0_pq_.two";
     struct build build;
     build_init(&build, reply, sizeof reply);
-    build_negotiate(&build, startup.parameters);
+    build_negotiate(&build, startup.spoken, startup.parameters);
     assert_int_equal(build.length, sizeof expected);
     assert_memory_equal(reply, expected, sizeof expected);
+
+    static const struct {
+        uint32_t asked, spoken;
+        bool negotiate;
+    } versions[] = {{3 << 16, 3 << 16, false},
+                    {3 << 16 | 1, 3 << 16 | 1, false}, /* never was one; PostgreSQL 18 lets it pass, too */
+                    {3 << 16 | 2, 3 << 16 | 2, false},
+                    {3 << 16 | 3, 3 << 16 | 2, true}};
+    for (size_t i = 0; i < ARRAY_LENGTH(versions); i++) {
+        length = startup_packet(bytes, versions[i].asked, (const char *const[]){"user", "anna", NULL});
+        assert_int_equal(startup_parse(slice_of(bytes, length), &startup, &consumed), WIRE_OK);
+        assert_int_equal(startup.spoken, versions[i].spoken);
+        assert_int_equal(startup.negotiate, versions[i].negotiate);
+    }
 }
 
 static void requests(void **state)
