@@ -19,9 +19,10 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # folder: what its files may include besides their own folder. A path that ends in .h is that header alone.
 LAYERS = {
     "conf/base": [],
-    "conf/settings": ["conf/base"],
+    "conf/hba": ["conf/base"],
+    "conf/settings": ["conf/base", "conf/hba"],
     "proxy/wire": ["conf/base"],
-    "proxy": ["proxy/wire", "conf/base", "conf/settings"],
+    "proxy": ["proxy/wire", "conf/base", "conf/hba", "conf/settings"],
     "replication": ["conf/base", "conf/settings"],
     "control/flip": ["conf/base", "conf/settings"],
     "control/gates": ["conf/base", "conf/settings", "proxy/proxy.h", "replication/replication.h"],

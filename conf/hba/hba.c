@@ -1,0 +1,183 @@
+#include "conf/hba/hba.h"
+
+#include "conf/base/ensure.h"
+#include "conf/hba/ident.h"
+#include "conf/hba/rule.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct hba {
+    atomic_uint references;
+    struct hba_rule *rules;
+    struct hba_ident *idents;
+};
+
+static void hba_free(struct hba *hba)
+{
+    while (hba->rules != NULL) {
+        struct hba_rule *rule = hba->rules;
+        hba->rules = rule->next;
+        hba_rule_free(rule);
+    }
+    while (hba->idents != NULL) {
+        struct hba_ident *ident = hba->idents;
+        hba->idents = ident->next;
+        hba_ident_free(ident);
+    }
+    free(hba);
+}
+
+struct hba *hba_ref(struct hba *hba)
+{
+    if (hba != NULL) {
+        atomic_fetch_add_explicit(&hba->references, 1, memory_order_relaxed);
+    }
+    return hba;
+}
+
+void hba_unref(struct hba *hba)
+{
+    if (hba != NULL && atomic_fetch_sub_explicit(&hba->references, 1, memory_order_acq_rel) == 1) {
+        hba_free(hba);
+    }
+}
+
+/* --- loading --- */
+
+static void read_idents(struct hba *hba, const struct hba_source *source, const char *path,
+                        struct hba_problems *problems)
+{
+    struct hba_line *lines = hba_lines_read(source, path, problems);
+    struct hba_ident **last = &hba->idents;
+    for (const struct hba_line *line = lines; line != NULL; line = line->next) {
+        *last = hba_ident_parse(line, problems);
+        if (*last != NULL) {
+            last = &(*last)->next;
+        }
+    }
+    hba_lines_free(lines);
+}
+
+static bool has_map(const struct hba *hba, const char *map)
+{
+    for (const struct hba_ident *ident = hba->idents; ident != NULL; ident = ident->next) {
+        if (strcmp(ident->map, map) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_map(const struct hba *hba, const struct hba_rule *rule, struct hba_problems *problems)
+{
+    if (rule->map != NULL && !has_map(hba, rule->map)) {
+        hba_problem(problems, rule->file, rule->demand.line,
+                    "map=%.60s: no line of auth.ident_file has that map, so nobody could come in", rule->map);
+    }
+}
+
+static void take_rules(struct hba *hba, const struct hba_line *lines, struct hba_problems *problems)
+{
+    struct hba_rule **last = &hba->rules;
+    for (const struct hba_line *line = lines; line != NULL; line = line->next) {
+        *last = hba_rule_parse(line, problems);
+        if (*last != NULL) {
+            check_map(hba, *last, problems);
+            last = &(*last)->next;
+        }
+    }
+}
+
+/* Takes the lines. */
+static struct hba *make(const struct hba_source *source, const char *name, struct hba_line *lines,
+                        const char *ident_path, struct hba_problems *problems)
+{
+    struct hba *hba = calloc(1, sizeof *hba);
+    ENSURE(hba != NULL);
+    atomic_init(&hba->references, 1);
+    if (ident_path[0] != '\0') {
+        read_idents(hba, source, ident_path, problems);
+    }
+    take_rules(hba, lines, problems);
+    if (lines == NULL && problems->count == 0) {
+        hba_problem(problems, name, 0, "it has no rules, so nobody could come in");
+    }
+    hba_lines_free(lines);
+    if (problems->count > 0) {
+        hba_free(hba);
+        return NULL;
+    }
+    return hba;
+}
+
+struct hba *hba_load_from(const struct hba_source *source, const char *hba_path, const char *ident_path,
+                          struct hba_problems *problems)
+{
+    struct hba_line *lines = hba_lines_read(source, hba_path, problems);
+    return make(source, hba_path, lines, ident_path, problems);
+}
+
+struct hba *hba_load(const char *hba_path, const char *ident_path, struct hba_problems *problems)
+{
+    return hba_load_from(&hba_files, hba_path, ident_path, problems);
+}
+
+struct hba *hba_load_text(const char *name, const char *text, const char *ident_path,
+                          struct hba_problems *problems)
+{
+    struct hba_line *lines = hba_lines_parse(&hba_files, name, text, strlen(text), problems);
+    return make(&hba_files, name, lines, ident_path, problems);
+}
+
+/* --- asking --- */
+
+const struct hba_demand *hba_match(const struct hba *hba, const struct hba_client *client)
+{
+    for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {
+        if (hba_rule_holds(rule, client)) {
+            return &rule->demand;
+        }
+    }
+    return NULL;
+}
+
+bool hba_needs_groups(const struct hba *hba)
+{
+    for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {
+        if (hba_names_need_groups(&rule->databases) || hba_names_need_groups(&rule->users)) {
+            return true;
+        }
+    }
+    for (const struct hba_ident *ident = hba->idents; ident != NULL; ident = ident->next) {
+        if (hba_names_need_groups(&ident->role)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool hba_needs_tls(const struct hba *hba, int *line)
+{
+    for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {
+        if (rule->type == HBA_HOSTSSL) {
+            *line = rule->demand.line;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool hba_may_be(const struct hba *hba, const char *map, const char *name, const struct hba_client *client)
+{
+    if (map == NULL) {
+        return strcmp(name, client->user) == 0;
+    }
+    for (const struct hba_ident *ident = hba->idents; ident != NULL; ident = ident->next) {
+        if (hba_ident_allows(ident, map, name, client)) {
+            return true;
+        }
+    }
+    return false;
+}
