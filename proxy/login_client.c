@@ -153,10 +153,44 @@ static void on_failed(struct server_link *link, const struct link_failure *failu
 
 static const struct link_events login_link_events = {.ready = on_ready, .failed = on_failed};
 
+static void refuse_full(struct session *session, enum proxy_refusal refusal, const char *what,
+                        const char *name)
+{
+    char message[160];
+    (void)snprintf(message, sizeof(message), "too many connections for %s \"%.64s\"", what, name);
+    counter_add(&session->worker->statistics.refused[refusal], 1);
+    session_end(session, "53300", message, NULL);
+}
+
+/* Counts who has proved who it is against the limits. False: refused. */
+static bool admit(struct session *session)
+{
+    struct worker *worker = session->worker;
+    const struct session_startup *startup = &session->startup;
+    if (session->place.database != NULL) {
+        return true;
+    }
+    switch (client_limits_enter(&worker->shared->limits, &worker->config->limits, startup->database,
+                                startup->user, &session->place)) {
+    case CLIENT_ADMITTED:
+        return true;
+    case CLIENT_DATABASE_FULL:
+        refuse_full(session, PROXY_REFUSED_DATABASE, "database", startup->database);
+        return false;
+    case CLIENT_ROLE_FULL:
+        refuse_full(session, PROXY_REFUSED_ROLE, "role", startup->user);
+        return false;
+    case CLIENT_NO_MEMORY:
+        break;
+    }
+    session_end(session, "53200", "out of memory", NULL);
+    return false;
+}
+
 void login_client_resume(struct session *session)
 {
     struct worker *worker = session->worker;
-    if (session->closing || session->finishing) {
+    if (session->closing || session->finishing || !admit(session)) {
         return; /* refused, or given up by its client, and not gone yet */
     }
     if (hold_is_refusing(worker)) {

@@ -25,7 +25,7 @@ static void refuse(struct session *session, struct slice bytes)
     LOG_WARN("proxy_header_refused", LOG_U64("session", session->id), LOG_STR("client", session->peer),
              LOG_STR("reason", first ? "it is of version 1" : "its first bytes are not one of version 2"),
              LOG_STR("remedy", "let the balancer send version 2, or mend listen.proxy_protocol"));
-    counter_add(&session->worker->statistics.refused, 1);
+    counter_add(&session->worker->statistics.refused[PROXY_REFUSED_HEADER], 1);
     session_drop(session);
 }
 

@@ -63,7 +63,7 @@ static bool count_client(struct session *session)
     if (before < worker->config->max_clients) {
         return true;
     }
-    counter_add(&worker->statistics.refused, 1);
+    counter_add(&worker->statistics.refused[PROXY_REFUSED_CLIENTS], 1);
     session_end(session, "53300", "sorry, too many clients already", NULL);
     return false;
 }
@@ -79,7 +79,7 @@ static bool check_database(struct session *session, const struct startup *startu
     char message[160];
     (void)snprintf(message, sizeof(message), "database \"%.64s\" is not one that this proxy serves",
                    database);
-    counter_add(&session->worker->statistics.refused, 1);
+    counter_add(&session->worker->statistics.refused[PROXY_REFUSED_UNMANAGED], 1);
     session_end(session, "3D000", message, NULL);
     return false;
 }

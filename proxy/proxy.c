@@ -237,6 +237,7 @@ struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, stru
     }
     proxy->loop = loop;
     proxy->callbacks = *callbacks;
+    client_limits_init(&proxy->shared.limits);
     if (!start(proxy, settings, route, error)) {
         give_up(proxy);
         return NULL;
@@ -275,6 +276,7 @@ void proxy_free(struct proxy *proxy)
     if (proxy->unix_path[0] != '\0') {
         (void)unlink(proxy->unix_path);
     }
+    client_limits_deinit(&proxy->shared.limits);
     explicit_bzero(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret));
     if (proxy->mailbox_open) {
         mailbox_close(&proxy->shared.main, on_main_closed); /* frees the rest */

@@ -85,11 +85,38 @@ struct proxy_side_stats {
     uint64_t bytes_to_server, bytes_to_client;
 };
 
+/* Why a client was turned away before it had a session. */
+enum proxy_refusal {
+    PROXY_REFUSED_CLIENTS,   /* listen.max_clients */
+    PROXY_REFUSED_DATABASE,  /* limits of its database */
+    PROXY_REFUSED_ROLE,      /* limits of its role */
+    PROXY_REFUSED_UNMANAGED, /* a database that isn't served */
+    PROXY_REFUSED_HEADER,    /* no PROXY header where there must be one */
+    PROXY_REFUSED_SERVER,    /* the active side doesn't answer, and isn't asked again so soon */
+    PROXY_REFUSED_RESOURCES, /* sockets, memory, randomness; or the daemon is stopping */
+    PROXY_REFUSAL_COUNT
+};
+const char *proxy_refusal_name(enum proxy_refusal refusal);
+
+/* What lasted too long. */
+enum proxy_timeout {
+    PROXY_TIMEOUT_LOGIN,
+    PROXY_TIMEOUT_SERVER_CONNECT,
+    PROXY_TIMEOUT_CLIENT_IDLE,
+    PROXY_TIMEOUT_IDLE_IN_TRANSACTION,
+    PROXY_TIMEOUT_QUERY,
+    PROXY_TIMEOUT_COUNT
+};
+const char *proxy_timeout_name(enum proxy_timeout timeout);
+
 struct proxy_stats {
     struct proxy_side_stats sides[SIDE_COUNT];
     uint64_t sessions, sessions_held, sessions_in_transaction, sessions_immovable, sessions_waiting;
-    uint64_t sessions_total, logins_failed, cancels, refused; /* cumulative */
-    int64_t oldest_wait_us;                                   /* of a client that a hold keeps now; 0: none */
+    uint64_t sessions_total, logins_failed, cancels; /* cumulative */
+    uint64_t refused[PROXY_REFUSAL_COUNT], timeouts[PROXY_TIMEOUT_COUNT];
+    uint64_t connect_failures[SIDE_COUNT];
+    bool side_down[SIDE_COUNT]; /* logins to it are answered 57P03 at once, but for a try now and then */
+    int64_t oldest_wait_us;     /* of a client that a hold keeps now; 0: none */
 };
 
 /* --- events: answers and news

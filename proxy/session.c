@@ -98,6 +98,7 @@ static void on_closed(struct stream *stream)
     if (session->counted) {
         atomic_fetch_sub_explicit(&worker->shared->clients, 1, memory_order_relaxed);
     }
+    client_limits_leave(&worker->shared->limits, &session->place);
     DL_DELETE(worker->sessions, session);
     worker->session_count--;
     atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
@@ -177,7 +178,7 @@ void session_begin(struct worker *worker, int socket, bool is_unix)
               before < worker->config->max_clients + CONNECTIONS_ABOVE_CLIENTS && make_keys(session) &&
               login_client_begin(session);
     if (!ok) {
-        counter_add(&worker->statistics.refused, 1);
+        counter_add(&worker->statistics.refused[PROXY_REFUSED_RESOURCES], 1);
         session_drop(session);
         return;
     }

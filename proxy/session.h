@@ -12,6 +12,7 @@
 #define SWITCHBACK_PROXY_SESSION_H
 
 #include "proxy/client_address.h"
+#include "proxy/client_limits.h"
 #include "proxy/proxy.h"
 #include "proxy/server_link.h"
 #include "proxy/stream.h"
@@ -81,17 +82,18 @@ struct session {
     struct mover *mover;            /* while armed */
     const struct move_types *types; /* that differ between the sides, in its database */
 
-    int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
-    bool counted;        /* against max_clients */
-    uint8_t discard;     /* enum relay_discard */
-    bool fatal;          /* the server has said that it ends the connection */
-    bool established;    /* logged in: the client has seen ReadyForQuery */
-    bool terminated;     /* the client sent Terminate */
-    bool immovable;      /* counted as such, as far as was asked */
-    bool cancel_waits;   /* a cancel came while its server was asked */
-    bool undrained;      /* counted in the worker's hold */
-    bool finishing;      /* what is unsent is flushed, then the client is closed */
-    bool closing;        /* the client's handle is being closed */
+    int64_t deadline_us;       /* of login, of waiting for the route, of the last flush; 0: none */
+    struct client_place place; /* counted against the limits of its database and role */
+    bool counted;              /* against max_clients */
+    uint8_t discard;           /* enum relay_discard */
+    bool fatal;                /* the server has said that it ends the connection */
+    bool established;          /* logged in: the client has seen ReadyForQuery */
+    bool terminated;           /* the client sent Terminate */
+    bool immovable;            /* counted as such, as far as was asked */
+    bool cancel_waits;         /* a cancel came while its server was asked */
+    bool undrained;            /* counted in the worker's hold */
+    bool finishing;            /* what is unsent is flushed, then the client is closed */
+    bool closing;              /* the client's handle is being closed */
 };
 
 /* A client has connected; takes the socket. It counts in the worker's load already. */

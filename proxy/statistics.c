@@ -27,6 +27,29 @@ const char *proxy_error_class(size_t index)
     return index < PROXY_ERROR_CLASSES ? error_classes[index] : "";
 }
 
+const char *proxy_refusal_name(enum proxy_refusal refusal)
+{
+    static const char *const names[PROXY_REFUSAL_COUNT] = {
+        [PROXY_REFUSED_CLIENTS] = "max_clients", [PROXY_REFUSED_DATABASE] = "database_limit",
+        [PROXY_REFUSED_ROLE] = "role_limit",     [PROXY_REFUSED_UNMANAGED] = "unmanaged_database",
+        [PROXY_REFUSED_HEADER] = "proxy_header", [PROXY_REFUSED_SERVER] = "server_down",
+        [PROXY_REFUSED_RESOURCES] = "resources",
+    };
+    return refusal < PROXY_REFUSAL_COUNT ? names[refusal] : "?";
+}
+
+const char *proxy_timeout_name(enum proxy_timeout timeout)
+{
+    static const char *const names[PROXY_TIMEOUT_COUNT] = {
+        [PROXY_TIMEOUT_LOGIN] = "login",
+        [PROXY_TIMEOUT_SERVER_CONNECT] = "server_connect",
+        [PROXY_TIMEOUT_CLIENT_IDLE] = "client_idle",
+        [PROXY_TIMEOUT_IDLE_IN_TRANSACTION] = "idle_in_transaction",
+        [PROXY_TIMEOUT_QUERY] = "query",
+    };
+    return timeout < PROXY_TIMEOUT_COUNT ? names[timeout] : "?";
+}
+
 static size_t bucket_of(int64_t latency_us)
 {
     if (latency_us < SUB_BUCKETS) {
@@ -99,6 +122,8 @@ void statistics_sum(const struct statistics *statistics, struct proxy_stats *sum
 {
     for (int side = 0; side < SIDE_COUNT; side++) {
         sum_side(&statistics->sides[side], &sum->sides[side]);
+        sum->connect_failures[side] += counter_read(&statistics->connect_failures[side]);
+        sum->side_down[side] |= counter_read(&statistics->side_down[side]) != 0;
     }
     for (int state = 0; state < SESSION_STATE_COUNT; state++) {
         sum->sessions += counter_read(&statistics->sessions_by_state[state]);
@@ -110,7 +135,12 @@ void statistics_sum(const struct statistics *statistics, struct proxy_stats *sum
     sum->sessions_total += counter_read(&statistics->sessions_total);
     sum->logins_failed += counter_read(&statistics->logins_failed);
     sum->cancels += counter_read(&statistics->cancels);
-    sum->refused += counter_read(&statistics->refused);
+    for (int i = 0; i < PROXY_REFUSAL_COUNT; i++) {
+        sum->refused[i] += counter_read(&statistics->refused[i]);
+    }
+    for (int i = 0; i < PROXY_TIMEOUT_COUNT; i++) {
+        sum->timeouts[i] += counter_read(&statistics->timeouts[i]);
+    }
     int64_t since = atomic_load_explicit(&statistics->oldest_wait_since_us, memory_order_relaxed);
     if (since != 0 && now_us - since > sum->oldest_wait_us) {
         sum->oldest_wait_us = now_us - since;

@@ -21,7 +21,9 @@ struct statistics {
     struct side_counters sides[SIDE_COUNT];
     counter sessions_by_state[SESSION_STATE_COUNT];
     counter sessions_immovable, sessions_waiting;
-    counter sessions_total, logins_failed, cancels, refused;
+    counter sessions_total, logins_failed, cancels;
+    counter refused[PROXY_REFUSAL_COUNT], timeouts[PROXY_TIMEOUT_COUNT];
+    counter connect_failures[SIDE_COUNT], side_down[SIDE_COUNT];
     _Atomic int64_t oldest_wait_since_us; /* of a client that the gate keeps; 0: none */
 };
 

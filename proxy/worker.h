@@ -6,6 +6,7 @@
 #ifndef SWITCHBACK_PROXY_WORKER_H
 #define SWITCHBACK_PROXY_WORKER_H
 
+#include "proxy/client_limits.h"
 #include "proxy/config.h"
 #include "proxy/differing_types.h"
 #include "proxy/listener.h"
@@ -28,6 +29,7 @@ struct worker_shared {
     unsigned worker_count;
     atomic_uint_fast64_t clients;     /* sessions past their startup packet, against max_clients */
     atomic_uint_fast64_t connections; /* accepted sockets */
+    struct client_limits limits;      /* of databases and roles */
     uint8_t mock_secret[32];          /* of the SCRAM exchanges of unknown users */
 };
 

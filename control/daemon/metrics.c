@@ -69,6 +69,12 @@ static void put_side(struct strbuf *text, const char *name, enum side side, uint
     strbuf_printf(text, "switchback_%s{side=\"%s\"} %" PRIu64 "\n", name, side_name(side), value);
 }
 
+static void put_labelled(struct strbuf *text, const char *name, const char *label, const char *value,
+                         uint64_t count)
+{
+    strbuf_printf(text, "switchback_%s{%s=\"%s\"} %" PRIu64 "\n", name, label, value, count);
+}
+
 /* --- groups */
 
 static void print_daemon(const struct metrics *metrics, struct strbuf *text)
@@ -127,7 +133,14 @@ static void print_sessions(const struct proxy_stats *stats, struct strbuf *text)
     gauge_seconds(text, "oldest_wait_seconds", "For how long the client that waits longest has been held.",
                   stats->oldest_wait_us);
     counter(text, "sessions_opened_total", "Client connections accepted.", stats->sessions_total);
-    counter(text, "sessions_refused_total", "Client connections refused.", stats->refused);
+    head(text, "sessions_refused_total", "counter", "Client connections refused, by reason.");
+    for (enum proxy_refusal i = 0; i < PROXY_REFUSAL_COUNT; i++) {
+        put_labelled(text, "sessions_refused_total", "reason", proxy_refusal_name(i), stats->refused[i]);
+    }
+    head(text, "timeouts_total", "counter", "What lasted too long, by the setting that ended it.");
+    for (enum proxy_timeout i = 0; i < PROXY_TIMEOUT_COUNT; i++) {
+        put_labelled(text, "timeouts_total", "timeout", proxy_timeout_name(i), stats->timeouts[i]);
+    }
     counter(text, "logins_failed_total", "Logins that failed.", stats->logins_failed);
     counter(text, "cancels_total", "Cancel requests.", stats->cancels);
 }
@@ -170,6 +183,14 @@ static void print_traffic(const struct proxy_stats *stats, struct strbuf *text)
     head(text, "errors_total", "counter", "Statements that ended in an error, by the class of its SQLSTATE.");
     for (enum side side = SIDE_BLUE; side < SIDE_COUNT; side++) {
         print_errors(&stats->sides[side], side, text);
+    }
+    head(text, "server_connect_failures_total", "counter", "Logins that did not reach their server.");
+    for (enum side side = SIDE_BLUE; side < SIDE_COUNT; side++) {
+        put_side(text, "server_connect_failures_total", side, stats->connect_failures[side]);
+    }
+    head(text, "server_down", "gauge", "1 while logins are refused at once, as the side does not answer.");
+    for (enum side side = SIDE_BLUE; side < SIDE_COUNT; side++) {
+        put_side(text, "server_down", side, stats->side_down[side]);
     }
     head(text, "statement_seconds", "histogram", "From a request to its last answer, as the proxy saw it.");
     for (enum side side = SIDE_BLUE; side < SIDE_COUNT; side++) {

@@ -3,6 +3,7 @@ import socket
 import struct
 
 import pg
+from cluster import SCRAM
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -71,12 +72,12 @@ def test_proxy_protocol(world):
         long.send(proxied(tlvs=b"\xe0\xea\x60" + b"x" * 60000))
         long.send(login())
         until_ready(long)
-    before = d.metric("switchback_sessions_refused_total")
+    before = d.metric("switchback_sessions_refused_total", reason="proxy_header")
     for wrong in (login(), b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + login(), proxied()[:13] + b"\x12" + proxied()[14:]):
         with pg.Raw(d.address) as raw:
             raw.send(wrong)
             assert raw.closed_by_peer() and not raw.buffer, raw.buffer
-    d.until(lambda: d.metric("switchback_sessions_refused_total") == before + 3, what="the refusals are counted")
+    d.until(lambda: d.metric("switchback_sessions_refused_total", reason="proxy_header") == before + 3, what="the refusals are counted")
     assert "version 1" in d.log_text()
     # a health check that says nothing, or only its header
     pg.Raw(d.address).abandon()
@@ -97,3 +98,62 @@ def test_proxy_protocol(world):
         local.send(proxied("198.51.100.1") + login())
         until_ready(local)
         assert "198.51.100.1:5555" in clients_of(d)
+
+
+def refusal(address, **options):
+    """The error that a login gets; None if it gets in."""
+    try:
+        pg.Connection(address, **options).close()
+        return None
+    except pg.PgError as error:
+        return error
+
+
+def test_client_limits(world):
+    """Clients of a database and of a role are counted over all workers; a reload changes the numbers."""
+    world.pair(databases=("app", "other"))
+    world.blue.query("create role batch login; create role free login")
+    d = world.daemon(databases=["app", "other"], workers=4,
+                     limits={"per_database": 6, "per_role": 4, "databases": {"other": 2}, "roles": {"batch": 1, "free": 0}})
+
+    def full(user, database, what):
+        error = refusal(d.address, user=user, database=database)
+        assert error and error.sqlstate == "53300" and error.severity == "FATAL", error
+        assert error.message == "too many connections for " + what, error
+
+    clients = [world.connect() for _ in range(4)]
+    full("app", "app", 'role "app"')
+    full("app", "other", 'role "app"')
+    clients.append(world.connect("batch"))
+    full("batch", "app", 'role "batch"')
+    clients.append(world.connect("free"))
+    full("free", "app", 'database "app"')
+    others = [world.connect("free", "other") for _ in range(2)]
+    full("free", "other", 'database "other"')
+    d.until(lambda: [d.metric("switchback_sessions_refused_total", reason=r) for r in ("role_limit", "database_limit")] == [3, 2],
+            what="the refusals are counted")
+    # who goes makes room, however it goes
+    others[0].abandon()
+    clients[0].close()
+    d.until(lambda: refusal(d.address, user="free", database="other") is None, what="there is room in other")
+    d.until(lambda: refusal(d.address) is None, what="there is room for app")
+    clients[0] = world.connect()
+    d.write(limits={"per_database": 0, "per_role": 5})
+    d.verb("reload", code=0)
+    clients.append(world.connect())
+    full("app", "app", 'role "app"')
+    for client in clients + others[1:]:
+        assert client.value("select 1") == "1"
+
+
+def test_client_limits_need_the_password(world):
+    """Who can't log in takes no place."""
+    world.pair(hba=SCRAM)
+    d = world.daemon(auth={"method": "scram-sha-256"}, limits={"roles": {"app": 1}})
+    with pg.Raw(d.address) as waiting:
+        waiting.send(login())
+        waiting.receive()
+        assert refusal(d.address, password="wrong").sqlstate == "28P01"
+        with pg.Connection(d.address, password="secret") as client:
+            assert client.value("select 1") == "1"
+            assert refusal(d.address, password="secret").sqlstate == "53300"
