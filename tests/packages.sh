@@ -8,6 +8,7 @@ PACKAGES_BUILD="build-essential cmake ninja-build pkg-config libuv1-dev libpq-de
 PACKAGES_RUN="postgresql python3 ca-certificates procps"
 PACKAGES_CHECK="clang-format"
 PACKAGES_BENCH="pgbouncer"
+PACKAGES_REGRESS="dpkg-dev" # to take PostgreSQL's source package apart
 
 # the last part of the version that has been tried; any 17 does
 POSTGRES_NEW_VERSION=17.10.0-beta.17

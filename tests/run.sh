@@ -7,7 +7,7 @@
 #
 # --unit: checks and unit tests only. --integration: the integration tests only, or those whose name holds PATTERN.
 # --keep: keep the folders of the integration tests. SWITCHBACK_BUILD_DIR: where to build (default build-test);
-# SWITCHBACK_CACHE: where PostgreSQL 17 is kept; SWITCHBACK_JOBS: how many integration tests at a time.
+# SWITCHBACK_CACHE: where PostgreSQL 17 and PostgreSQL's own tests are kept; SWITCHBACK_JOBS: how many integration tests at a time.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$top"
@@ -102,7 +102,11 @@ if [ $integration = 1 ]; then
   if [ -z "$SWITCHBACK_PG_NEW_BIN" ]; then
     echo "PostgreSQL 17 is not to be had, so both sides run $("$SWITCHBACK_PG_BIN/postgres" --version)"
   fi
-  export SWITCHBACK_PG_BIN SWITCHBACK_PG_NEW_BIN SWITCHBACK_BUILD=$folder
+  SWITCHBACK_REGRESS=$(tests/regress/fetch.sh) || {
+    echo "PostgreSQL's own tests are not to be had, so they are NOT RUN"
+    SWITCHBACK_REGRESS=
+  }
+  export SWITCHBACK_PG_BIN SWITCHBACK_PG_NEW_BIN SWITCHBACK_REGRESS SWITCHBACK_BUILD=$folder
   /usr/bin/python3 tests/integration/runner.py "${keep[@]}" ${SWITCHBACK_JOBS:+--jobs "$SWITCHBACK_JOBS"} "${patterns[@]}" | tee "$output" || true
   count "$output"
 fi
