@@ -1,6 +1,7 @@
 #include "proxy/interrogate.h"
 
 #include "proxy/wire/decode.h"
+#include "proxy/wire/prepare_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,16 +17,16 @@
     " pg_catalog.current_setting('role') as b, null" T " as c, null" T " as d"
 /* What functions set for the whole session most often: a change of it shows, and everything is asked. */
 #define SELECT_QUICK                                                                                         \
-    " union all select 'quick', pg_catalog.md5(pg_catalog.concat_ws('/',"                                    \
+    " union all select 'quick', pg_catalog.hashtextextended(pg_catalog.concat_ws('/',"                       \
     " pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'),"                    \
     " pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle'),"                 \
     " pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('row_security'),"            \
     " pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('work_mem'),"                   \
     " pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('application_name'),"     \
     " pg_catalog.current_setting('default_transaction_isolation'),"                                          \
-    " pg_catalog.current_setting('default_transaction_read_only'))),"                                        \
+    " pg_catalog.current_setting('default_transaction_read_only')), 0)" T ","                                \
     " pg_catalog.pg_my_temp_schema()" T ", null, null"
-/* Between its two parts stand the names. With a parameter in their place the plan would not be kept. */
+/* Between its two parts stand the names. */
 #define SELECT_CUSTOM                                                                                        \
     " union all select 'custom', n, pg_catalog.current_setting(n, true), null, null"                         \
     " from pg_catalog.unnest(pg_catalog.string_to_array('"
@@ -42,20 +43,15 @@
     " from pg_catalog.pg_lock_status() l where l.locktype operator(pg_catalog.=) 'advisory'"                 \
     " and l.granted and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
 #define SELECT_BEGIN SELECT_AUTHORIZATION SELECT_QUICK SELECT_CUSTOM
-#define SELECT_CHEAP SELECT_CUSTOM_END SELECT_STATEMENTS SELECT_CURSORS SELECT_CHANNELS SELECT_LOCKS
+#define SELECT_CHEAP SELECT_CUSTOM_END SELECT_STATEMENTS SELECT_CURSORS SELECT_CHANNELS
 
-/* pg_class has no index that starts with its schema: it is looked at only if there is a temporary one. */
-#define HAS_TEMPORARY "pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0::pg_catalog.oid and "
+/* Whatever stands in a schema depends on it (pg_namespace is 2615), and that has an index. */
 #define SELECT_TEMPORARY                                                                                     \
-    " union all select 'temp', r.relname" T ", r.relkind" T ", null, null from pg_catalog.pg_class r"        \
-    " where " HAS_TEMPORARY "r.relnamespace operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()"           \
-    " and r.relkind operator(pg_catalog.=) any"                                                              \
-    " (array['r', 'p', 'v', 'm', 'f', 'c', 'S']::pg_catalog.\"char\"[])"                                     \
-    " union all select 'tempfn', f.proname" T ", null, null, null from pg_catalog.pg_proc f"                 \
-    " where " HAS_TEMPORARY "f.pronamespace operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()"           \
-    " union all select 'temptype', t.typname" T ", null, null, null from pg_catalog.pg_type t"               \
-    " where " HAS_TEMPORARY "t.typnamespace operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()"           \
-    " and t.typtype operator(pg_catalog.=) any (array['e', 'd', 'r']::pg_catalog.\"char\"[])"
+    " union all select 'temp', i.type, i.identity, null, null from pg_catalog.pg_depend d,"                  \
+    " pg_catalog.pg_identify_object(d.classid, d.objid, 0) i"                                                \
+    " where pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0::pg_catalog.oid"                        \
+    " and d.refclassid operator(pg_catalog.=) 2615::pg_catalog.oid"                                          \
+    " and d.refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()"
 #define SELECT_SETTINGS                                                                                      \
     " union all select 'set', s.name, pg_catalog.current_setting(s.name), null, null"                        \
     " from pg_catalog.pg_show_all_settings() s where s.source operator(pg_catalog.=) 'session'"
@@ -65,72 +61,61 @@
 
 static const char begin[] = SELECT_BEGIN;
 static const char cheap[] = SELECT_CHEAP;
-static const char full[] = SELECT_CHEAP SELECT_TEMPORARY SELECT_SETTINGS SELECT_SLOTS;
+static const char full[] = SELECT_CHEAP SELECT_LOCKS SELECT_TEMPORARY SELECT_SETTINGS SELECT_SLOTS;
 
-/* set_config(..., true) ends with our Sync, and the client's own value stands again. */
-static const char put_timeout_aside[] =
-    "select 'timeout'" T ", pg_catalog.current_setting('statement_timeout'),"
-    " pg_catalog.set_config('statement_timeout', '0', true), null" T ", null" T;
+/*
+ * set_config(..., true) ends with our Sync, and the client's own value stands again; its source is looked up
+ * before, only where there is something to put aside.
+ */
+static const char put_timeouts_aside[] =
+    "select 'timeout'" T ", t.n, t.v,"
+    " case when t.v operator(pg_catalog.<>) '0' then"
+    " (select s.source from pg_catalog.pg_show_all_settings() s where s.name operator(pg_catalog.=) t.n) end,"
+    " case when t.v operator(pg_catalog.<>) '0' then pg_catalog.set_config(t.n, '0', true) end"
+    " from (select n, pg_catalog.current_setting(n, true) as v from pg_catalog.unnest("
+    "'{statement_timeout,lock_timeout,transaction_timeout,idle_session_timeout}'::pg_catalog.text[]) n) t";
 
-/* Asked once, and kept prepared for the next time. */
+#define ASIDE INTERROGATE_PREFIX "aside"
 #define ASK   INTERROGATE_PREFIX "ask"
-#define AGAIN INTERROGATE_PREFIX "again"
 
 enum { COLUMNS = 5 };
-
-static void prepare(struct build *build, const char *name, struct slice names, const char *rest)
-{
-    build_close(build, 'S', slice_text(name)); /* an error or an earlier time has left it behind */
-    build_begin(build, 'P');
-    build_string(build, name);
-    build_bytes(build, begin, sizeof begin - 1);
-    build_bytes(build, names.data, names.length);
-    build_string(build, rest);
-    build_u16(build, 0);
-    build_end(build);
-}
 
 static void execute(struct build *build, const char *name)
 {
     build_bind(build, slice_text(name), slice_text(name), NULL, 0);
     build_execute(build, slice_text(name), 0);
     build_close(build, 'P', slice_text(name));
-}
-
-static void put_aside(struct build *build)
-{
-    build_close(build, 'S', slice_text(ASK));
-    build_parse(build, slice_text(ASK), slice_text(put_timeout_aside), NULL, 0);
-    execute(build, ASK);
+    build_close(build, 'S', slice_text(name));
 }
 
 void interrogate_build(struct build *build, const struct interrogate_question *question)
 {
-    if (question->patient) {
-        put_aside(build);
-    }
-    if (question->level == INTERROGATE_FULL) {
-        prepare(build, ASK, question->names, full);
-        execute(build, ASK);
-        build_close(build, 'S', slice_text(ASK));
-    }
-    if (!question->kept) {
-        prepare(build, AGAIN, question->names, cheap);
-    }
-    if (question->level == INTERROGATE_CHEAP) {
-        execute(build, AGAIN);
-    } else if (!question->kept) { /* planned now, before anyone waits */
-        build_bind(build, slice_text(AGAIN), slice_text(AGAIN), NULL, 0);
-        build_close(build, 'P', slice_text(AGAIN));
-    }
+    const char *rest = question->level == INTERROGATE_FULL ? full : cheap;
+    build_close(build, 'S', slice_text(ASIDE)); /* an error has perhaps left them behind */
+    build_close(build, 'S', slice_text(ASK));
+    build_parse(build, slice_text(ASIDE), slice_text(put_timeouts_aside), NULL, 0);
+    execute(build, ASIDE);
+    build_begin(build, 'P');
+    build_string(build, ASK);
+    build_bytes(build, begin, sizeof begin - 1);
+    build_bytes(build, question->names.data, question->names.length);
+    build_string(build, rest);
+    build_u16(build, 0);
+    build_end(build);
+    execute(build, ASK);
     build_sync(build);
 }
 
 void interrogate_build_cleanup(struct build *build)
 {
+    build_close(build, 'S', slice_text(ASIDE));
     build_close(build, 'S', slice_text(ASK));
-    build_close(build, 'S', slice_text(AGAIN));
     build_sync(build);
+}
+
+const char *interrogate_aside_sql(void)
+{
+    return put_timeouts_aside;
 }
 
 void interrogate_reason(struct strbuf *reasons, const char *format, ...)
@@ -174,12 +159,6 @@ struct row {
     char name[192]; /* of column a, for people */
 };
 
-static bool starts_with(struct slice text, const char *prefix)
-{
-    size_t length = strlen(prefix);
-    return text.length >= length && memcmp(text.data, prefix, length) == 0;
-}
-
 static void add(struct interrogation *self, enum snapshot_kind kind, struct slice name, struct slice value,
                 struct slice extra)
 {
@@ -201,9 +180,20 @@ static void row_quick(struct interrogation *self, const struct row *row)
     self->temporary = !row->nulls[2] && !slice_equals(row->columns[2], "0");
 }
 
+static const char *const aside_names[ASIDE_COUNT] = {[ASIDE_STATEMENT] = "statement_timeout",
+                                                     [ASIDE_LOCK] = "lock_timeout",
+                                                     [ASIDE_TRANSACTION] = "transaction_timeout",
+                                                     [ASIDE_IDLE_SESSION] = "idle_session_timeout"};
+
 static void row_timeout(struct interrogation *self, const struct row *row)
 {
-    (void)slice_copy(row->columns[1], self->timeout, sizeof self->timeout);
+    for (size_t i = 0; i < ASIDE_COUNT; i++) {
+        if (slice_equals(row->columns[1], aside_names[i]) && !row->nulls[2] &&
+            !slice_equals(row->columns[2], "0")) {
+            (void)slice_copy(row->columns[2], self->aside[i], sizeof self->aside[i]);
+            self->set_here[i] = slice_equals(row->columns[3], "session");
+        }
+    }
 }
 
 static void row_custom(struct interrogation *self, const struct row *row)
@@ -215,9 +205,16 @@ static void row_custom(struct interrogation *self, const struct row *row)
 
 static void row_setting(struct interrogation *self, const struct row *row)
 {
-    bool aside = self->patient && slice_equals(row->columns[1], "statement_timeout");
-    add(self, SNAPSHOT_SETTING, row->columns[1], aside ? slice_text(self->timeout) : row->columns[2],
-        slice_of("", 0));
+    struct slice value = row->columns[2];
+    for (size_t i = 0; i < ASIDE_COUNT; i++) {
+        if (self->aside[i][0] != '\0' && slice_equals(row->columns[1], aside_names[i])) {
+            if (!self->set_here[i]) {
+                return; /* only we did, until our Sync */
+            }
+            value = slice_text(self->aside[i]);
+        }
+    }
+    add(self, SNAPSHOT_SETTING, row->columns[1], value, slice_of("", 0));
 }
 
 /* "{23,25}": whether one of the oids is in the list. */
@@ -238,11 +235,15 @@ static bool names_differing_type(const struct move_types *types, struct slice oi
 
 static void row_statement(struct interrogation *self, const struct row *row)
 {
-    if (starts_with(row->columns[1], INTERROGATE_PREFIX)) {
+    if (slice_equals(row->columns[1], ASK) || slice_equals(row->columns[1], ASIDE)) {
         return;
     }
     if (slice_equals(row->columns[4], "true")) {
-        interrogate_reason(self->reasons, "statement %s was prepared by SQL", row->name);
+        if (!prepare_text_is_alone(row->columns[2], row->columns[1])) {
+            interrogate_reason(self->reasons, "statement %s was prepared by SQL among other statements",
+                               row->name);
+        }
+        add(self, SNAPSHOT_SQL_STATEMENT, row->columns[1], row->columns[2], slice_of("", 0));
         return;
     }
     if (names_differing_type(self->types, row->columns[3])) {
@@ -278,25 +279,12 @@ static void row_lock(struct interrogation *self, const struct row *row)
 
 static void row_temporary(struct interrogation *self, const struct row *row)
 {
-    const char *what = "table";
-    if (slice_equals(row->columns[2], "v")) {
-        what = "view";
-    } else if (slice_equals(row->columns[2], "S")) {
-        what = "sequence";
-    } else if (slice_equals(row->columns[2], "c")) {
-        what = "type";
-    }
-    interrogate_reason(self->reasons, "temporary %s %s", what, row->name);
-}
-
-static void row_temporary_function(struct interrogation *self, const struct row *row)
-{
-    interrogate_reason(self->reasons, "temporary function %s", row->name);
-}
-
-static void row_temporary_type(struct interrogation *self, const struct row *row)
-{
-    interrogate_reason(self->reasons, "temporary type %s", row->name);
+    static const char schema[] = "pg_temp.";
+    char name[192];
+    (void)slice_copy(row->columns[2], name, sizeof name);
+    bool qualified = strncmp(name, schema, sizeof schema - 1) == 0;
+    interrogate_reason(self->reasons, "temporary %s %s", row->name,
+                       qualified ? name + sizeof schema - 1 : name);
 }
 
 static void row_slot(struct interrogation *self, const struct row *row)
@@ -308,19 +296,9 @@ static const struct {
     const char *kind;
     void (*take)(struct interrogation *interrogation, const struct row *row);
 } takers[] = {
-    {"auth", row_authorization},
-    {"quick", row_quick},
-    {"timeout", row_timeout},
-    {"custom", row_custom},
-    {"set", row_setting},
-    {"prep", row_statement},
-    {"cursor", row_cursor},
-    {"listen", row_channel},
-    {"lock", row_lock},
-    {"temp", row_temporary},
-    {"tempfn", row_temporary_function},
-    {"temptype", row_temporary_type},
-    {"slot", row_slot},
+    {"auth", row_authorization}, {"quick", row_quick},    {"timeout", row_timeout}, {"custom", row_custom},
+    {"set", row_setting},        {"prep", row_statement}, {"cursor", row_cursor},   {"listen", row_channel},
+    {"lock", row_lock},          {"temp", row_temporary}, {"slot", row_slot},
 };
 
 void interrogate_row(struct interrogation *self, struct slice body)

@@ -1,7 +1,8 @@
 /*
- * Asks a server what state one of its sessions is in, by one query of its catalogs, sent as named extended
- * messages so that the client's unnamed statement survives. The whole question takes about 1.5 ms; the cheap
- * one, which is all that most sessions need in the hold, a tenth of that. Used by move_ask.c.
+ * Asks a server what state one of its sessions is in, by queries of its catalogs, sent as named extended
+ * messages so that the client's unnamed statement survives, and closed behind themselves: a client never
+ * finds anything of ours in its session. The whole question takes about 1.5 ms; the cheap one, which is all
+ * that most sessions need in the hold, a fifth of that. Used by move_ask.c.
  */
 #ifndef SWITCHBACK_PROXY_INTERROGATE_H
 #define SWITCHBACK_PROXY_INTERROGATE_H
@@ -15,35 +16,40 @@
 #define INTERROGATE_PREFIX "switchback "
 
 enum interrogate_level {
-    INTERROGATE_CHEAP, /* all but settings, temporary objects and replication slots */
+    INTERROGATE_CHEAP, /* all but settings, temporary objects, advisory locks and replication slots */
     INTERROGATE_FULL
 };
 
-enum { INTERROGATE_QUICK_SIZE = 33, INTERROGATE_TIMEOUT_SIZE = 32 };
+enum { INTERROGATE_QUICK_SIZE = 33, INTERROGATE_VALUE_SIZE = 32 };
+
+/* Timeouts are put aside while we ask, so that a client's own can't end our question. */
+enum interrogate_aside { ASIDE_STATEMENT, ASIDE_LOCK, ASIDE_TRANSACTION, ASIDE_IDLE_SESSION, ASIDE_COUNT };
 
 struct interrogation {
     enum interrogate_level level;
-    bool patient; /* the session's statement_timeout is put aside meanwhile */
     struct snapshot *snapshot;
     struct strbuf *reasons; /* why it can't move, separated by "; " */
     const struct move_types *types;
-    char quick[INTERROGATE_QUICK_SIZE];     /* a digest of settings that functions like to change */
-    char timeout[INTERROGATE_TIMEOUT_SIZE]; /* statement_timeout, if it was put aside */
-    bool temporary;                         /* it has a temporary schema, which INTERROGATE_FULL looks into */
-    bool failed;                            /* out of memory, too large, or an answer that makes no sense */
+    char quick[INTERROGATE_QUICK_SIZE]; /* a digest of settings that functions like to change */
+    char aside[ASIDE_COUNT]
+              [INTERROGATE_VALUE_SIZE]; /* their values; "" for 0, or one the server doesn't know */
+    bool set_here[ASIDE_COUNT];         /* by the session itself */
+    bool temporary;                     /* it has a temporary schema, which INTERROGATE_FULL looks into */
+    bool failed;                        /* out of memory, too large, or an answer that makes no sense */
 };
 
 struct interrogate_question {
     enum interrogate_level level;
-    bool patient;       /* the session's statement_timeout is put aside meanwhile */
-    bool kept;          /* the cheap question stands prepared on that server, with these names */
     struct slice names; /* of settings, separated by blanks; none with a quote in it */
 };
 
-/* Messages up to Sync. They leave the cheap question prepared: planning is most of what it costs. */
+/* Messages up to Sync. */
 void interrogate_build(struct build *build, const struct interrogate_question *question);
-/* Removes what questions, answered or failed, have left prepared. */
+/* Removes what a question that failed has left prepared. */
 void interrogate_build_cleanup(struct build *build);
+
+/* The SQL that puts a session's timeouts aside until its transaction ends. */
+const char *interrogate_aside_sql(void);
 
 /* A DataRow of the answer. */
 void interrogate_row(struct interrogation *interrogation, struct slice body);

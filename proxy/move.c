@@ -150,7 +150,6 @@ bool move_swapped(struct move *move, struct strbuf *to_client)
     move->target_parameters = old;
     move->unnamed.number = 0; /* its new server counts anew */
     move->kill = false;
-    move->remains = false;
     move_reset_target(move);
     return !to_client->failed;
 }
@@ -206,7 +205,7 @@ static const struct {
 } suspicions[] = {
     {SCAN_TEMPORARY, "may have temporary objects"},
     {SCAN_ADVISORY, "may hold advisory locks"},
-    {SCAN_PREPARE, "may have statements prepared by SQL"},
+    {SCAN_PREPARE, "may have statements prepared by SQL among others"},
     {SCAN_HOLD, "may have cursors WITH HOLD"},
 };
 

@@ -8,7 +8,7 @@
  *               the client waits; each piece with step.ours → move_ask_answer()
  *               then move_replay() → send to the target link; each piece it answers → move_replay_answer()
  *   swap        move_swapped() → ParameterStatus messages for the client; the target link is the server now
- *   disarm      move_reset_target(), also when the target link was lost; then move_clean() at the boundary
+ *   disarm      move_reset_target(), also when the target link was lost
  *
  * Both asking and replaying may end with nothing to send: a session that did nothing since it was asked last
  * is ready at once. The policy for what can't move or failed is the controller's.
@@ -63,14 +63,6 @@ MUST_USE bool move_ask(struct move *move, struct strbuf *out);
 /* A piece of the answer (step.ours). */
 MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
                                           const struct move_types *types);
-
-/*
- * Asking leaves a prepared statement of ours on the session's own server, so that asking again is cheap. Once
- * disarmed, at a boundary: move_clean() gives the messages that remove it, with exactly one Sync; the answer
- * goes to move_ask_answer() as well. A session that was swapped has nothing to clean.
- */
-bool move_is_clean(const struct move *move);
-MUST_USE bool move_clean(struct move *move, struct strbuf *out);
 
 /* ParameterStatus of the target link's login. */
 void move_target_parameter(struct move *move, struct slice name, struct slice value);

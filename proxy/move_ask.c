@@ -8,7 +8,8 @@
 
 static enum interrogate_level level_of(const struct move *move)
 {
-    bool full = move->always_settings || move->temporary || (move->dirt & MOVE_DIRT_SETTINGS) != 0;
+    bool full = move->always_settings || move->temporary || move->reasons.length > 0 ||
+                (move->dirt & MOVE_DIRT_SETTINGS) != 0;
     return move->own == NULL || full ? INTERROGATE_FULL : INTERROGATE_CHEAP;
 }
 
@@ -29,17 +30,10 @@ static bool nothing_to_ask(struct move *move)
     return true;
 }
 
-static bool is_kept(const struct move *move)
-{
-    return move->remains && move->kept_names == move->names.length;
-}
-
 static void build_asking(const struct move *move, struct build *build)
 {
     struct interrogate_question question = {
         .level = move->asking.level,
-        .patient = move->asking.patient,
-        .kept = is_kept(move) && !move->asking.patient,
         .names = {(const uint8_t *)strbuf_text(&move->names), move->names.length}};
     question.names.length -= question.names.length > 0 ? 1 : 0; /* the blank at the end */
     if (move->cleaning) {
@@ -80,7 +74,6 @@ bool move_ask(struct move *move, struct strbuf *out)
     asking_ends(move);
     strbuf_clear(&move->asking_reasons);
     asking->level = level_of(move);
-    asking->patient = move->attempts > 0;
     asking->reasons = &move->asking_reasons;
     asking->snapshot = snapshot_new();
     if (asking->snapshot == NULL) {
@@ -89,8 +82,6 @@ bool move_ask(struct move *move, struct strbuf *out)
     if (!append_asking(move, out)) {
         return false;
     }
-    move->remains = true;
-    move->kept_names = move->names.length;
     move->asked_dirt = move->dirt;
     move->asked_hints = move->hints;
     move->dirt = 0;
@@ -100,26 +91,13 @@ bool move_ask(struct move *move, struct strbuf *out)
     return true;
 }
 
-bool move_is_clean(const struct move *move)
-{
-    return !move->remains;
-}
-
-bool move_clean(struct move *move, struct strbuf *out)
-{
-    move->cleaning = true;
-    move->cleaning = append_asking(move, out);
-    return move->cleaning;
-}
-
 static enum move_answer ask_failed(struct move *move)
 {
     asking_ends(move);
     move->dirt |= move->asked_dirt;
     move->hints |= move->asked_hints;
-    move->kept_names = SIZE_MAX; /* who knows */
     move->attempts++;
-    if (move->attempts < MOVE_ATTEMPTS) {
+    if (move->attempts < (move->cancelled ? MOVE_CANCELLED_ATTEMPTS : MOVE_ATTEMPTS)) {
         return MOVE_AGAIN;
     }
     move->attempts = 0;
@@ -132,7 +110,6 @@ static enum move_answer ask_done(struct move *move)
     struct interrogation *asking = &move->asking;
     if (move->cleaning) {
         move->cleaning = false;
-        move->remains = false;
         return MOVE_FAILED;
     }
     if (asking->snapshot == NULL) {
@@ -146,7 +123,8 @@ static enum move_answer ask_done(struct move *move)
     }
     move->temporary = asking->temporary;
     bool changed =
-        asking->level == INTERROGATE_CHEAP && (asking->temporary || strcmp(asking->quick, move->quick) != 0);
+        asking->level == INTERROGATE_CHEAP && (asking->temporary || strcmp(asking->quick, move->quick) != 0 ||
+                                               memcmp(asking->aside, move->aside, sizeof move->aside) != 0);
     if (asking->level == INTERROGATE_CHEAP && !changed &&
         !snapshot_copy(asking->snapshot, move->own, SNAPSHOT_SETTING)) {
         move_fail(move, "out of memory");
@@ -162,6 +140,7 @@ static enum move_answer ask_done(struct move *move)
     move->own = asking->snapshot;
     asking->snapshot = NULL;
     memcpy(move->quick, asking->quick, sizeof move->quick);
+    memcpy(move->aside, asking->aside, sizeof move->aside);
     strbuf_clear(&move->reasons);
     strbuf_append(&move->reasons, strbuf_text(&move->asking_reasons), move->asking_reasons.length);
     asking_ends(move);
@@ -190,6 +169,7 @@ enum move_answer move_ask_answer(struct move *move, const struct frame_piece *pi
     struct decode_error error;
     decode_error(body, &error);
     move->broken = true;
+    move->cancelled = slice_equals(error.sqlstate, "57014");
     move_fail(move, "its state can't be read: %.*s", (int)error.message.length,
               (const char *)error.message.data);
     if (decode_error_is_fatal(&error)) {

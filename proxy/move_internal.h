@@ -16,7 +16,9 @@ enum {
     MOVE_PARAMETERS_MAX = 64 << 10, /* bytes of all ParameterStatus of a server */
     MOVE_REASONS_MAX = 1024,
     MOVE_FAILURE_SIZE = 256,
-    MOVE_ATTEMPTS = 3
+    MOVE_ATTEMPTS = 3,
+    MOVE_CANCELLED_ATTEMPTS =
+        20 /* a timeout of a millisecond may end even the statement that puts it aside */
 };
 
 /* What traffic may have changed since the session was asked last. */
@@ -76,6 +78,7 @@ struct move {
     struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
     struct strbuf reasons; /* why it can't move, by that */
     char quick[INTERROGATE_QUICK_SIZE];
+    char aside[ASIDE_COUNT][INTERROGATE_VALUE_SIZE]; /* the timeouts that were in force */
     bool temporary; /* it had a temporary schema then, and has it for its life */
     struct interrogation asking;
     struct strbuf asking_reasons;
@@ -83,10 +86,9 @@ struct move {
     uint8_t asked_dirt; /* dirt and hints before we asked */
     uint32_t asked_hints;
     uint8_t attempts;
-    bool remains;      /* our question stands prepared on the session's own server */
-    size_t kept_names; /* bytes of the names that are in it */
-    bool cleaning;     /* asking has failed for good, and its remains are being removed */
-    bool broken;       /* the exchange under way has failed */
+    bool cancelled; /* the last error was a cancel: a timeout's, or one that came late */
+    bool cleaning;  /* asking has failed for good, and its remains are being removed */
+    bool broken;    /* the exchange under way has failed */
     char failure[MOVE_FAILURE_SIZE];
 
     /* the target */

@@ -84,13 +84,6 @@ static void prepare(struct replay *replay, const struct snapshot_change *change)
 {
     struct build *build = replay->build;
     struct slice name = slice_text(change->name);
-    if (change->old_value != NULL) {
-        build_close(build, 'S', name);
-        step(replay, "closing statement", change->name, 1);
-    }
-    if (change->value == NULL) {
-        return;
-    }
     uint16_t count = 0;
     for (const char *c = change->extra; *c != '\0'; c++) {
         bool ends = *c >= '0' && *c <= '9' && (c[1] == ',' || c[1] == '}');
@@ -177,7 +170,7 @@ static void settings(struct replay *replay, const struct move *move, enum rank r
     }
 }
 
-static void channels_and_statements(struct replay *replay, const struct move *move)
+static void channels(struct replay *replay, const struct move *move)
 {
     struct snapshot_walk walk = {.old = move->target, .new = move->own};
     struct snapshot_change change;
@@ -185,8 +178,29 @@ static void channels_and_statements(struct replay *replay, const struct move *mo
         if (change.kind == SNAPSHOT_CHANNEL) {
             run_with_name(replay, "channel", change.value != NULL ? "listen" : "unlisten", change.name,
                           false);
-        } else if (change.kind == SNAPSHOT_STATEMENT) {
-            prepare(replay, &change);
+        }
+    }
+}
+
+/* A name may pass from the protocol to SQL or back: whatever goes is closed before anything is prepared. */
+static void statements(struct replay *replay, const struct move *move)
+{
+    for (int closing = 1; closing >= 0; closing--) {
+        struct snapshot_walk walk = {.old = move->target, .new = move->own};
+        struct snapshot_change change;
+        while (snapshot_next_change(&walk, &change)) {
+            bool sql = change.kind == SNAPSHOT_SQL_STATEMENT;
+            if (!sql && change.kind != SNAPSHOT_STATEMENT) {
+                continue;
+            }
+            if (closing == 1 && change.old_value != NULL) {
+                build_close(replay->build, 'S', slice_text(change.name));
+                step(replay, "closing statement", change.name, 1);
+            } else if (closing == 0 && change.value != NULL && sql) {
+                run(replay, "statement", change.name, change.value);
+            } else if (closing == 0 && change.value != NULL) {
+                prepare(replay, &change);
+            }
         }
     }
 }
@@ -202,7 +216,7 @@ static const char *target_user(const struct move *move)
 static const char *target_role(const struct move *move)
 {
     const char *replayed = snapshot_find(move->target, SNAPSHOT_AUTHORIZATION, "role");
-    return replayed != NULL ? replayed : "none";
+    return replayed; /* NULL: whatever it has by default */
 }
 
 static bool settings_change(const struct move *move)
@@ -225,26 +239,29 @@ static void replay_build(struct replay *replay, const struct move *move)
     const char *role = snapshot_find(move->own, SNAPSHOT_AUTHORIZATION, "role");
     const char *user_now = target_user(move);
     const char *role_now = target_role(move);
-    run(replay, "preparing", "", "select pg_catalog.set_config('statement_timeout', '0', true)");
+    run(replay, "preparing", "", interrogate_aside_sql());
     build_parse(replay->build, slice_text(STATEMENT),
                 slice_text("select pg_catalog.set_config($1, $2, false)"), types, 2);
     step(replay, "preparing", "", 1);
-    if (settings_change(move) && move->target != NULL) {
-        run(replay, "role", "none", "reset role");
-        run(replay, "session authorization", "default", "reset session authorization");
-        user_now = NULL;
+    if (settings_change(move)) {
+        if (move->target != NULL) {
+            run(replay, "session authorization", "default", "reset session authorization");
+            user_now = NULL;
+        }
+        run(replay, "role", "none", "set role none");
         role_now = "none";
     }
     settings(replay, move, RANK_FIRST);
     settings(replay, move, RANK_ORDINARY);
     if (user != NULL && (user_now == NULL || strcmp(user, user_now) != 0)) {
         set(replay, "session_authorization", user);
-        role_now = "none";
+        role_now = NULL; /* what becomes of it depends on the version */
     }
-    if (role != NULL && strcmp(role, role_now) != 0) {
+    if (role != NULL && (role_now == NULL || strcmp(role, role_now) != 0)) {
         set(replay, "role", role);
     }
-    channels_and_statements(replay, move);
+    channels(replay, move);
+    statements(replay, move);
     settings(replay, move, RANK_LATE);
     build_close(replay->build, 'S', slice_text(STATEMENT));
     step(replay, "closing", "", 1);

@@ -15,7 +15,8 @@ enum snapshot_kind {
     SNAPSHOT_SETTING,       /* set in the session; known to the server */
     SNAPSHOT_CUSTOM,        /* a setting asked for by its name, as traffic mentioned it */
     SNAPSHOT_CHANNEL,       /* LISTEN */
-    SNAPSHOT_STATEMENT      /* prepared by the protocol: value is its text, extra its type oids, "{23,25}" */
+    SNAPSHOT_STATEMENT,     /* prepared by the protocol: value is its text, extra its type oids, "{23,25}" */
+    SNAPSHOT_SQL_STATEMENT  /* prepared by SQL: value is the text of the PREPARE */
 };
 
 struct snapshot_item {

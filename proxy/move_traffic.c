@@ -319,9 +319,6 @@ static void server_complete(struct move *move, struct slice tag)
         strbuf_clear(&move->reasons);
         move_forget_unnamed(&move->unnamed);
         move->unnamed_lost = false;
-        move->remains = false;
-    } else if (tag_is(tag, "DEALLOCATE ALL")) {
-        move->remains = false;
     }
 }
 

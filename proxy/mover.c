@@ -327,31 +327,11 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
     }
 }
 
-/* It isn't armed any more: what our questions left on its server goes, too. */
-static void clean(struct session *session)
-{
-    struct strbuf out;
-    if (session->move == NULL || move_is_clean(session->move) || session->terminated ||
-        !session_at_boundary(session)) {
-        return;
-    }
-    strbuf_init(&out, QUESTION_MAX);
-    if (move_clean(session->move, &out)) {
-        boundary_inject(&session->boundary, clock_mono_us());
-        link_write(session->link, out.data, out.length);
-    }
-    strbuf_deinit(&out);
-}
-
 void mover_advance(struct session *session)
 {
     struct mover *mover = session->mover;
     struct worker *worker = session->worker;
-    if (session->closing || session->finishing || session->link == NULL) {
-        return;
-    }
-    if (mover == NULL) {
-        clean(session);
+    if (session->closing || session->finishing || session->link == NULL || mover == NULL) {
         return;
     }
     bool held = worker->hold.stands;

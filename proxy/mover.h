@@ -60,7 +60,7 @@ void mover_disarm(struct worker *worker, uint64_t flip);
 MUST_USE bool mover_session_begin(struct session *session, struct slice greeting);
 void mover_session_end(struct session *session);
 
-/* Does what can be done now; once disarmed, removes what asking has left on its server. */
+/* Does what can be done now. */
 void mover_advance(struct session *session);
 
 /* A piece that its own server sent in answer to our questions. */

@@ -218,12 +218,15 @@ static enum before before_next(const struct scan *scan)
 static void hint(struct scan *scan)
 {
     static const char advisory[] = "advisory_lock";
+    if (scan->before == BEFORE_START && scan->statements < UINT8_MAX) {
+        scan->statements++;
+    }
     if (scan->before == BEFORE_SET && !word_is(scan, "local") && !word_is(scan, "transaction") &&
         !word_is(scan, "constraints")) {
         scan->flags |= SCAN_SET;
     }
     if (scan->before == BEFORE_PREPARE && !word_is(scan, "transaction")) {
-        scan->flags |= SCAN_PREPARE;
+        scan->prepares = true;
     }
     if (scan->word[0] == 'p' && scan->word_length >= sizeof advisory &&
         memmem(scan->word, scan->word_length, advisory, sizeof advisory - 1) != NULL) {
@@ -467,6 +470,7 @@ uint32_t scan_end(struct scan *scan)
     flush_word(scan);
     flush_previous(scan);
     emit(scan, COMMA); /* ends a name that is still open */
+    scan->flags |= scan->prepares && scan->statements > 1 ? SCAN_PREPARE : 0;
     return scan->flags;
 }
 

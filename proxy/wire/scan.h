@@ -15,7 +15,7 @@ enum scan_flag {
     SCAN_COMPUTED = 1 << 2,       /* set_config() of neither a literal nor a parameter */
     SCAN_ADVISORY = 1 << 3,       /* pg_advisory_lock and its kin */
     SCAN_TEMPORARY = 1 << 4,      /* TEMP, TEMPORARY, pg_temp */
-    SCAN_PREPARE = 1 << 5,        /* PREPARE */
+    SCAN_PREPARE = 1 << 5,        /* PREPARE, among other statements */
     SCAN_DEALLOCATE = 1 << 6,     /* DEALLOCATE */
     SCAN_LISTEN = 1 << 7,         /* LISTEN, UNLISTEN */
     SCAN_HOLD = 1 << 8,           /* WITH HOLD */
@@ -46,6 +46,8 @@ struct scan {
     uint8_t tag_match;  /* how much of it the last bytes match */
     bool quoted;        /* in a dollar quote */
     uint8_t before;     /* the word before, if it matters */
+    uint8_t statements; /* how many begin; more than one is enough to know */
+    bool prepares;      /* one of them is PREPARE */
     char tag[SCAN_TAG_SIZE];
     uint8_t word_length;
     char word[SCAN_WORD_SIZE]; /* lower case, cut */

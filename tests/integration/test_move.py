@@ -7,7 +7,7 @@ IMMOVABLE = {
     "temporary view": ("create temporary view mine as select 1", "temp"),
     "cursor with hold": ("begin; declare c cursor with hold for select 1; commit", "cursor"),
     "advisory lock": ("select pg_advisory_lock(42)", "advisory"),
-    "prepared in SQL": ("prepare p as select 1", "prepare"),
+    "prepared in SQL": ("select 1; prepare p as select 1", "prepare"),
 }
 
 

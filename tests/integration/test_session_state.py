@@ -83,3 +83,94 @@ def test_failed_copy_is_at_the_boundary(world):
     for client in (bad_row, trigger, late):
         assert client.value("select 1") == "1"
         assert client.value("show server_version_num").startswith(str(world.green.version))
+
+
+def test_sql_prepare_moves(world):
+    """PREPARE in SQL moves with its text; EXECUTE, EXPLAIN EXECUTE and the protocol use it; the names pass both ways."""
+    d = world.prepared()
+    client = world.connect()
+    client.query("prepare plain as select 'sql'")
+    client.query("/* first */ prepare \"Typed\"(int, numeric) as select $1 + $2, ';', $$;$$;")
+    client.query("do $$ begin execute 'prepare inside as select 3'; end $$")
+    client.extended("prepare extended(int) as select $1 * 2")
+    client.prepare("turned", "select 'protocol'")
+    client.prepare("protocol", "select $1::int")
+    asked = "select name, statement, parameter_types, from_sql from pg_prepared_statements order by 1"
+    before = client.query(asked)
+    for verb, to in (("cutover", "green"), ("flip-back", "blue")):
+        assert d.verb(verb, code=0).json["moved"] == 1
+        assert client.query(asked) == before
+        assert client.query("execute plain") == [("sql",)] and client.query("execute \"Typed\"(1, 2.5)") == [("3.5", ";", ";")]
+        assert client.query("execute inside") == [("3",)] and client.run("extended", [4]) == [("8",)]
+        assert client.query("execute protocol(7)") == [("7",)]
+        assert client.run("turned") == [("protocol",)] if to == "green" else client.query("execute turned") == [("sql now",)]
+        d.wait_steady(to)
+        client.query("deallocate turned")
+        client.query("prepare turned as select 'sql now'")
+        before = client.query(asked)
+    assert client.error("prepare plain as select 2").sqlstate == "42P05"
+
+
+def test_role_of_its_own(world):
+    """A role by ALTER ROLE SET is what every link begins with: a session that left it stays out of it."""
+    d = world.prepared()
+    for side in (world.blue, world.green):
+        side.query("do $$ begin if not exists (select from pg_roles where rolname = 'helper') then create role helper; end if; end $$;"
+                   " grant helper to app; alter role app set role = 'helper'; alter role app set idle_session_timeout = '20s'")
+    stays, leaves, returns = world.connect(), world.connect(), world.connect()
+    stays.query("select 1")
+    leaves.query("set role none")
+    returns.query("set role none; set work_mem = '7MB'; reset role")
+    for verb, to in (("cutover", "green"), ("flip-back", "blue")):
+        assert d.verb(verb, code=0).json["moved"] == 3
+        for client, user in ((stays, "helper"), (leaves, "app"), (returns, "helper")):
+            assert client.query("select current_user, session_user") == [(user, "app")]
+        leaves.query("set work_mem = '7MB'")
+        d.wait_steady(to)
+
+
+def test_timeouts_of_all_kinds(world):
+    """None of them ends our questions, on either link, and each stands afterwards, with its source."""
+    d = world.prepared()
+    for side in (world.blue, world.green):
+        side.query("alter role app set lock_timeout = '9s'")
+    asked = ("select name, setting, source from pg_settings where name in ('statement_timeout', 'lock_timeout', 'transaction_timeout',"
+             " 'idle_session_timeout', 'idle_in_transaction_session_timeout') and name <> 'transaction_timeout' order by 1")
+    clients = [world.connect() for _ in range(20)]
+    for i, client in enumerate(clients):
+        client.query("set statement_timeout = %d; set idle_session_timeout = '30s'; set idle_in_transaction_session_timeout = 5" % (2 + i % 3))
+    plain = world.connect()
+    plain.query("select 1")
+    for verb, to in (("cutover", "green"), ("flip-back", "blue")):
+        result = d.verb(verb, code=0).json
+        assert (result["moved"], result["disconnected"]) == (21, 0), result
+        for i, client in enumerate(clients):
+            client.query("set statement_timeout = 0")
+            assert client.query(asked) == [("idle_in_transaction_session_timeout", "5", "session"), ("idle_session_timeout", "30000", "session"),
+                                           ("lock_timeout", "9000", "user"), ("statement_timeout", "0", "session")], client.query(asked)
+            client.query("set statement_timeout = %d" % (2 + i % 3))
+        assert plain.query(asked)[2] == ("lock_timeout", "9000", "user")
+        d.wait_steady(to)
+        if to == "green":
+            for client in clients:
+                client.query("set transaction_timeout = '100ms'; select 1")
+            # blue doesn't know that setting: it can't be carried there
+            assert clients[0].value("show transaction_timeout") == "100ms"
+            for client in clients:
+                client.query("reset transaction_timeout")
+
+
+def test_nothing_of_ours_is_seen(world):
+    """While a flip waits armed for a busy session, the others find only their own statements."""
+    d = world.prepared(flip={"drain": {"timeout": "15s"}, "max_hold": "30s"})
+    busy, client = world.connect(), world.connect()
+    client.prepare("mine", "select 1")
+    busy.query("begin; select 1")
+    run = d.start_verb("cutover")
+    d.wait_status(lambda s: s["phase"] == "drain", what="the drain")
+    busy_names = busy.query("select name from pg_prepared_statements")
+    client.send(pg.query("select name from pg_prepared_statements"))
+    busy.query("commit")
+    assert run.finish(code=0).json["moved"] == 2
+    assert busy_names == [] and client.results() == [[("mine",)]]
+    assert ours(client) == [] and ours(busy) == []
