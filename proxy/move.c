@@ -15,6 +15,7 @@ struct move *move_new(bool replication)
     move->replication = replication;
     strbuf_init(&move->names, (size_t)MOVE_NAMES_MAX * SCAN_NAME_SIZE);
     strbuf_init(&move->parameters, MOVE_PARAMETERS_MAX);
+    strbuf_init(&move->told, MOVE_PARAMETERS_MAX);
     strbuf_init(&move->target_parameters, MOVE_PARAMETERS_MAX);
     strbuf_init(&move->reasons, MOVE_REASONS_MAX);
     strbuf_init(&move->asking_reasons, MOVE_REASONS_MAX);
@@ -37,6 +38,7 @@ void move_free(struct move *move)
     snapshot_unref(move->asking.snapshot);
     strbuf_deinit(&move->names);
     strbuf_deinit(&move->parameters);
+    strbuf_deinit(&move->told);
     strbuf_deinit(&move->target_parameters);
     strbuf_deinit(&move->reasons);
     strbuf_deinit(&move->asking_reasons);
@@ -91,6 +93,9 @@ const char *move_parameter_get(const struct strbuf *parameters, const char *name
 void move_parameter(struct move *move, struct slice name, struct slice value)
 {
     (void)move_parameter_set(&move->parameters, name, value);
+    if (move->told.length > 0) {
+        (void)move_parameter_set(&move->told, name, value);
+    }
 }
 
 void move_target_parameter(struct move *move, struct slice name, struct slice value)
@@ -133,24 +138,56 @@ static void append_status(struct strbuf *out, const char *name, const char *valu
     strbuf_append(out, value, value_size);
 }
 
-bool move_swapped(struct move *move, struct strbuf *to_client)
+/* What the client must still be told is appended, or only found out without `out`. */
+static bool differs(const struct strbuf *told, const struct strbuf *parameters, struct strbuf *out)
+{
+    bool any = false;
+    for (size_t at = 0; at < parameters->length;) {
+        const char *name = parameters->data + at;
+        const char *value = name + strlen(name) + 1;
+        const char *known = move_parameter_get(told, name);
+        if (known == NULL || strcmp(known, value) != 0) {
+            any = true;
+            if (out != NULL) {
+                append_status(out, name, value);
+            }
+        }
+        at = (size_t)(value - parameters->data) + strlen(value) + 1;
+    }
+    return any;
+}
+
+static void forget_told(struct move *move)
+{
+    strbuf_deinit(&move->told);
+    strbuf_init(&move->told, MOVE_PARAMETERS_MAX);
+}
+
+bool move_swapped(struct move *move)
 {
     ENSURE(move->target != NULL);
-    for (size_t at = 0; at < move->target_parameters.length;) {
-        const char *name = move->target_parameters.data + at;
-        const char *value = name + strlen(name) + 1;
-        const char *known = move_parameter_get(&move->parameters, name);
-        if (known == NULL || strcmp(known, value) != 0) {
-            append_status(to_client, name, value);
-        }
-        at = (size_t)(value - move->target_parameters.data) + strlen(value) + 1;
-    }
     struct strbuf old = move->parameters;
     move->parameters = move->target_parameters;
-    move->target_parameters = old;
+    strbuf_init(&move->target_parameters, MOVE_PARAMETERS_MAX);
+    if (move->told.length == 0) {
+        move->told = old;
+    } else {
+        strbuf_deinit(&old); /* it was never told of those */
+    }
+    bool untold = differs(&move->told, &move->parameters, NULL);
+    if (!untold) {
+        forget_told(move);
+    }
     move->unnamed.number = 0; /* its new server counts anew */
     move->kill = false;
     move_reset_target(move);
+    return untold;
+}
+
+bool move_tell(struct move *move, struct strbuf *to_client)
+{
+    (void)differs(&move->told, &move->parameters, to_client);
+    forget_told(move);
     return !to_client->failed;
 }
 

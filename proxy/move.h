@@ -77,8 +77,14 @@ MUST_USE enum move_answer move_replay_answer(struct move *move, const struct fra
 /* True if the session was asked since its last traffic and the target has that state: ready to be swapped. */
 bool move_is_ready(const struct move *move);
 
-/* The target is the session's server now; appends what the client must be told. False: out of memory. */
-MUST_USE bool move_swapped(struct move *move, struct strbuf *to_client);
+/* The target is the session's server now. True: the client knows parameters of another value, move_tell(). */
+MUST_USE bool move_swapped(struct move *move);
+/*
+ * Appends a ParameterStatus for each parameter of which the client knows another value. It belongs in front of
+ * the next reply: what waits for notifications need not understand it (pgjdbc's getNotifications() breaks).
+ * False: out of memory.
+ */
+MUST_USE bool move_tell(struct move *move, struct strbuf *to_client);
 /* Forgets the target: disarmed, lost or refused. The client notices nothing. */
 void move_reset_target(struct move *move);
 

@@ -57,7 +57,8 @@ struct move {
     uint32_t used_function;   /* a user's function that was called by its oid; 0: none */
     uint32_t name_count;      /* more than MOVE_NAMES_MAX: not all of them were kept */
     struct strbuf names;      /* settings that traffic mentioned, each followed by a blank */
-    struct strbuf parameters; /* ParameterStatus as the client knows it: name\0value\0 ... */
+    struct strbuf parameters; /* ParameterStatus as its server sent it: name\0value\0 ... */
+    struct strbuf told;       /* the same as the client knows it, where that differs; else empty */
     struct scan scan;
     uint8_t parse_field; /* of the Parse that passes: name, text, types */
     bool parse_unnamed;

@@ -440,8 +440,6 @@ void mover_arm(struct worker *worker, uint64_t flip, struct proxy_route target, 
 static void swap_session(struct session *session, const struct proxy_route *route)
 {
     struct server_link *target = session->mover->target;
-    struct strbuf out;
-    strbuf_init(&out, QUESTION_MAX);
     session->mover->target = NULL;
     link_retire(session_unlink(session));
     target->events = &relay_link_events;
@@ -449,13 +447,8 @@ static void swap_session(struct session *session, const struct proxy_route *rout
     target->cursor.quiet_rows = true;
     session_link(session, target);
     boundary_init(&session->boundary);
-    bool told = move_swapped(session->move, &out) && !out.failed &&
-                (out.length == 0 || stream_write(&session->client, out.data, out.length));
-    strbuf_deinit(&out);
+    session->untold = move_swapped(session->move);
     mover_session_end(session);
-    if (!told) {
-        session_drop(session);
-    }
 }
 
 static bool can_swap(const struct session *session, const struct proxy_route *route)

@@ -10,7 +10,7 @@
 
 #include <stdlib.h>
 
-enum { CANCELLED_SIZE = 256 };
+enum { CANCELLED_SIZE = 256, TOLD_MAX = 64 * 1024 };
 
 /* --- client to server --- */
 
@@ -216,6 +216,27 @@ static void pass_on(struct session *session, struct server_link *link, const cha
     }
 }
 
+/* Not those that come without being asked for. */
+static bool begins_reply(const struct frame_piece *piece)
+{
+    return piece->first && piece->type != 'A' && piece->type != 'E' && piece->type != 'N' &&
+           piece->type != 'S';
+}
+
+/* After a swap, in front of the first reply: the parameters of which the client knows other values. */
+static void tell(struct session *session)
+{
+    struct strbuf out;
+    strbuf_init(&out, TOLD_MAX);
+    session->untold = false;
+    if (!move_tell(session->move, &out)) {
+        session_drop(session);
+    } else if (out.length > 0 && !session->closing) {
+        stream_pass(&session->client, out.data, out.length);
+    }
+    strbuf_deinit(&out);
+}
+
 static void note(struct session *session, const struct server_link *link, const struct boundary_step *step)
 {
     struct side_counters *counters = &session->worker->statistics.sides[link->side];
@@ -256,6 +277,15 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
                 return;
             }
             continue;
+        }
+        if (session->untold && begins_reply(&piece)) {
+            const char *start = (const char *)rest.data - piece.bytes.length - FRAME_HEADER_SIZE;
+            pass_on(session, link, from, start);
+            from = start;
+            tell(session);
+            if (session->link != link) {
+                return; /* its client is gone */
+            }
         }
         if (step.kind != BOUNDARY_NOTHING) {
             note(session, link, &step);

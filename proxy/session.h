@@ -90,6 +90,7 @@ struct session {
     bool established;          /* logged in: the client has seen ReadyForQuery */
     bool terminated;           /* the client sent Terminate */
     bool immovable;            /* counted as such, as far as was asked */
+    bool untold;         /* since a swap: the next reply brings the parameters that differ */
     bool cancel_waits;         /* a cancel came while its server was asked */
     bool undrained;            /* counted in the worker's hold */
     bool finishing;            /* what is unsent is flushed, then the client is closed */

@@ -639,7 +639,8 @@ static void the_client_is_told_what_differs(void **state)
     assert_int_equal(accept_all(scene, syncs), MOVE_DONE);
     struct strbuf out;
     strbuf_init(&out, 1024);
-    assert_true(move_swapped(scene->move, &out));
+    assert_true(move_swapped(scene->move));
+    assert_true(move_tell(scene->move, &out));
     assert_int_equal(out.length, 25);
     assert_memory_equal(out.data,
                         "S\0\0\0\x18server_version\0"
@@ -651,6 +652,48 @@ static void the_client_is_told_what_differs(void **state)
     assert_true(settings);
     assert_string_equal(text, "x.y");
     assert_int_equal(answered(scene), MOVE_DONE);
+}
+
+static void move_to(struct scene *scene, const char *version)
+{
+    char text[TEXT_SIZE];
+    bool settings = false;
+    query(scene, "set x.y = '1'", "SET");
+    assert_true(ask(scene, &settings, text));
+    rows_of_a_plain_session(scene);
+    assert_int_equal(answered(scene), MOVE_DONE);
+    move_target_parameter(scene->move, slice_text("server_version"), slice_text(version));
+    move_target_parameter(scene->move, slice_text("TimeZone"), slice_text("UTC"));
+    assert_int_equal(accept_all(scene, replay(scene, text)), MOVE_DONE);
+}
+
+/* An idle client may be moved many times before it is told, once, of what it has then. */
+static void an_idle_client_is_told_once(void **state)
+{
+    struct scene *scene = *state;
+    struct strbuf out;
+    move_to(scene, "17.0");
+    assert_true(move_swapped(scene->move));
+    move_to(scene, "15.1");
+    assert_false(move_swapped(scene->move)); /* back where it was */
+    move_to(scene, "17.0");
+    assert_true(move_swapped(scene->move));
+    move_to(scene, "17.1");
+    assert_true(move_swapped(scene->move));
+    strbuf_init(&out, 1024);
+    assert_true(move_tell(scene->move, &out));
+    assert_int_equal(out.length, 25);
+    assert_memory_equal(out.data,
+                        "S\0\0\0\x18server_version\0"
+                        "17.1",
+                        25);
+    strbuf_clear(&out);
+    move_to(scene, "15.1");
+    assert_true(move_swapped(scene->move));
+    move_parameter(scene->move, slice_text("server_version"), slice_text("15.2")); /* passed on to it */
+    assert_true(move_tell(scene->move, &out));
+    assert_int_equal(out.length, 0);
+    strbuf_deinit(&out);
 }
 
 static void replication_never_moves(void **state)
@@ -686,6 +729,7 @@ int main(void)
         TEST(asking_fails),
         TEST(the_target_refuses),
         TEST(the_client_is_told_what_differs),
+        TEST(an_idle_client_is_told_once),
         cmocka_unit_test(replication_never_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -475,6 +475,44 @@ static void a_reload_of_the_old_side_loses_nobody(void **state)
     world_free(world);
 }
 
+/* pgjdbc's getNotifications() knows no ParameterStatus: the next reply brings it. */
+static void parameters_that_differ_come_with_the_next_reply(void **state)
+{
+    (void)state;
+    static const char notified[] = "A\0\0\0\x0c\0\0\0\x07x\0y";
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    const struct proxy_route target = {.side = SIDE_GREEN, .epoch = 2, .open = true};
+    proxy_arm(world->proxy, 5, target, 5000000);
+    uint8_t packet[512];
+    int green = server_accept_login(world, SIDE_GREEN);
+    expect(world, green, packet, startup_packet_of(packet, STARTUP_PROTOCOL_3_2, "joe", "app"));
+    put(green, BYTES(NEGOTIATE_3_0 "R\0\0\0\x08\0\0\0\0"
+                                   "S\0\0\0\x16server_version\00017\0"
+                                   "K\0\0\0\x0c\0\0\0\x2a" SERVER_KEY READY_I));
+    assert_int_equal(world_event(world, PROXY_EVENT_ARMED)->counts.armed, 1);
+    hold(world, 5, 5000, PROXY_EXPIRE_REFUSE);
+    (void)world_event(world, PROXY_EVENT_DRAINED);
+    proxy_swap(world->proxy, 5, target);
+    assert_int_equal(world_event(world, PROXY_EVENT_SWAPPED)->counts.moved, 1);
+    proxy_release(world->proxy, 5);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    expect_silence(world, pair.client);
+    put(green, notified, sizeof(notified));
+    expect(world, pair.client, notified, sizeof(notified));
+    expect_silence(world, pair.client);
+    put(pair.client, BYTES(QUERY_1));
+    expect(world, green, BYTES(QUERY_1));
+    put(green, BYTES(COMPLETE_1 READY_I));
+    expect(world, pair.client, BYTES("S\0\0\0\x16server_version\00017\0" COMPLETE_1 READY_I));
+    struct pair moved = {.client = pair.client, .server = green};
+    pair_works(world, &moved); /* once */
+    (void)close(green);
+    pair_close(&pair);
+    world_free(world);
+}
+
 /* Between the release and the end of the flip: it is where it should be, and is left in peace. */
 static void a_login_to_the_new_side_is_not_armed(void **state)
 {
@@ -580,6 +618,7 @@ int main(void)
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
+        cmocka_unit_test(parameters_that_differ_come_with_the_next_reply),
         cmocka_unit_test(a_login_to_the_new_side_is_not_armed),
         cmocka_unit_test(armed_is_told_when_all_are),
         cmocka_unit_test(a_target_that_babbles_is_given_up),
