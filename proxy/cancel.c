@@ -8,6 +8,8 @@
 #include "proxy/route_hold.h"
 #include "proxy/server_link.h"
 #include "proxy/session.h"
+#include "proxy/stream_tls.h"
+#include "proxy/tls_request.h"
 #include "proxy/wire/build.h"
 #include "proxy/wire/startup.h"
 #include "proxy/worker.h"
@@ -26,6 +28,7 @@ struct cancel {
     struct cancel *prev, *next;
     uv_connect_t connect;
     bool has_origin, begun;
+    bool asked_tls; /* the answer is to come */
     struct cancel_origin origin;
     int64_t deadline_us;
 };
@@ -136,19 +139,58 @@ static void over(struct cancel *cancel)
     }
 }
 
+static void send_key(struct cancel *cancel)
+{
+    uint8_t packet[CANCEL_PACKET_SIZE];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_cancel(&build, cancel->link->pid,
+                 slice_of(cancel->link->cancel_key, cancel->link->cancel_key_length));
+    if (!build_fits(&build) || !stream_write(&cancel->stream, packet, build.length)) {
+        over(cancel);
+    }
+}
+
+static void fail(struct cancel *cancel, const char *reason)
+{
+    LOG_WARN("cancel_failed", LOG_STR("side", side_name(cancel->link->side)), LOG_STR("error", reason));
+    over(cancel);
+}
+
 /* NOLINTNEXTLINE(readability-non-const-parameter): it is one of the stream's events */
 static void on_received(struct stream *stream, char *bytes, size_t length)
 {
-    /* a server answers a cancel by closing only */
-    (void)stream;
-    (void)bytes;
-    (void)length;
+    struct cancel *cancel = CONTAINER_OF(stream, struct cancel, stream);
+    if (!cancel->asked_tls) {
+        return; /* a server answers a cancel by closing only */
+    }
+    cancel->asked_tls = false;
+    /* its link has TLS: a key that travels without would be there for all to see */
+    if (tls_request_answered(stream, cancel->link->config, cancel->link->side, bytes, length) !=
+        TLS_REQUEST_ACCEPTED) {
+        fail(cancel, "the server declines TLS");
+    }
+}
+
+static void on_secured(struct stream *stream)
+{
+    struct cancel *cancel = CONTAINER_OF(stream, struct cancel, stream);
+    char subject[TLS_REQUEST_SUBJECT_SIZE];
+    if (tls_request_verify(stream, cancel->link->config, cancel->link->side, subject)) {
+        send_key(cancel);
+    } else {
+        fail(cancel, "the server's certificate is for another host");
+    }
 }
 
 static void on_ended(struct stream *stream, int status)
 {
-    (void)status;
-    over(CONTAINER_OF(stream, struct cancel, stream));
+    struct cancel *cancel = CONTAINER_OF(stream, struct cancel, stream);
+    if (status == UV_EPROTO) {
+        fail(cancel, stream_tls_failure(stream));
+    } else {
+        over(cancel);
+    }
 }
 
 static void on_closed(struct stream *stream)
@@ -158,7 +200,7 @@ static void on_closed(struct stream *stream)
 
 /* blocked, broken: nothing is ever passed to it */
 static const struct stream_events stream_events = {
-    .received = on_received, .ended = on_ended, .closed = on_closed};
+    .received = on_received, .secured = on_secured, .ended = on_ended, .closed = on_closed};
 
 static void on_connected(uv_connect_t *request, int status)
 {
@@ -172,16 +214,15 @@ static void on_connected(uv_connect_t *request, int status)
         return;
     }
     stream_set_connected(&cancel->stream, &cancel->link->worker->config->tcp_servers);
-    uint8_t packet[CANCEL_PACKET_SIZE];
-    struct build build;
-    build_init(&build, packet, sizeof(packet));
-    build_cancel(&build, cancel->link->pid,
-                 slice_of(cancel->link->cancel_key, cancel->link->cancel_key_length));
-    if (!build_fits(&build) || !stream_write(&cancel->stream, packet, build.length)) {
-        over(cancel);
+    stream_read_start(&cancel->stream);
+    if (!stream_is_tls(&cancel->link->stream)) {
+        send_key(cancel);
         return;
     }
-    stream_read_start(&cancel->stream);
+    cancel->asked_tls = true;
+    if (!tls_request_send(&cancel->stream)) {
+        over(cancel);
+    }
 }
 
 /* To the very address that the link leads to. Returns 0 or a libuv error. */

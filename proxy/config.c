@@ -1,5 +1,7 @@
 #include "proxy/config.h"
 
+#include "proxy/tls.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +58,8 @@ static void config_free(struct proxy_config *config)
 {
     for (int side = 0; side < SIDE_COUNT; side++) {
         free(config->sides[side].host);
+        free(config->sides[side].tls_name);
+        SSL_CTX_free(config->sides[side].tls);
     }
     for (size_t i = 0; i < config->database_count; i++) {
         free(config->databases[i]);
@@ -64,13 +68,41 @@ static void config_free(struct proxy_config *config)
     settings_counts_deinit(&config->limits.databases);
     settings_counts_deinit(&config->limits.roles);
     free(config->balancers);
+    SSL_CTX_free(config->listen_tls);
     free(config);
 }
 
-struct proxy_config *config_new(const struct settings *settings)
+static bool make_tls(struct proxy_config *config, const struct settings *settings, struct error *error)
+{
+    static const char *const names[SIDE_COUNT] = {
+        [SIDE_BLUE] = "sides.blue.tls", [SIDE_GREEN] = "sides.green.tls"};
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        const struct settings_side *from = &settings->sides[side];
+        if (!tls_server_context(&from->tls, names[side], &config->sides[side].tls, error)) {
+            return false;
+        }
+        if (from->host[0] == '/') {
+            SSL_CTX_free(config->sides[side].tls); /* servers don't speak it there */
+            config->sides[side].tls = NULL;
+        }
+        config->sides[side].tls_mode = from->tls.mode;
+        if (config->sides[side].tls != NULL) {
+            bool named = from->tls_server_name[0] != '\0';
+            config->sides[side].tls_name = strdup(named ? from->tls_server_name : from->host);
+            if (config->sides[side].tls_name == NULL) {
+                return error_set(error, ERROR_MEMORY, "out of memory for the proxy");
+            }
+        }
+    }
+    config->listen_tls_mode = settings->listen_tls.mode;
+    return tls_listen_context(&settings->listen_tls, &config->listen_tls, error);
+}
+
+struct proxy_config *config_new(const struct settings *settings, struct error *error)
 {
     struct proxy_config *config = calloc(1, sizeof(*config));
     if (config == NULL) {
+        (void)error_set(error, ERROR_MEMORY, "out of memory for the proxy");
         return NULL;
     }
     atomic_init(&config->references, 1);
@@ -87,6 +119,11 @@ struct proxy_config *config_new(const struct settings *settings)
         !copy_counts(&config->limits.databases, &settings->limits.databases) ||
         !copy_counts(&config->limits.roles, &settings->limits.roles) ||
         !copy_balancers(config, &settings->proxy_protocol)) {
+        (void)error_set(error, ERROR_MEMORY, "out of memory for the proxy");
+        config_free(config);
+        return NULL;
+    }
+    if (!make_tls(config, settings, error)) {
         config_free(config);
         return NULL;
     }

@@ -10,12 +10,19 @@
 
 #include <stdatomic.h>
 
+struct ssl_ctx_st;
+
 struct proxy_config {
     atomic_uint references;
     struct {
         char *host; /* a name, an address, or the directory of a Unix socket */
         uint16_t port;
+        struct ssl_ctx_st *tls; /* NULL: plain */
+        enum tls_mode tls_mode;
+        char *tls_name; /* that its certificate must have */
     } sides[SIDE_COUNT];
+    struct ssl_ctx_st *listen_tls; /* NULL: plain */
+    enum tls_mode listen_tls_mode;
     char **databases;
     size_t database_count;
     uint64_t max_clients;
@@ -30,8 +37,8 @@ struct proxy_config {
     enum auth_method auth_method;
 };
 
-/* NULL: out of memory. */
-MUST_USE struct proxy_config *config_new(const struct settings *settings);
+/* NULL: out of memory, or a file that the settings name can't be used. */
+MUST_USE struct proxy_config *config_new(const struct settings *settings, struct error *error);
 struct proxy_config *config_ref(struct proxy_config *config);
 void config_unref(struct proxy_config *config);
 

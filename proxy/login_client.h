@@ -19,6 +19,8 @@ MUST_USE bool login_client_begin(struct session *session);
 void login_client_free(struct session *session);
 
 void login_client_received(struct session *session, const char *bytes, size_t length);
+/* TLS stands: may it? */
+void login_client_secured(struct session *session);
 bool login_client_wants_bytes(const struct session *session);
 
 /* The connection sent a CancelRequest, and waits for its end. */

@@ -34,6 +34,7 @@ enum login_phase {
 struct client_login {
     enum login_phase phase;
     bool ssl_answered, gss_answered;
+    bool direct_tls;      /* the handshake came without a request */
     bool proxied_known;   /* PHASE_PROXIED: the address was read */
     size_t proxied_left;  /* and so much of the header is still to be skipped */
     struct strbuf buffer; /* received, not used yet */

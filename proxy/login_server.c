@@ -143,6 +143,7 @@ static bool on_authentication(struct server_link *link, struct slice body)
     if (link->login->authenticated || !decode_authentication(body, &kind, &data)) {
         return fail_protocol(link, "Authentication message");
     }
+    link->login->asked = true;
     switch (kind) {
     case AUTHENTICATION_OK:
         /* who skips the last step of SCRAM has not shown that it knows the verifier */

@@ -17,10 +17,13 @@ struct server_login {
     struct server_addresses addresses;
     unsigned next;     /* address to be tried */
     int connect_error; /* of the last one tried */
+    bool without_tls;  /* it was tried, in vain: prefer */
+    bool asked_tls;    /* the answer is to come */
     /* login_server.c */
     struct strbuf body;     /* of the message being read */
     struct strbuf greeting; /* what the client gets to see of the login */
     struct scram_client scram;
+    bool asked; /* the server has asked who we are */
     bool scram_begun, scram_verified, authenticated;
     uint32_t version; /* of the protocol: what we asked for, or what the server made of it */
     bool negotiated;

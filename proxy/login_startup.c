@@ -1,27 +1,97 @@
+#include "conf/base/log.h"
 #include "proxy/cancel.h"
 #include "proxy/login_internal.h"
 #include "proxy/session.h"
+#include "proxy/stream_tls.h"
+#include "proxy/tls.h"
 #include "proxy/worker.h"
 
 #include <stdlib.h>
 
-static void answer_no(struct session *session, bool *answered, size_t consumed)
+/* Answers a request for encryption by one byte. False: it isn't allowed, the session ends. */
+static bool answer(struct session *session, bool *answered, size_t consumed, const char *byte)
 {
-    struct strbuf *buffer = &session->login->buffer;
     if (*answered) {
         session_end(session, "08P01", "encryption was asked for twice", NULL);
-        return;
+        return false;
     }
-    if (buffer->length > consumed) {
+    if (session->login->buffer.length > consumed) {
         /* sent before our answer: whoever stands between could have put it there */
         session_end(session, "08P01", "received unencrypted data after an encryption request", NULL);
-        return;
+        return false;
     }
     *answered = true;
     login_consume(session->login, consumed);
-    if (!stream_write(&session->client, "N", 1)) {
+    if (!stream_write(&session->client, byte, 1)) {
+        session_drop(session);
+        return false;
+    }
+    return true;
+}
+
+static bool offers_tls(const struct session *session)
+{
+    return session->worker->config->listen_tls != NULL && session->client.uv.handle.type == UV_TCP &&
+           !stream_is_tls(&session->client);
+}
+
+static bool begin_tls(struct session *session)
+{
+    if (stream_tls_accept(&session->client, session->worker->config->listen_tls)) {
+        return true;
+    }
+    LOG_ERROR("tls_failed", LOG_STR("error", "out of memory"));
+    session_drop(session);
+    return false;
+}
+
+static void on_ssl_request(struct session *session, size_t consumed)
+{
+    bool offered = offers_tls(session);
+    if (answer(session, &session->login->ssl_answered, consumed, offered ? "S" : "N") && offered) {
+        session->login->gss_answered = true; /* not within TLS */
+        (void)begin_tls(session);
+    }
+}
+
+/* The first byte of a connection began a handshake: what came goes to TLS. */
+static void on_direct_tls(struct session *session)
+{
+    struct client_login *login = session->login;
+    if (!offers_tls(session) || login->ssl_answered || login->gss_answered) {
+        session_drop(session); /* as PostgreSQL: the client would not understand an answer */
+        return;
+    }
+    login->direct_tls = true;
+    size_t length = login->buffer.length;
+    char *bytes = strbuf_take(&login->buffer);
+    if (bytes != NULL && begin_tls(session)) {
+        stream_tls_feed(&session->client, bytes, length);
+    }
+    free(bytes);
+}
+
+void login_client_secured(struct session *session)
+{
+    if (session->login->direct_tls && !stream_tls_has_protocol(&session->client)) {
+        LOG_INFO("tls_failed", LOG_STR("client", session->peer),
+                 LOG_STR("error", "direct TLS without the protocol " TLS_PROTOCOL " (ALPN)"));
+        counter_add(&session->worker->statistics.logins_failed, 1);
         session_drop(session);
     }
+}
+
+/* True if the client may log in like that. */
+static bool check_encryption(struct session *session)
+{
+    if (session->worker->config->listen_tls_mode != TLS_MODE_REQUIRE || stream_is_tls(&session->client) ||
+        session->client.uv.handle.type != UV_TCP) {
+        return true;
+    }
+    counter_add(&session->worker->statistics.refused[PROXY_REFUSED_PLAIN], 1);
+    session_end(session, "28000", "connections without TLS are not accepted here",
+                "Connect with sslmode=require.");
+    return false;
 }
 
 /* Keeps what every login to a server needs, without protocol options, which aren't passed on. */
@@ -107,7 +177,7 @@ static void on_startup_message(struct session *session, const struct startup *st
         session_end(session, "53200", "out of memory", NULL);
         return;
     }
-    if (!count_client(session) || !check_database(session, startup)) {
+    if (!check_encryption(session) || !count_client(session) || !check_database(session, startup)) {
         return;
     }
     counter_add(&session->worker->statistics.sessions_total, 1);
@@ -140,17 +210,17 @@ bool login_startup_take(struct session *session)
     }
     switch (startup.kind) {
     case STARTUP_SSL_REQUEST:
-        answer_no(session, &login->ssl_answered, consumed);
+        on_ssl_request(session, consumed);
         return true;
     case STARTUP_GSSENC_REQUEST:
-        answer_no(session, &login->gss_answered, consumed);
+        (void)answer(session, &login->gss_answered, consumed, "N");
         return true;
     case STARTUP_CANCEL_REQUEST:
         login->phase = PHASE_CANCEL;
         cancel_request(session, startup.pid, startup.key);
         return false;
     case STARTUP_DIRECT_TLS:
-        session_drop(session);
+        on_direct_tls(session);
         return false;
     case STARTUP_UNSUPPORTED:
         refuse_version(session, startup.version);

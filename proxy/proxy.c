@@ -183,9 +183,11 @@ static bool start(struct proxy *proxy, const struct settings *settings, struct p
     unsigned count =
         settings->workers > 0 ? (unsigned)settings->workers : (unsigned)uv_available_parallelism();
     count = count > WORKERS_MAX ? WORKERS_MAX : count;
-    proxy->config = config_new(settings);
-    if (proxy->config == NULL ||
-        !collect_init(&proxy->collect, count, proxy->callbacks.event, proxy->callbacks.context) ||
+    proxy->config = config_new(settings, error);
+    if (proxy->config == NULL) {
+        return false;
+    }
+    if (!collect_init(&proxy->collect, count, proxy->callbacks.event, proxy->callbacks.context) ||
         RAND_bytes(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret)) != 1) {
         return error_set(error, ERROR_MEMORY, "out of memory or randomness for the proxy");
     }
@@ -294,11 +296,19 @@ static void run_reload(struct worker *worker, const struct command *command)
     memset(worker->addresses, 0, sizeof(worker->addresses));
 }
 
+bool proxy_check(const struct settings *settings, struct error *error)
+{
+    struct proxy_config *config = config_new(settings, error);
+    config_unref(config);
+    return config != NULL;
+}
+
 void proxy_reload(struct proxy *proxy, const struct settings *settings)
 {
-    struct proxy_config *config = config_new(settings);
-    if (config == NULL) {
-        LOG_ERROR("reload_failed", LOG_STR("error", "out of memory"));
+    struct error error;
+    struct proxy_config *config = config_new(settings, &error);
+    if (config == NULL) { /* a file has gone since proxy_check() */
+        LOG_ERROR("reload_failed", LOG_STR("error", error.message));
         return;
     }
     config_unref(proxy->config);

@@ -91,6 +91,7 @@ enum proxy_refusal {
     PROXY_REFUSED_DATABASE,  /* limits of its database */
     PROXY_REFUSED_ROLE,      /* limits of its role */
     PROXY_REFUSED_UNMANAGED, /* a database that isn't served */
+    PROXY_REFUSED_PLAIN,     /* without TLS where there must be TLS */
     PROXY_REFUSED_HEADER,    /* no PROXY header where there must be one */
     PROXY_REFUSED_SERVER,    /* the active side doesn't answer, and isn't asked again so soon */
     PROXY_REFUSED_RESOURCES, /* sockets, memory, randomness; or the daemon is stopping */
@@ -190,6 +191,8 @@ MUST_USE struct proxy *proxy_start(uv_loop_t *loop, const struct settings *setti
 void proxy_stop(struct proxy *proxy, int64_t grace_us);
 void proxy_free(struct proxy *proxy); /* after PROXY_EVENT_STOPPED */
 
+/* Tries what of the settings a start or a reload could fail at: certificates and keys. */
+MUST_USE bool proxy_check(const struct settings *settings, struct error *error);
 void proxy_reload(struct proxy *proxy, const struct settings *settings);
 /* Changes the route while no hold stands and no session is linked elsewhere (start of the daemon, after
  * recovery). */

@@ -6,6 +6,8 @@
 #include "proxy/cancel.h"
 #include "proxy/login_server.h"
 #include "proxy/session.h"
+#include "proxy/stream_tls.h"
+#include "proxy/tls_request.h"
 #include "proxy/wire/build.h"
 #include "proxy/worker.h"
 
@@ -43,6 +45,7 @@ static void maybe_free(struct server_link *link)
     if (link->close_wanted && link->handles == 0 && link->cancels == 0) {
         login_free(link);
         free(link->cancel_key);
+        config_unref(link->config);
         free(link);
     }
 }
@@ -71,6 +74,77 @@ static void fail_unreachable(struct server_link *link, int status)
     fail(link);
 }
 
+/* --- TLS --- */
+
+static void fail_tls(struct server_link *link, const char *reason)
+{
+    link_failure_set(&link->login->failure, "08006", "TLS with the server failed: %s", reason);
+    fail(link);
+}
+
+/* With `prefer` a server that doesn't want us with TLS may want us without. */
+static bool retry_without_tls(struct server_link *link)
+{
+    struct server_login *login = link->login;
+    if (link->config->sides[link->side].tls_mode != TLS_MODE_PREFER || login->without_tls || login->asked ||
+        link->close_wanted) {
+        return false;
+    }
+    login->without_tls = true;
+    login->asked_tls = false;
+    login->negotiated = false;
+    login->next--;
+    strbuf_clear(&login->body);
+    strbuf_clear(&login->greeting);
+    frame_init(&link->cursor, FRAME_FROM_SERVER);
+    link->phase = LINK_CONNECTING;
+    stream_close(&link->stream); /* on_closed() goes on */
+    return true;
+}
+
+static void begin_login(struct server_link *link)
+{
+    if (!login_server_begin(link)) {
+        fail(link);
+    }
+}
+
+static void on_tls_answer(struct server_link *link, const char *bytes, size_t length)
+{
+    link->login->asked_tls = false;
+    switch (tls_request_answered(&link->stream, link->config, link->side, bytes, length)) {
+    case TLS_REQUEST_ACCEPTED:
+        break;
+    case TLS_REQUEST_DECLINED:
+        if (link->config->sides[link->side].tls_mode == TLS_MODE_PREFER) {
+            begin_login(link);
+        } else {
+            fail_tls(link, "it does not speak TLS");
+        }
+        break;
+    case TLS_REQUEST_BAD:
+        fail_tls(link,
+                 length > 1 ? "unencrypted data came with its answer" : "it did not answer the request");
+        break;
+    }
+}
+
+static void on_secured(struct stream *stream)
+{
+    struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    char subject[TLS_REQUEST_SUBJECT_SIZE], reason[2 * TLS_REQUEST_SUBJECT_SIZE];
+    if (link->phase != LINK_LOGIN) {
+        return;
+    }
+    if (tls_request_verify(stream, link->config, link->side, subject)) {
+        begin_login(link);
+        return;
+    }
+    (void)snprintf(reason, sizeof(reason), "its certificate is for \"%s\", not for \"%.200s\"", subject,
+                   link->config->sides[link->side].tls_name);
+    fail_tls(link, reason);
+}
+
 /* --- the stream's events --- */
 
 static void on_received(struct stream *stream, char *bytes, size_t length)
@@ -85,11 +159,17 @@ static void on_received(struct stream *stream, char *bytes, size_t length)
     if (link->phase != LINK_LOGIN) {
         return;
     }
+    if (link->login->asked_tls) {
+        on_tls_answer(link, bytes, length);
+        return;
+    }
     switch (login_server_received(link, &bytes, &length)) {
     case LOGIN_MORE:
         break;
     case LOGIN_FAILED:
-        fail(link);
+        if (!stream_is_tls(stream) || !retry_without_tls(link)) {
+            fail(link);
+        }
         break;
     case LOGIN_READY: {
         struct strbuf greeting = link->login->greeting;
@@ -113,6 +193,10 @@ static void on_ended(struct stream *stream, int status)
     if (link->phase == LINK_READY) {
         if (link->events != NULL) {
             link->events->ended(link, status);
+        }
+    } else if (link->phase == LINK_LOGIN && status == UV_EPROTO) {
+        if (!retry_without_tls(link)) {
+            fail_tls(link, stream_tls_failure(stream));
         }
     } else if (link->phase == LINK_LOGIN) {
         link_failure_set(&link->login->failure, "08006", "the server closed the connection during login");
@@ -156,6 +240,7 @@ static void on_closed(struct stream *stream)
 }
 
 static const struct stream_events stream_events = {.received = on_received,
+                                                   .secured = on_secured,
                                                    .ended = on_ended,
                                                    .blocked = on_blocked,
                                                    .broken = on_broken,
@@ -177,11 +262,16 @@ static void on_connected(uv_connect_t *request, int status)
     }
     stream_set_connected(&link->stream, &link->worker->config->tcp_servers);
     link->phase = LINK_LOGIN;
-    if (!login_server_begin(link)) {
-        fail(link);
+    stream_read_start(&link->stream);
+    if (link->config->sides[link->side].tls == NULL || link->login->without_tls) {
+        begin_login(link);
         return;
     }
-    stream_read_start(&link->stream);
+    link->login->asked_tls = true;
+    if (!tls_request_send(&link->stream)) {
+        link_failure_set(&link->login->failure, "08006", "the connection to the server broke during login");
+        fail(link);
+    }
 }
 
 /* Opens the handle and begins to connect; a connect that fails at once goes on in on_closed(). */
@@ -252,7 +342,7 @@ static bool is_literal(const char *host, unsigned port, struct sockaddr_storage 
 
 static int begin(struct server_link *link)
 {
-    const struct proxy_config *config = link->worker->config;
+    const struct proxy_config *config = link->config;
     const struct server_addresses *known = &link->worker->addresses[link->side];
     struct server_login *login = link->login;
     const char *host = config->sides[link->side].host;
@@ -289,6 +379,7 @@ struct server_link *link_open(struct session *session, enum side side, uint64_t 
         return NULL;
     }
     *link = (struct server_link){.worker = session->worker,
+                                 .config = config_ref(session->worker->config),
                                  .session = session,
                                  .events = events,
                                  .side = side,

@@ -15,6 +15,7 @@
 
 #include <sys/socket.h>
 
+struct proxy_config;
 struct server_link;
 struct server_login;
 struct session;
@@ -55,7 +56,8 @@ enum link_phase { LINK_RESOLVING, LINK_CONNECTING, LINK_LOGIN, LINK_READY, LINK_
 struct server_link {
     struct stream stream;
     struct worker *worker;
-    struct session *session; /* for whom; NULL once let go of */
+    struct proxy_config *config; /* as it was when the link was opened */
+    struct session *session;     /* for whom; NULL once let go of */
     const struct link_events *events;
     enum side side;
     enum link_phase phase;

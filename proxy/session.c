@@ -7,6 +7,7 @@
 #include "proxy/login_client.h"
 #include "proxy/mover.h"
 #include "proxy/relay.h"
+#include "proxy/stream_tls.h"
 #include "proxy/wire/build.h"
 #include "proxy/worker.h"
 
@@ -52,10 +53,22 @@ static void on_received(struct stream *stream, char *bytes, size_t length)
     }
 }
 
+static void on_secured(struct stream *stream)
+{
+    struct session *session = CONTAINER_OF(stream, struct session, client);
+    if (session->login != NULL && !session->finishing) {
+        login_client_secured(session);
+    }
+}
+
 static void on_ended(struct stream *stream, int status)
 {
     struct session *session = CONTAINER_OF(stream, struct session, client);
-    (void)status;
+    if (status == UV_EPROTO && !session->closing) {
+        LOG_INFO("tls_failed", LOG_U64("session", session->id), LOG_STR("client", session->peer),
+                 LOG_STR("error", stream_tls_failure(stream)));
+        counter_add(&session->worker->statistics.logins_failed, !session->established);
+    }
     if (status == UV_EOF && stream_flush(stream) && stream->unsent > 0 &&
         !(session->established && session_owes(session))) {
         session_finish(session); /* it only stopped sending: it may still read */
@@ -112,6 +125,7 @@ static void on_closed(struct stream *stream)
 }
 
 static const struct stream_events client_events = {.received = on_received,
+                                                   .secured = on_secured,
                                                    .ended = on_ended,
                                                    .blocked = on_blocked,
                                                    .broken = on_broken,

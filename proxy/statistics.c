@@ -32,8 +32,8 @@ const char *proxy_refusal_name(enum proxy_refusal refusal)
     static const char *const names[PROXY_REFUSAL_COUNT] = {
         [PROXY_REFUSED_CLIENTS] = "max_clients", [PROXY_REFUSED_DATABASE] = "database_limit",
         [PROXY_REFUSED_ROLE] = "role_limit",     [PROXY_REFUSED_UNMANAGED] = "unmanaged_database",
-        [PROXY_REFUSED_HEADER] = "proxy_header", [PROXY_REFUSED_SERVER] = "server_down",
-        [PROXY_REFUSED_RESOURCES] = "resources",
+        [PROXY_REFUSED_PLAIN] = "without_tls",   [PROXY_REFUSED_HEADER] = "proxy_header",
+        [PROXY_REFUSED_SERVER] = "server_down",  [PROXY_REFUSED_RESOURCES] = "resources",
     };
     return refusal < PROXY_REFUSAL_COUNT ? names[refusal] : "?";
 }

@@ -1,6 +1,7 @@
 #include "proxy/stream.h"
 
 #include "conf/base/ensure.h"
+#include "proxy/stream_internal.h"
 #include "proxy/tcp_options.h"
 
 #include <errno.h>
@@ -37,7 +38,7 @@ void stream_set_connected(struct stream *stream, const struct settings_tcp *opti
     }
 }
 
-static void set_ended(struct stream *stream, int status)
+void stream_set_ended(struct stream *stream, int status)
 {
     stream_read_stop(stream);
     if (!stream->ended && stream->open) {
@@ -51,28 +52,37 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
     (void)suggested;
     struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
     struct read_buffer *shared = stream->buffer;
+    if (stream_is_tls(stream)) {
+        *buffer = uv_buf_init(shared->sealed, stream->read_size);
+        return;
+    }
     size_t at = shared->used + READ_HEADROOM;
     size_t room = sizeof(shared->bytes) - at;
     *buffer = uv_buf_init(shared->bytes + at, room < stream->read_size ? (unsigned)room : stream->read_size);
 }
 
-static void on_read(uv_stream_t *handle, ssize_t length, const uv_buf_t *buffer)
+void stream_deliver(struct stream *stream, char *bytes, size_t length)
 {
-    struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
     struct read_buffer *shared = stream->buffer;
-    if (length < 0) {
-        set_ended(stream, (int)length);
-    }
-    if (length <= 0) {
-        return;
-    }
     /* taken until the end of the turn: what is passed on stays where it is */
-    shared->used += READ_HEADROOM + (size_t)length;
-    stream->events->received(stream, buffer->base, (size_t)length);
+    shared->used += READ_HEADROOM + length;
+    stream->events->received(stream, bytes, length);
     if (shared->passing == NULL) {
         shared->used = 0;
     } else if (sizeof(shared->bytes) - shared->used < READ_HEADROOM + READ_LEAST) {
         stream_flush_all(shared);
+    }
+}
+
+static void on_read(uv_stream_t *handle, ssize_t length, const uv_buf_t *buffer)
+{
+    struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
+    if (length < 0) {
+        stream_set_ended(stream, (int)length);
+    } else if (length > 0 && stream_is_tls(stream)) {
+        stream_tls_received(stream, buffer->base, (size_t)length);
+    } else if (length > 0) {
+        stream_deliver(stream, buffer->base, (size_t)length);
     }
 }
 
@@ -102,7 +112,7 @@ static void on_written(uv_write_t *request, int status)
         return;
     }
     if (status < 0) {
-        set_ended(stream, status);
+        stream_set_ended(stream, status);
     } else if (stream->unsent == 0 && stream->events->sent != NULL) {
         stream->events->sent(stream);
     }
@@ -126,8 +136,7 @@ static bool queue(struct stream *stream, const char *bytes, size_t length)
     return true;
 }
 
-/* Now, or queued behind what is queued. */
-static bool send_or_queue(struct stream *stream, const char *bytes, size_t length)
+bool stream_send(struct stream *stream, const char *bytes, size_t length)
 {
     size_t taken = 0;
     if (!stream->open || !stream->connected) {
@@ -147,16 +156,22 @@ static bool send_or_queue(struct stream *stream, const char *bytes, size_t lengt
     return taken == length || queue(stream, bytes + taken, length - taken);
 }
 
+static bool seal_or_send(struct stream *stream, const char *bytes, size_t length)
+{
+    return stream_is_tls(stream) ? stream_tls_send(stream, bytes, length)
+                                 : stream_send(stream, bytes, length);
+}
+
 bool stream_flush(struct stream *stream)
 {
     size_t length = stream->passed_length;
     stream->passed_length = 0;
-    return length == 0 || send_or_queue(stream, stream->passed, length);
+    return length == 0 || seal_or_send(stream, stream->passed, length);
 }
 
 bool stream_write(struct stream *stream, const void *bytes, size_t length)
 {
-    return stream_flush(stream) && send_or_queue(stream, bytes, length);
+    return stream_flush(stream) && seal_or_send(stream, bytes, length);
 }
 
 static bool lies_in(const struct read_buffer *buffer, const char *bytes)
@@ -210,7 +225,11 @@ void stream_flush_all(struct read_buffer *buffer)
 
 void stream_shutdown(struct stream *stream)
 {
-    if (stream->open && stream->connected) {
+    if (!stream->open || !stream->connected) {
+        return;
+    }
+    stream_tls_goodbye(stream);
+    if (stream->unsent == 0) { /* else sent() comes once more, and its owner with it */
         (void)shutdown(stream->descriptor, SHUT_WR);
     }
 }
@@ -218,6 +237,7 @@ void stream_shutdown(struct stream *stream)
 static void on_close(uv_handle_t *handle)
 {
     struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
+    stream_tls_free(stream);
     stream->events->closed(stream);
 }
 
@@ -225,6 +245,7 @@ void stream_close(struct stream *stream)
 {
     if (stream->open) {
         (void)stream_flush(stream);
+        stream_tls_goodbye(stream);
         stream->open = false;
         stream->reading = false;
         uv_close(&stream->uv.handle, on_close);

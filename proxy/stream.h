@@ -29,6 +29,7 @@ struct stream_events {
     void (*broken)(struct stream *stream);  /* none of what was passed can be sent any more */
     void (*sent)(struct stream *stream);    /* unsent has come down to 0 */
     void (*closed)(struct stream *stream);  /* the handle is gone; the owner may free what holds it */
+    void (*secured)(struct stream *stream); /* TLS stands (stream_tls.h); may be NULL */
 };
 
 enum {
@@ -43,6 +44,14 @@ struct read_buffer {
     size_t used;
     struct stream *passing;
     char bytes[READ_SIZE + READ_LEAST];
+    /* TLS (stream_tls.c): what a socket brought, how much of it is still to be opened and whose it is; what
+     * is sealed and not yet sent. Both are empty between two streams. */
+    struct stream *opening;
+    const char *sealed_at;
+    size_t sealed_left;
+    size_t out_length;
+    char sealed[READ_SIZE];
+    char out[READ_SIZE + READ_LEAST];
 };
 
 struct stream {
@@ -55,6 +64,7 @@ struct stream {
     const struct stream_events *events;
     struct read_buffer *buffer;
     struct ssl_st *ssl; /* NULL: plain */
+    char *tls_failure;  /* why TLS ended; NULL: it didn't */
     struct stream *next_passing;
     const char *passed; /* in the buffer: to be sent at the end of the turn */
     size_t passed_length;
@@ -66,6 +76,8 @@ struct stream {
     bool reading;
     bool is_passing; /* in the buffer's list */
     bool ended;      /* ended() was called */
+    bool tls_secured, tls_broken,
+        tls_said_goodbye; /* the handshake is over; nothing can be sent; nor shall be */
 };
 
 /* Initialises the handle on the loop, TCP or Unix; no socket is made yet. */

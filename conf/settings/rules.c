@@ -2,6 +2,7 @@
 
 #include "conf/base/log.h"
 #include "conf/base/network.h"
+#include "conf/settings/rules_tls.h"
 #include "conf/settings/unit.h"
 
 #include <errno.h>
@@ -279,7 +280,7 @@ bool rules_apply(const struct walk *walk, struct settings *settings)
     return load_secret(walk, "manager", &settings->manager) &&
            load_secret(walk, "sides.blue.replication", &settings->sides[SIDE_BLUE].replication) &&
            load_secret(walk, "sides.green.replication", &settings->sides[SIDE_GREEN].replication) &&
-           derive_replication(walk, settings) && check_addresses(walk, settings) &&
-           check_proxy_protocol(walk, settings) && check_flip(walk, settings) &&
-           check_databases(walk, settings) && check_commands(walk, settings);
+           derive_replication(walk, settings) && rules_tls(walk, settings) &&
+           check_addresses(walk, settings) && check_proxy_protocol(walk, settings) &&
+           check_flip(walk, settings) && check_databases(walk, settings) && check_commands(walk, settings);
 }

@@ -51,7 +51,29 @@ struct settings_tcp {
     int64_t user_timeout_us;
 };
 
-enum tls_mode { TLS_MODE_DISABLE }; /* to a server; more come with TLS itself */
+/* With clients: up to require. To a server as libpq's sslmode. */
+enum tls_mode {
+    TLS_MODE_DISABLE,
+    TLS_MODE_PREFER,
+    TLS_MODE_REQUIRE,
+    TLS_MODE_VERIFY_CA,
+    TLS_MODE_VERIFY_FULL
+};
+enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
+
+/* Paths of PEM files; "": not given. */
+struct settings_listen_tls {
+    enum tls_mode mode;
+    enum tls_version min_version;
+    char *cert, *key;
+    char *ca, *crl; /* of the certificates of clients */
+};
+
+struct settings_tls {
+    enum tls_mode mode;
+    char *ca, *crl;
+    char *cert, *key; /* shown to the server */
+};
 
 /* How one party reaches a cluster. An address that starts with '/' is a Unix socket directory. */
 struct settings_endpoint {
@@ -65,9 +87,11 @@ struct settings_endpoint {
 struct settings_side {
     char *host;
     int64_t port;
-    enum tls_mode tls_mode;
+    struct settings_tls tls;
+    char *tls_server_name; /* in the server's certificate, and sent to it (SNI); "": the host */
     struct settings_endpoint
         replication; /* how the other side reaches this one; unset parts: this side, the manager */
+    struct settings_tls replication_tls; /* paths on the other side's machine */
 };
 
 enum unmanaged_policy { UNMANAGED_REFUSE, UNMANAGED_PASS };
@@ -116,6 +140,7 @@ struct settings {
     int64_t listen_port;   /* 0: no TCP listener */
     char *listen_unix_dir; /* "": no Unix listener */
     int64_t listen_backlog;
+    struct settings_listen_tls listen_tls;
     int64_t max_clients;
     struct settings_list proxy_protocol; /* networks whose connections begin with a PROXY header */
     int64_t workers;                     /* 0: one a core */

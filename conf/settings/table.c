@@ -13,7 +13,14 @@ enum { NAME_LIMIT = 63, TEXT_LIMIT = 1023, LIST_LIMIT = 1000, COMMAND_LIMIT = 25
     .offset = offsetof(struct settings, member), .size = sizeof(((struct settings *)0)->member)
 
 static const char *const side_words[] = {[SIDE_BLUE] = "blue", [SIDE_GREEN] = "green", NULL};
-static const char *const tls_words[] = {[TLS_MODE_DISABLE] = "disable", NULL};
+static const char *const listen_tls_words[] = {
+    [TLS_MODE_DISABLE] = "disable", [TLS_MODE_PREFER] = "prefer", [TLS_MODE_REQUIRE] = "require", NULL};
+static const char *const tls_words[] = {
+    [TLS_MODE_DISABLE] = "disable",         [TLS_MODE_PREFER] = "prefer",
+    [TLS_MODE_REQUIRE] = "require",         [TLS_MODE_VERIFY_CA] = "verify-ca",
+    [TLS_MODE_VERIFY_FULL] = "verify-full", NULL};
+static const char *const tls_version_words[] = {
+    [TLS_VERSION_1_2] = "TLSv1.2", [TLS_VERSION_1_3] = "TLSv1.3", NULL};
 static const char *const unmanaged_words[] = {[UNMANAGED_REFUSE] = "refuse", [UNMANAGED_PASS] = "pass", NULL};
 static const char *const auth_words[] = {
     [AUTH_TRUST] = "trust", [AUTH_SCRAM_SHA_256] = "scram-sha-256", NULL};
@@ -50,6 +57,38 @@ static const char *const format_words[] = {[LOG_FORMAT_TEXT] = "text", [LOG_FORM
         FIELD(member.password_env), .doc = "environment variable with the password"                          \
     }
 
+/* Paths: of the machine that connects. */
+#define TLS_ROWS(prefix, member, mode_fallback, mode_doc)                                                    \
+    {.name = prefix ".mode",                                                                                 \
+     .type = SETTING_WORD,                                                                                   \
+     .reloadable = true,                                                                                     \
+     .fallback = mode_fallback,                                                                              \
+     .words = tls_words,                                                                                     \
+     FIELD(member.mode),                                                                                     \
+     .doc = mode_doc},                                                                                       \
+        {.name = prefix ".ca",                                                                               \
+         .type = SETTING_PATH,                                                                               \
+         .reloadable = true,                                                                                 \
+         .most = TEXT_LIMIT,                                                                                 \
+         FIELD(member.ca),                                                                                   \
+         .doc = "who signs the server's certificate; given, it is verified, whatever the mode"},             \
+        {.name = prefix ".crl",                                                                              \
+         .type = SETTING_PATH,                                                                               \
+         .reloadable = true,                                                                                 \
+         .most = TEXT_LIMIT,                                                                                 \
+         FIELD(member.crl),                                                                                  \
+         .doc = "which of these are revoked; empty: none"},                                                  \
+        {.name = prefix ".cert",                                                                             \
+         .type = SETTING_PATH,                                                                               \
+         .reloadable = true,                                                                                 \
+         .most = TEXT_LIMIT,                                                                                 \
+         FIELD(member.cert),                                                                                 \
+         .doc = "our certificate, shown to the server; empty: none"},                                        \
+    {                                                                                                        \
+        .name = prefix ".key", .type = SETTING_PATH, .reloadable = true, .most = TEXT_LIMIT,                 \
+        FIELD(member.key), .doc = "its private key"                                                          \
+    }
+
 #define SIDE_ROWS(prefix, member)                                                                            \
     {.name = prefix ".host",                                                                                 \
      .type = SETTING_STRING,                                                                                 \
@@ -65,13 +104,14 @@ static const char *const format_words[] = {[LOG_FORMAT_TEXT] = "text", [LOG_FORM
          .most = 65535,                                                                                      \
          FIELD(member.port),                                                                                 \
          .doc = "port of the server"},                                                                       \
-        {.name = prefix ".tls.mode",                                                                         \
-         .type = SETTING_WORD,                                                                               \
-         .fallback = "disable",                                                                              \
-         .words = tls_words,                                                                                 \
-         FIELD(member.tls_mode),                                                                             \
-         .doc = "TLS to the server: only disable so far",                                                    \
-         .hint = "TLS to the servers is not available yet; leave it out"},                                   \
+        TLS_ROWS(prefix ".tls", member.tls, "prefer",                                                        \
+                 "libpq's sslmode: disable | prefer | require | verify-ca | verify-full"),                   \
+        {.name = prefix ".tls.server_name",                                                                  \
+         .type = SETTING_STRING,                                                                             \
+         .reloadable = true,                                                                                 \
+         .most = 255,                                                                                        \
+         FIELD(member.tls_server_name),                                                                      \
+         .doc = "name that the server's certificate must have, and sent to it (SNI); default: host"},        \
         {.name = prefix ".replication.host",                                                                 \
          .type = SETTING_STRING,                                                                             \
          .reloadable = true,                                                                                 \
@@ -91,7 +131,9 @@ static const char *const format_words[] = {[LOG_FORMAT_TEXT] = "text", [LOG_FORM
          .most = NAME_LIMIT,                                                                                 \
          FIELD(member.replication.user),                                                                     \
          .doc = "role that the other side logs in as; default: the manager"},                                \
-        PASSWORD_ROWS(prefix ".replication", member.replication)
+        PASSWORD_ROWS(prefix ".replication", member.replication),                                            \
+        TLS_ROWS(prefix ".replication.tls", member.replication_tls, NULL,                                    \
+                 "the same for the other side; default: as above")
 
 #define TCP_ROWS(prefix, member)                                                                             \
     {.name = prefix ".keepalives_idle",                                                                      \

@@ -2,6 +2,7 @@
 #include "control/cli/verbs.h"
 
 #include "conf/settings/settings.h"
+#include "control/daemon/serve.h"
 
 #include <stdlib.h>
 
@@ -11,7 +12,8 @@ static int check_config(const struct invocation *invocation, const char *path, b
 {
     struct error error;
     struct settings *settings = settings_load(path, &error);
-    char *text = settings == NULL ? NULL : settings_print(settings, &error);
+    bool usable = settings != NULL && (print || serve_check(settings, &error));
+    char *text = usable ? settings_print(settings, &error) : NULL;
     int status = EXIT_DONE;
     if (text == NULL) {
         status = cli_fail(invocation->cli, invocation->json, &error);

@@ -82,7 +82,7 @@ static bool reload_settings(struct daemon *daemon, struct reload_result *result,
     struct settings *new = settings_load(daemon->config_path, error);
     struct roles *roles = new == NULL ? NULL : roles_new(new, error);
     struct retired *retired = calloc(1, sizeof(*retired));
-    if (roles == NULL || retired == NULL ||
+    if (roles == NULL || retired == NULL || !proxy_check(new, error) ||
         !settings_compare(daemon->settings, new, &result->changed, &result->restart, error)) {
         if (roles != NULL && retired == NULL) {
             error_set(error, ERROR_MEMORY, "out of memory");
@@ -349,6 +349,11 @@ static int run(struct daemon *daemon)
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
     ENSURE(uv_loop_close(&daemon->loop) == 0);
     return status;
+}
+
+bool serve_check(const struct settings *settings, struct error *error)
+{
+    return proxy_check(settings, error);
 }
 
 int serve_run(const char *config_path)

@@ -218,8 +218,8 @@ static void unknown_keys_are_refused_with_a_suggestion(void **state)
     refused(ENOUGH "xyzzy: 1\n", 4, "xyzzy: unknown key", NULL);
     refused(ENOUGH "gates: [ { name: e, metrik: error_rate, max: 1% } ]\n", 4, "gates.e.metrik: unknown key",
             "did you mean gates.e.metric?");
-    refused("sides: { blue: { host: a, tls: { mode: prefer } }, green: { host: b } }\n", 1,
-            "sides.blue.tls.mode: expected disable, found \"prefer\"", "not available yet");
+    refused("sides: { blue: { host: a, tls: { mode: allow } }, green: { host: b } }\n", 1,
+            "sides.blue.tls.mode: expected disable | prefer | require | verify-ca | verify-full", NULL);
     refused("sides: { red: { host: a } }\n", 1, "sides.red: unknown key", NULL);
 }
 
