@@ -41,6 +41,11 @@ bool login_client_is_cancel(const struct session *session)
     return session->login != NULL && session->login->phase == PHASE_CANCEL;
 }
 
+bool login_client_is_silent(const struct session *session)
+{
+    return session->login != NULL && session->login->phase <= PHASE_STARTUP;
+}
+
 bool login_is_over(const struct session *session)
 {
     return session->login == NULL || session->closing || session->finishing;
@@ -187,6 +192,16 @@ static bool admit(struct session *session)
     return false;
 }
 
+static void refuse_side(struct session *session, enum side side)
+{
+    char message[SIDE_PROBLEM_SIZE + 64];
+    (void)snprintf(message, sizeof(message), "the database server can't be reached: %s",
+                   session->worker->health[side].problem);
+    counter_add(&session->worker->statistics.refused[PROXY_REFUSED_SERVER], 1);
+    session_end(session, "57P03", message,
+                "It failed for others before, and is tried again within a second.");
+}
+
 void login_client_resume(struct session *session)
 {
     struct worker *worker = session->worker;
@@ -206,11 +221,15 @@ void login_client_resume(struct session *session)
         session_update(session);
         return;
     }
+    enum side side = worker->hold.route.side;
+    if (!side_health_may_try(worker, side)) {
+        refuse_side(session, side);
+        return;
+    }
     session->login->phase = PHASE_SERVER;
     session->deadline_us = clock_mono_us() + worker->config->timeouts.server_connect_us;
     hold_note_forwarded(session);
-    struct server_link *link =
-        link_open(session, worker->hold.route.side, worker->hold.route.epoch, &login_link_events);
+    struct server_link *link = link_open(session, side, worker->hold.route.epoch, &login_link_events);
     if (link == NULL) {
         session_end(session, "57P03", "the connection to the server could not be opened", NULL);
         return;

@@ -25,6 +25,8 @@ bool login_client_wants_bytes(const struct session *session);
 
 /* The connection sent a CancelRequest, and waits for its end. */
 bool login_client_is_cancel(const struct session *session);
+/* Nothing came from it that says what it wants. */
+bool login_client_is_silent(const struct session *session);
 /* Authenticated, and waits for the gate. */
 bool login_client_waits(const struct session *session);
 /* Its link to the server is being opened. */

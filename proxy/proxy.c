@@ -294,6 +294,8 @@ static void run_reload(struct worker *worker, const struct command *command)
     config_unref(worker->config);
     worker->config = command->config;
     memset(worker->addresses, 0, sizeof(worker->addresses));
+    worker->sweep_us = 0;
+    worker_want_tick(worker); /* the timeouts may be new */
 }
 
 bool proxy_check(const struct settings *settings, struct error *error)

@@ -99,6 +99,11 @@ static void pass_to_server(struct session *session, const char *from, const char
             from = next;
             continue;
         }
+        if (piece.first && session->watch.cancelling && session->link->cancels > 0) {
+            forward(session, from, start);
+            keep(session, start, end);
+            return;
+        }
         if (piece.first) {
             enum hold_verdict verdict = hold_check(session, piece.type);
             if (verdict == HOLD_KEEP) {

@@ -5,6 +5,7 @@
 #include "conf/base/log.h"
 #include "proxy/cancel.h"
 #include "proxy/login_server.h"
+#include "proxy/relay.h"
 #include "proxy/session.h"
 #include "proxy/stream_tls.h"
 #include "proxy/tls_request.h"
@@ -71,6 +72,7 @@ static void fail_unreachable(struct server_link *link, int status)
         LOG_WARN("server_unreachable", LOG_STR("side", side_name(link->side)),
                  LOG_STR("error", uv_strerror(status)));
     }
+    side_health_failed(link->worker, link->side, uv_strerror(status));
     fail(link);
 }
 
@@ -159,6 +161,7 @@ static void on_received(struct stream *stream, char *bytes, size_t length)
     if (link->phase != LINK_LOGIN) {
         return;
     }
+    side_health_answered(link->worker, link->side);
     if (link->login->asked_tls) {
         on_tls_answer(link, bytes, length);
         return;
@@ -200,6 +203,7 @@ static void on_ended(struct stream *stream, int status)
         }
     } else if (link->phase == LINK_LOGIN) {
         link_failure_set(&link->login->failure, "08006", "the server closed the connection during login");
+        side_health_failed(link->worker, link->side, "it closed the connection during login");
         fail(link);
     }
 }
@@ -465,6 +469,9 @@ void link_cancel_over(struct server_link *link)
     if (link->close_wanted && link->cancels == 0) {
         stream_close(&link->stream);
         maybe_free(link);
+    } else if (link->cancels == 0 && link->session != NULL && link->session->watch.cancelling) {
+        link->session->watch.cancelling = false;
+        relay_resume(link->session);
     }
 }
 

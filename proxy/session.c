@@ -229,6 +229,7 @@ void session_update(struct session *session)
         session->state = state;
         session->state_since_us = clock_mono_us();
     }
+    timeouts_note(session);
     if (session->worker->hold.stands) {
         hold_note_session(session);
     }
@@ -401,22 +402,6 @@ void session_drop(struct session *session)
     }
     session_update(session);
     stream_close(&session->client);
-}
-
-void session_check_deadline(struct session *session, int64_t now_us)
-{
-    if (session->deadline_us == 0 || now_us < session->deadline_us) {
-        return;
-    }
-    session->deadline_us = 0;
-    if (session->finishing || login_client_is_cancel(session)) {
-        session_drop(session);
-    } else if (session->login == NULL || login_client_waits(session)) {
-        session_end(session, "57P03", "no side is active now", NULL);
-    } else {
-        counter_add(&session->worker->statistics.logins_failed, 1);
-        session_end(session, "08006", "the login took too long", NULL);
-    }
 }
 
 void session_describe(const struct session *session, int64_t now_us, struct proxy_session_info *info)

@@ -16,6 +16,7 @@
 #include "proxy/proxy.h"
 #include "proxy/server_link.h"
 #include "proxy/stream.h"
+#include "proxy/timeouts.h"
 #include "proxy/wire/boundary.h"
 
 #include <uthash.h>
@@ -82,7 +83,8 @@ struct session {
     struct mover *mover;            /* while armed */
     const struct move_types *types; /* that differ between the sides, in its database */
 
-    int64_t deadline_us;       /* of login, of waiting for the route, of the last flush; 0: none */
+    int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
+    struct session_watch watch;
     struct client_place place; /* counted against the limits of its database and role */
     bool counted;              /* against max_clients */
     uint8_t discard;           /* enum relay_discard */
@@ -122,9 +124,6 @@ void session_update_reading(struct session *session);
 void session_end(struct session *session, const char *sqlstate, const char *message, const char *hint);
 void session_finish(struct session *session);
 void session_drop(struct session *session);
-
-/* The worker's tick: deadlines that have passed. */
-void session_check_deadline(struct session *session, int64_t now_us);
 
 /* Keeps bytes that were read from the client, for later. False: out of memory, the session was ended. */
 bool session_keep(struct session *session, const char *bytes, size_t length);

@@ -88,11 +88,16 @@ static void on_tick(uv_timer_t *timer)
         listener_resume(&worker->listeners[i]);
     }
     int64_t now_us = clock_mono_us();
-    bool needed = worker->cancels != NULL || worker->stopping;
+    bool watching = timeouts_are_set(worker->config);
+    bool sweep = watching && now_us >= worker->sweep_us;
+    bool needed = worker->cancels != NULL || worker->stopping || (watching && worker->sessions != NULL);
     struct session *session = NULL;
+    if (sweep) {
+        worker->sweep_us = now_us + timeouts_interval_us(worker->config);
+    }
     DL_FOREACH(worker->sessions, session)
     {
-        session_check_deadline(session, now_us);
+        timeouts_check(session, now_us, sweep);
         needed = needed || session->deadline_us != 0;
         if (worker->stopping && now_us >= worker->stop_deadline_us) {
             session_drop(session);

@@ -14,6 +14,7 @@
 #include "proxy/mover.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
+#include "proxy/side_health.h"
 #include "proxy/statistics.h"
 #include "proxy/stream.h"
 
@@ -52,6 +53,7 @@ struct worker {
     uint64_t sessions_made;
     int64_t unreachable_told_us[SIDE_COUNT]; /* one line a second says it */
     struct server_addresses addresses[SIDE_COUNT];
+    struct side_health health[SIDE_COUNT];
     struct route_hold hold;
     struct mover_flip flip;
     struct differing_types *types;
@@ -59,6 +61,7 @@ struct worker {
     uv_check_t turn; /* the end of a turn of the loop: what was passed on is sent */
     uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */
     bool tick_runs;
+    int64_t sweep_us; /* when the tick looks at the sessions' timeouts again */
     bool stopping;
     bool ending;
     int64_t stop_deadline_us;

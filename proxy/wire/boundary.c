@@ -551,6 +551,15 @@ bool boundary_in_copy_in(const struct boundary *b)
     return b->copy == COPY_IN;
 }
 
+bool boundary_is_working(const struct boundary *b)
+{
+    if (b->count == 0) {
+        return false;
+    }
+    const struct boundary_segment *first = &b->segments[b->head];
+    return first->pending > 0 || first->end != BOUNDARY_END_NONE || b->copy != 0;
+}
+
 int64_t boundary_since_us(const struct boundary *b)
 {
     if (b->count == 0) {

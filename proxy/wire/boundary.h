@@ -109,6 +109,9 @@ void boundary_inject(struct boundary *boundary, int64_t now_us);
  */
 bool boundary_at(const struct boundary *boundary);
 bool boundary_owes(const struct boundary *boundary); /* a reply, or an unfinished segment */
+/* The server has something to do, or the client its part of a COPY; not: a pipeline without Sync that waits
+ * for more. */
+bool boundary_is_working(const struct boundary *boundary);
 bool boundary_in_transaction(const struct boundary *boundary);
 bool boundary_in_copy_in(const struct boundary *boundary);
 /* When what is being answered began, microseconds; 0: nothing is. */

@@ -109,6 +109,15 @@ def refusal(address, **options):
         return error
 
 
+def admitted(world):
+    """A client; None if there is no room: one that has just gone may still be counted."""
+    try:
+        return world.connect()
+    except pg.PgError as error:
+        assert error.sqlstate == "53300", error
+        return None
+
+
 def test_client_limits(world):
     """Clients of a database and of a role are counted over all workers; a reload changes the numbers."""
     world.pair(databases=("app", "other"))
@@ -136,11 +145,10 @@ def test_client_limits(world):
     others[0].abandon()
     clients[0].close()
     d.until(lambda: refusal(d.address, user="free", database="other") is None, what="there is room in other")
-    d.until(lambda: refusal(d.address) is None, what="there is room for app")
-    clients[0] = world.connect()
+    clients[0] = d.until(lambda: admitted(world), what="there is room for app")
     d.write(limits={"per_database": 0, "per_role": 5})
     d.verb("reload", code=0)
-    clients.append(world.connect())
+    clients.append(d.until(lambda: admitted(world), what="there is more room for app"))
     full("app", "app", 'role "app"')
     for client in clients + others[1:]:
         assert client.value("select 1") == "1"
@@ -157,3 +165,90 @@ def test_client_limits_need_the_password(world):
         with pg.Connection(d.address, password="secret") as client:
             assert client.value("select 1") == "1"
             assert refusal(d.address, password="secret").sqlstate == "53300"
+
+
+def ended(connection, timeout=20):
+    """The last words of a connection that the other end closes."""
+    assert connection.closed_by_peer(timeout)
+    while connection.buffer:
+        kind, body = connection.receive()
+        if kind == "E":
+            return pg.PgError(pg.fields(body))
+    return None
+
+
+def test_idle_timeouts(world):
+    """As PostgreSQL's own: 57P05 and 25P03; whoever does something stays."""
+    world.pair()
+    d = world.daemon(timeouts={"client_idle": "1s", "idle_in_transaction": "1s"})
+    idle, transaction, failed, busy = (world.connect() for _ in range(4))
+    transaction.query("begin")
+    failed.query("begin")
+    failed.error("select 1/0")
+    assert busy.value("select 1 from pg_sleep(2.5)") == "1"
+    error = ended(idle)
+    assert (error.severity, error.sqlstate, error.message) == (
+        "FATAL", "57P05", "terminating connection due to idle-session timeout"), error
+    for one in (transaction, failed):
+        error = ended(one)
+        assert (error.severity, error.sqlstate, error.message) == (
+            "FATAL", "25P03", "terminating connection due to idle-in-transaction timeout"), error
+    assert busy.value("select 1") == "1"
+    d.until(lambda: d.metric("switchback_timeouts_total", timeout="idle_in_transaction") == 2, what="they are counted")
+    d.until(lambda: world.blue.value("select count(*) from pg_stat_activity where usename = 'app' and datname = 'app'") <= "1",
+            what="their servers are gone")
+    d.write(timeouts={"client_idle": "0s", "idle_in_transaction": "0s"})
+    d.verb("reload", code=0)
+    with pg.Connection(d.address) as stays:
+        stays.query("begin")
+        assert not stays.readable(2.5)
+
+
+def test_query_timeout(world):
+    """A statement is cancelled, its session lives; a COPY whose client sends nothing, too."""
+    world.pair()
+    d = world.daemon(timeouts={"query": "1s"})
+    with pg.Connection(d.address) as client:
+        for _ in range(3):
+            assert client.error("select pg_sleep(60)").sqlstate == "57014"
+            assert client.value("select 1") == "1"
+        client.query("begin; create temp table t (a int)")
+        assert client.error("insert into t select 1 from pg_sleep(60)").sqlstate == "57014"
+        assert client.status == "E"
+        client.query("rollback")
+        assert client.value("select 1 from pg_sleep(0.1)") == "1"
+    assert world.blue.value("select count(*) from pg_stat_activity where query ~ 'sleep.60' and state = 'active' and usename = 'app'") == "0"
+    d.until(lambda: d.metric("switchback_timeouts_total", timeout="query") == 4, what="they are counted")
+
+
+def test_server_connect_timeout(world):
+    """A side that takes connections and says nothing: 57P03 in time, then at once, and it recovers by itself."""
+    world.pair()
+    d = world.daemon(timeouts={"server_connect": "1s"}, workers=1)
+    world.blue.pause()
+    try:
+        errors = [refusal(d.address) for _ in range(8)]
+        assert all(error and error.sqlstate == "57P03" for error in errors), errors
+        d.until(lambda: (d.metric("switchback_server_down", side="blue") == 1
+                         and d.metric("switchback_sessions_refused_total", reason="server_down") > 0
+                         and d.metric("switchback_timeouts_total", timeout="server_connect") >= 3), what="it counts as down")
+    finally:
+        world.blue.resume()
+    d.until(lambda: refusal(d.address) is None, what="the side is back")
+    d.until(lambda: d.metric("switchback_server_down", side="blue") == 0, what="it counts as up")
+
+
+def test_hold_notice(world):
+    """By setting, a client that a hold keeps is told so, and loses nothing by it."""
+    world.pair()
+    d = world.daemon(timeouts={"hold_notice": "1s"})
+    with pg.Connection(d.address) as client, pg.Connection(d.address) as quiet:
+        client.query("set application_name = 'held'")
+        d.verb("hold", "--for", "60s", "--reason", "test", code=0)
+        client.send(pg.query("select 'answer'"))
+        kind, body = client.receive()
+        assert kind == "N" and pg.fields(body)["V"] == "NOTICE", (kind, body)
+        d.verb("release", code=0)
+        client.until_ready()
+        assert not quiet.readable(0.1)
+        assert quiet.value("select 1") == "1" and not quiet.notices

@@ -1,0 +1,215 @@
+/* What may not last for ever, and a side that doesn't answer; against a scripted server. */
+#include "tests/unit/proxy_world.h"
+
+/* what a test waits for; and what must not pass while this program does something, on a busy machine */
+enum { SHORT_US = 100000, LONGER_US = 700000 };
+
+#define PARSE_FLUSH                                                                                          \
+    "P\0\0\0\x10\0select 1\0\0\0"                                                                            \
+    "H\0\0\0\x04"
+#define PARSED    "1\0\0\0\x04"
+#define CANCELLED "E\0\0\0\x13SERROR\0C57014\0\0"
+
+static struct proxy_stats stats_of(struct world *world)
+{
+    struct proxy_stats stats;
+    proxy_stats(world->proxy, &stats);
+    return stats;
+}
+
+/* The server gets a cancel request; its connection. */
+static int expect_cancel(struct world *world)
+{
+    int fd = server_accept(world, SIDE_BLUE);
+    expect(world, fd, BYTES("\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a" SERVER_KEY));
+    return fd;
+}
+
+static void an_idle_client_ends(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.timeouts.client_idle_us = SHORT_US;
+    world_start(world);
+    struct pair pair = pair_new(world);
+    expect_error(world, pair.client, "57P05");
+    expect_end(world, pair.client);
+    expect(world, pair.server, BYTES(TERMINATE));
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_CLIENT_IDLE], 1);
+    pair_close(&pair);
+    world_free(world);
+}
+
+static void a_busy_client_is_not_idle(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.timeouts.client_idle_us = LONGER_US;
+    world->settings.timeouts.idle_in_transaction_us = LONGER_US;
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_1));
+    expect(world, pair.server, BYTES(QUERY_1));
+    assert_false(world_readable(world, pair.client, 2 * LONGER_US));
+    put(pair.server, BYTES(COMPLETE_1 READY_T));
+    expect(world, pair.client, BYTES(COMPLETE_1 READY_T));
+    expect_error(world, pair.client, "25P03");
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_IDLE_IN_TRANSACTION], 1);
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_CLIENT_IDLE], 0);
+    pair_close(&pair);
+    world_free(world);
+}
+
+static void a_slow_statement_is_cancelled_and_no_other(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.timeouts.query_us = SHORT_US;
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_1));
+    expect(world, pair.server, BYTES(QUERY_1));
+    int cancel = expect_cancel(world);
+    put(pair.server, BYTES(CANCELLED READY_I));
+    expect(world, pair.client, BYTES(CANCELLED READY_I));
+    /* until the server has taken the cancel it could still meet the next statement: that one waits */
+    put(pair.client, BYTES(QUERY_1));
+    expect_silence(world, pair.server);
+    (void)close(cancel);
+    expect(world, pair.server, BYTES(QUERY_1));
+    put(pair.server, BYTES(COMPLETE_1 READY_I));
+    expect(world, pair.client, BYTES(COMPLETE_1 READY_I));
+    assert_true(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY] >= 1);
+    pair_close(&pair);
+    world_free(world);
+}
+
+/* A pipeline without Sync that waits for its client is no statement that runs. */
+static void a_server_that_waits_is_not_cancelled(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.timeouts.query_us = SHORT_US;
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(PARSE_FLUSH));
+    expect(world, pair.server, BYTES(PARSE_FLUSH));
+    put(pair.server, BYTES(PARSED));
+    expect(world, pair.client, BYTES(PARSED));
+    assert_false(world_readable(world, world->servers[SIDE_BLUE], 4 * SHORT_US));
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], 0);
+    put(pair.client, BYTES(PARSE_FLUSH));
+    expect(world, pair.server, BYTES(PARSE_FLUSH));
+    (void)close(expect_cancel(world));
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], 1);
+    pair_close(&pair);
+    world_free(world);
+}
+
+static void a_client_that_a_hold_keeps_is_told(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.timeouts.hold_notice_us = SHORT_US;
+    world->settings.timeouts.client_idle_us = LONGER_US; /* it isn't idle */
+    world->settings.timeouts.query_us = SHORT_US;       /* and nothing of it runs */
+    world_start(world);
+    struct pair pair = pair_new(world);
+    char body[256];
+    proxy_hold(world->proxy, 7, clock_mono_us() + WORLD_PATIENCE_US, PROXY_EXPIRE_RELEASE);
+    put(pair.client, BYTES(QUERY_1));
+    assert_int_equal(expect_message(world, pair.client, body, sizeof(body)), 'N');
+    assert_string_equal(body, "SNOTICE");
+    assert_false(world_readable(world, pair.client, 2 * LONGER_US)); /* once */
+    proxy_release(world->proxy, 7);
+    expect(world, pair.server, BYTES(QUERY_1));
+    put(pair.server, BYTES(COMPLETE_1 READY_I));
+    expect(world, pair.client, BYTES(COMPLETE_1 READY_I));
+    pair_close(&pair);
+    world_free(world);
+}
+
+static void refused_login(struct world *world)
+{
+    int client = client_connect(world);
+    client_startup(client);
+    expect_error(world, client, "57P03");
+    expect_end(world, client);
+    (void)close(client);
+}
+
+static void a_dead_side_is_not_asked_by_everyone(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    address.sin_port = htons((uint16_t)world->settings.sides[SIDE_BLUE].port);
+    world->settings.workers = 1;
+    (void)close(world->servers[SIDE_BLUE]);
+    world_start(world);
+    for (int i = 0; i < 20; i++) {
+        refused_login(world);
+    }
+    struct proxy_stats stats = stats_of(world);
+    assert_true(stats.side_down[SIDE_BLUE] && !stats.side_down[SIDE_GREEN]);
+    assert_true(stats.refused[PROXY_REFUSED_SERVER] > 0);
+    assert_true(stats.connect_failures[SIDE_BLUE] >= 3);
+    assert_int_equal(stats.connect_failures[SIDE_BLUE] + stats.refused[PROXY_REFUSED_SERVER], 20);
+    /* it comes back: one of those who ask finds out, and then everybody gets in */
+    int on = 1, made = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(setsockopt(made, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+    assert_int_equal(bind(made, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(made, 64), 0);
+    world->servers[SIDE_BLUE] = made;
+    int client = -1;
+    do {
+        if (client >= 0) {
+            (void)close(client);
+        }
+        client = client_connect(world);
+        client_startup(client);
+    } while (!world_readable(world, made, 20000));
+    int server = server_login(world, SIDE_BLUE);
+    client_greeted(world, client, NULL);
+    assert_false(stats_of(world).side_down[SIDE_BLUE]);
+    struct pair pair = pair_new(world);
+    pair_works(world, &pair);
+    pair_close(&pair);
+    (void)close(client);
+    (void)close(server);
+    world_free(world);
+}
+
+/* A refusal is an answer: its reason reaches every client. */
+static void a_side_that_refuses_is_not_dead(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.workers = 1;
+    world_start(world);
+    for (int i = 0; i < 6; i++) {
+        int client = client_connect(world);
+        client_startup(client);
+        int server = server_accept_login(world, SIDE_BLUE);
+        put(server, BYTES("E\0\0\0\x13SFATAL\0C53300\0\0"));
+        (void)close(server);
+        expect_error(world, client, "53300");
+        (void)close(client);
+    }
+    assert_int_equal(stats_of(world).connect_failures[SIDE_BLUE], 0);
+    world_free(world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_idle_client_ends),
+        cmocka_unit_test(a_busy_client_is_not_idle),
+        cmocka_unit_test(a_slow_statement_is_cancelled_and_no_other),
+        cmocka_unit_test(a_server_that_waits_is_not_cancelled),
+        cmocka_unit_test(a_client_that_a_hold_keeps_is_told),
+        cmocka_unit_test(a_dead_side_is_not_asked_by_everyone),
+        cmocka_unit_test(a_side_that_refuses_is_not_dead),
+    };
+    return cmocka_run_group_tests_name("proxy limits", tests, NULL, NULL);
+}
