@@ -14,7 +14,6 @@
 #include "proxy/wire/startup.h"
 #include "proxy/worker.h"
 
-#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <utlist.h>
 
@@ -36,9 +35,7 @@ struct cancel {
 struct cancel_letter {
     struct letter letter;
     struct cancel_origin origin;
-    uint32_t ticket;
-    uint8_t secret[SESSION_SECRET_MAX];
-    size_t secret_length;
+    struct cancel_claim claim;
 };
 
 static void begin_waiting(struct worker *worker);
@@ -50,7 +47,7 @@ static void deliver_over(struct letter *letter, void *receiver)
     struct worker *worker = receiver;
     struct cancel_letter *over = CONTAINER_OF(letter, struct cancel_letter, letter);
     struct session *connection = NULL;
-    HASH_FIND(by_ticket, worker->tickets, &over->ticket, sizeof(over->ticket), connection);
+    HASH_FIND(by_ticket, worker->tickets, &over->origin.ticket, sizeof(over->origin.ticket), connection);
     if (connection != NULL && login_client_is_cancel(connection)) {
         session_drop(connection);
     }
@@ -64,7 +61,7 @@ static void tell_origin(struct worker_shared *shared, const struct cancel_origin
         return; /* its own deadline closes the connection */
     }
     over->letter.deliver = deliver_over;
-    over->ticket = origin->ticket;
+    over->origin = *origin;
     mailbox_post(&shared->workers[origin->worker].mailbox, &over->letter);
 }
 
@@ -81,15 +78,11 @@ static void deliver_request(struct letter *letter, void *receiver)
 {
     struct worker *worker = receiver;
     struct cancel_letter *request = CONTAINER_OF(letter, struct cancel_letter, letter);
-    struct session *session = NULL;
-    HASH_FIND(by_ticket, worker->tickets, &request->ticket, sizeof(request->ticket), session);
-    bool known = session != NULL && session->established &&
-                 session->cancel_secret_length == request->secret_length &&
-                 CRYPTO_memcmp(session->cancel_secret, request->secret, request->secret_length) == 0;
-    if (known) {
+    struct session *session = cancel_claim_find(worker, &request->claim);
+    if (session != NULL) {
         counter_add(&worker->statistics.cancels, 1);
     }
-    if (!known || !cancel_session(session, &request->origin)) {
+    if (session == NULL || !cancel_session(session, &request->origin)) {
         tell_origin(worker->shared, &request->origin);
     }
     free(request);
@@ -98,9 +91,8 @@ static void deliver_request(struct letter *letter, void *receiver)
 void cancel_request(struct session *connection, uint32_t pid, struct slice key)
 {
     struct worker_shared *shared = connection->worker->shared;
-    unsigned target = session_ticket_worker(pid);
     struct cancel_letter *request = calloc(1, sizeof(*request));
-    if (target >= shared->worker_count || key.length > sizeof(request->secret) || request == NULL) {
+    if (request == NULL || !cancel_claim_make(shared, pid, key, &request->claim)) {
         free(request);
         session_drop(connection);
         return;
@@ -108,10 +100,7 @@ void cancel_request(struct session *connection, uint32_t pid, struct slice key)
     request->letter.deliver = deliver_request;
     request->origin =
         (struct cancel_origin){.worker = connection->worker->index, .ticket = connection->ticket};
-    request->ticket = pid;
-    memcpy(request->secret, key.data, key.length);
-    request->secret_length = key.length;
-    mailbox_post(&shared->workers[target].mailbox, &request->letter);
+    mailbox_post(&shared->workers[request->claim.worker].mailbox, &request->letter);
 }
 
 /* --- the connection to the server --- */

@@ -99,7 +99,8 @@ void login_send(struct session *session, const struct build *build)
 /* AuthenticationOk, what the server greeted with, the proxy's own cancel key, ReadyForQuery: in one write. */
 static bool send_welcome(struct session *session, struct slice greeting)
 {
-    size_t size = greeting.length + 64 + session->cancel_secret_length;
+    const struct cancel_key *key = &session->cancel_key;
+    size_t size = greeting.length + 64 + sizeof(key->secret);
     uint8_t *packet = malloc(size);
     if (packet == NULL) {
         return false;
@@ -108,8 +109,9 @@ static bool send_welcome(struct session *session, struct slice greeting)
     build_init(&build, packet, size);
     build_authentication_ok(&build);
     build_bytes(&build, greeting.data, greeting.length);
-    build_backend_key(&build, session->ticket,
-                      slice_of(session->cancel_secret, session->cancel_secret_length));
+    if (key->pid != 0) {
+        build_backend_key(&build, key->pid, slice_of(key->secret, key->length));
+    }
     build_ready(&build, 'I');
     bool sent = build_fits(&build) && stream_write(&session->client, packet, build.length);
     free(packet);
@@ -132,7 +134,10 @@ static void on_ready(struct server_link *link, struct slice greeting)
     LOG_DEBUG("session_established", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
               LOG_STR("database", session->startup.database), LOG_STR("client", session->peer),
               LOG_STR("side", side_name(link->side)), LOG_U64("backend", link->pid));
-    if (!mover_session_begin(session, greeting) || !send_welcome(session, greeting)) {
+    bool is_long = session->startup.spoken >= STARTUP_PROTOCOL_3_2;
+    bool has_key = link->pid == 0 ||
+                   cancel_key_give(session, link->pid, is_long ? CANCEL_SECRET_LONG : CANCEL_SECRET_SHORT);
+    if (!has_key || !mover_session_begin(session, greeting) || !send_welcome(session, greeting)) {
         session_drop(session);
         return;
     }

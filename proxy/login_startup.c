@@ -156,9 +156,7 @@ static bool check_database(struct session *session, const struct startup *startu
 
 static void on_startup_message(struct session *session, const struct startup *startup)
 {
-    if (startup->spoken >= STARTUP_PROTOCOL_3_2) {
-        session->cancel_secret_length = SESSION_SECRET_MAX;
-    }
+    session->startup.spoken = startup->spoken;
     if (startup->negotiate) {
         uint8_t packet[STARTUP_PACKET_MAX + 64];
         struct build build;

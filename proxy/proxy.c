@@ -188,7 +188,8 @@ static bool start(struct proxy *proxy, const struct settings *settings, struct p
         return false;
     }
     if (!collect_init(&proxy->collect, count, proxy->callbacks.event, proxy->callbacks.context) ||
-        RAND_bytes(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret)) != 1) {
+        RAND_bytes(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret)) != 1 ||
+        RAND_bytes(proxy->shared.cancel_master, sizeof(proxy->shared.cancel_master)) != 1) {
         return error_set(error, ERROR_MEMORY, "out of memory or randomness for the proxy");
     }
     int failure = mailbox_init(&proxy->shared.main, proxy->loop, proxy);
@@ -280,6 +281,7 @@ void proxy_free(struct proxy *proxy)
     }
     client_limits_deinit(&proxy->shared.limits);
     explicit_bzero(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret));
+    explicit_bzero(proxy->shared.cancel_master, sizeof(proxy->shared.cancel_master));
     if (proxy->mailbox_open) {
         mailbox_close(&proxy->shared.main, on_main_closed); /* frees the rest */
     } else {

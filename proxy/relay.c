@@ -262,17 +262,32 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
     const char *end = bytes + length;
     size_t held_back = link->cursor.header_have;
     const char *from = memcpy(bytes - held_back, link->cursor.header, held_back);
+    const char *begin = from; /* of the message at hand */
     struct slice rest = slice_of(bytes, length);
-    struct frame_piece piece;
+    struct frame_piece piece = {.last = true};
     struct boundary_step step;
     enum wire_answer answer;
     int64_t now_us = clock_mono_us();
+    from += async_continue(session, link, bytes, length);
+    if (session->link != link) {
+        return; /* out of memory */
+    }
     while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
+        const char *next = (const char *)rest.data;
+        if (piece.first) {
+            begin = next - piece.bytes.length - FRAME_HEADER_SIZE;
+        }
+        if (link->half_seen) {
+            link->half_seen = !piece.last;
+            from = next;
+            continue;
+        }
         boundary_server(&session->boundary, &piece, now_us, &step);
         if (step.ours) {
             /* what we asked stays ours, notices included */
-            const char *next = (const char *)rest.data;
-            pass_on(session, link, from, next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0));
+            if (piece.first) {
+                pass_on(session, link, from, begin);
+            }
             from = next;
             if (session->link != link) {
                 return; /* its client is gone */
@@ -294,6 +309,8 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
         }
         if (step.kind != BOUNDARY_NOTHING) {
             note(session, link, &step);
+        } else if (piece.type == 'A' && piece.first && piece.last) {
+            async_map_pid(session, link, bytes + (next - piece.bytes.length - bytes));
         }
         move_server(session->move, &piece, &step, session->types);
         if (step.kind == BOUNDARY_READY) {
@@ -306,7 +323,15 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
         session_end(session, "08P01", "the server broke the protocol", NULL);
         return;
     }
-    pass_on(session, link, from, end - link->cursor.header_have);
+    end -= link->cursor.header_have;
+    if (async_is_withheld(session, link, &piece)) {
+        pass_on(session, link, from, begin);
+        if (!async_withhold(session, begin, (size_t)(end - begin))) {
+            session_drop(session);
+        }
+    } else {
+        pass_on(session, link, from, end);
+    }
     if (session->cancel_waits && !session->boundary.ours) {
         session->cancel_waits = false;
         (void)relay_cancel_kept(session);

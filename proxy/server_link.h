@@ -66,6 +66,7 @@ struct server_link {
     uint8_t *cancel_key; /* 4 bytes, or what a server that speaks 3.2 sends */
     size_t cancel_key_length;
     struct frame_cursor cursor; /* of what the server sends, after login */
+    bool half_seen;             /* it became the session's server in the middle of a message: not for him */
     struct server_login *login; /* until ready */
     unsigned handles;           /* open ones and running lookups: freed when there are none */
     unsigned cancels;           /* in flight: closed when they are over */

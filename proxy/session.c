@@ -120,6 +120,7 @@ static void on_closed(struct stream *stream)
     move_free(session->move);
     free(session->startup.parameters);
     free(session->kept);
+    async_forget(session);
     free(session);
     worker_check_end(worker);
 }
@@ -134,23 +135,21 @@ static const struct stream_events client_events = {.received = on_received,
 
 /* --- the beginning --- */
 
-/* A ticket no other session of the worker has, and a secret. */
-static bool make_keys(struct session *session)
+/* A ticket no other session of the worker has. */
+static bool make_ticket(struct session *session)
 {
     struct worker *worker = session->worker;
     struct session *other = NULL;
     uint32_t ticket = 0;
     do {
         uint32_t number = 0;
-        if (RAND_bytes((uint8_t *)&number, sizeof(number)) != 1 ||
-            RAND_bytes(session->cancel_secret, sizeof(session->cancel_secret)) != 1) {
+        if (RAND_bytes((uint8_t *)&number, sizeof(number)) != 1) {
             return false;
         }
         ticket = (worker->index << SESSION_TICKET_BITS) | (number & ((1U << SESSION_TICKET_BITS) - 1));
         HASH_FIND(by_ticket, worker->tickets, &ticket, sizeof(ticket), other);
     } while (other != NULL || ticket == 0);
     session->ticket = ticket;
-    session->cancel_secret_length = SESSION_SECRET_SHORT;
     HASH_ADD(by_ticket, worker->tickets, ticket, sizeof(session->ticket), session);
     return true;
 }
@@ -189,7 +188,7 @@ void session_begin(struct worker *worker, int socket, bool is_unix)
     counter_add(&worker->statistics.sessions_by_state[SESSION_LOGIN], 1);
     uint64_t before = atomic_fetch_add_explicit(&worker->shared->connections, 1, memory_order_relaxed);
     bool ok = open_client(session, socket, is_unix) && !worker->stopping &&
-              before < worker->config->max_clients + CONNECTIONS_ABOVE_CLIENTS && make_keys(session) &&
+              before < worker->config->max_clients + CONNECTIONS_ABOVE_CLIENTS && make_ticket(session) &&
               login_client_begin(session);
     if (!ok) {
         counter_add(&worker->statistics.refused[PROXY_REFUSED_RESOURCES], 1);
@@ -247,6 +246,11 @@ static bool is_mid_message(const struct session *session)
     return session->cursor.left > 0 && session->discard == RELAY_DISCARD_NOTHING;
 }
 
+bool session_shows_half(const struct session *session, const struct server_link *link)
+{
+    return link->cursor.left > 0 && session->withheld.bytes == NULL;
+}
+
 bool session_owes(const struct session *session)
 {
     return boundary_owes(&session->boundary) || is_mid_message(session);
@@ -257,8 +261,8 @@ bool session_at_boundary(const struct session *session)
     if (!session->established) {
         return !login_client_connects(session);
     }
-    return session->link == NULL ||
-           (boundary_at(&session->boundary) && !is_mid_message(session) && session->link->cursor.left == 0);
+    return session->link == NULL || (boundary_at(&session->boundary) && !is_mid_message(session) &&
+                                     !session_shows_half(session, session->link));
 }
 
 void session_update_reading(struct session *session)
@@ -351,7 +355,8 @@ void session_end(struct session *session, const char *sqlstate, const char *mess
     if (session->closing || session->finishing) {
         return;
     }
-    bool between = !session->established || session->link == NULL || session->link->cursor.left == 0;
+    bool between =
+        !session->established || session->link == NULL || !session_shows_half(session, session->link);
     LOG_INFO("session_ended", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("client", session->peer), LOG_STR("sqlstate", sqlstate), LOG_STR("reason", message));
     if (between) {
@@ -396,6 +401,7 @@ void session_drop(struct session *session)
     hold_note_given_up(session);
     let_go_of_server(session);
     struct worker *worker = session->worker;
+    cancel_key_take(session);
     if (session->ticket != 0) {
         HASH_DELETE(by_ticket, worker->tickets, session);
         session->ticket = 0;

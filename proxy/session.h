@@ -11,6 +11,8 @@
 #ifndef SWITCHBACK_PROXY_SESSION_H
 #define SWITCHBACK_PROXY_SESSION_H
 
+#include "proxy/async_message.h"
+#include "proxy/cancel_key.h"
 #include "proxy/client_address.h"
 #include "proxy/client_limits.h"
 #include "proxy/proxy.h"
@@ -27,10 +29,8 @@ struct move;
 struct move_types;
 struct mover;
 
-/* A ticket is what identifies a session to other threads and, with its secret, to clients that cancel. */
+/* A ticket is what identifies a session to other threads. */
 enum { SESSION_TICKET_BITS = 23 };
-/* As PostgreSQL's own keys: as much as protocol 3.0 has room for, or as 3.2 wants. */
-enum { SESSION_SECRET_SHORT = 4, SESSION_SECRET_MAX = 32 };
 
 static inline unsigned session_ticket_worker(uint32_t ticket)
 {
@@ -42,6 +42,7 @@ struct session_startup {
     char *parameters; /* name, value pairs; without those that begin with _pq_. */
     size_t length;
     const char *user, *database; /* in parameters */
+    uint32_t spoken;             /* version of the protocol, startup.h */
     bool replication;
 };
 
@@ -68,16 +69,15 @@ struct session {
     /* relay */
     struct boundary boundary;
     struct frame_cursor cursor; /* of what the client sends */
-    char *kept;                 /* read from the client, not forwarded: the gate, a full boundary, login */
+    struct async_withheld withheld;
+    char *kept; /* read from the client, not forwarded: the gate, a full boundary, login */
     size_t kept_length;
     int64_t kept_since_us; /* when the gate began to keep something; 0: it keeps nothing */
     char sqlstate[6];      /* of the last error in the segment being answered, for statistics */
 
-    /* the proxy's own cancel key: ticket (with the worker's number) and secret */
-    uint32_t ticket;
-    uint8_t cancel_secret[SESSION_SECRET_MAX];
-    uint8_t cancel_secret_length;
+    uint32_t ticket; /* with the worker's number */
     UT_hash_handle by_ticket;
+    struct cancel_key cancel_key;
 
     struct move *move;              /* what its traffic told about its state */
     struct mover *mover;            /* while armed */
@@ -92,7 +92,7 @@ struct session {
     bool established;          /* logged in: the client has seen ReadyForQuery */
     bool terminated;           /* the client sent Terminate */
     bool immovable;            /* counted as such, as far as was asked */
-    bool untold;         /* since a swap: the next reply brings the parameters that differ */
+    bool untold;               /* since a swap: the next reply brings the parameters that differ */
     bool cancel_waits;         /* a cancel came while its server was asked */
     bool undrained;            /* counted in the worker's hold */
     bool finishing;            /* what is unsent is flushed, then the client is closed */
@@ -113,6 +113,8 @@ struct server_link *session_unlink(struct session *session);
 bool session_at_boundary(const struct session *session);
 /* A reply is owed, or a message is half sent. */
 bool session_owes(const struct session *session);
+/* The client has seen the beginning of a message of its server, and not its end. */
+bool session_shows_half(const struct session *session, const struct server_link *link);
 
 /* Starts or stops reading either side, as backpressure, gate and phase say. */
 void session_update_reading(struct session *session);

@@ -180,6 +180,7 @@ void worker_deinit(struct worker *worker)
     mailbox_deinit(&worker->mailbox);
     ENSURE(uv_loop_close(&worker->loop) == 0);
     HASH_CLEAR(by_ticket, worker->tickets);
+    HASH_CLEAR(cancel_key.by_id, worker->cancel_keys);
     config_unref(worker->config);
     types_free(worker->types);
     free(worker->hold.stalls);

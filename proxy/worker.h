@@ -20,7 +20,7 @@
 
 #include <stdatomic.h>
 
-/* The number of a worker stands in the cancel keys that it gives out. */
+/* The number of a worker stands in one byte of the cancel keys that it gives out. */
 enum { WORKERS_MAX = 256, WORKER_LISTENERS_MAX = LISTENER_ADDRESSES_MAX + 1 };
 
 /* What all workers see. proxy.c makes it before they run and frees it after they ended. */
@@ -32,6 +32,7 @@ struct worker_shared {
     atomic_uint_fast64_t connections; /* accepted sockets */
     struct client_limits limits;      /* of databases and roles */
     uint8_t mock_secret[32];          /* of the SCRAM exchanges of unknown users */
+    uint8_t cancel_master[CANCEL_MASTER_SIZE];
 };
 
 struct worker {
@@ -45,8 +46,9 @@ struct worker {
     struct listener listeners[WORKER_LISTENERS_MAX];
     size_t listener_count;
     struct proxy_config *config;
-    struct session *sessions; /* utlist, doubly linked */
-    struct session *tickets;  /* uthash by session->ticket */
+    struct session *sessions;    /* utlist, doubly linked */
+    struct session *tickets;     /* uthash by session->ticket */
+    struct session *cancel_keys; /* uthash by session->cancel_key.id */
     size_t session_count;
     struct cancel *cancels; /* utlist: cancel requests in flight, and how many of them have begun */
     unsigned cancels_begun;
