@@ -191,7 +191,7 @@ bool move_tell(struct move *move, struct strbuf *to_client)
     return !to_client->failed;
 }
 
-void move_reset_target(struct move *move)
+void move_lose_target(struct move *move)
 {
     move_replay_forget(move);
     snapshot_unref(move->target);
@@ -204,6 +204,11 @@ void move_reset_target(struct move *move)
     move->attempts = 0;
     move->cleaning = false;
     move->failure[0] = '\0';
+}
+
+void move_reset_target(struct move *move)
+{
+    move_lose_target(move);
     forget_own(move);
 }
 

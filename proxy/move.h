@@ -80,13 +80,15 @@ bool move_is_ready(const struct move *move);
 /* The target is the session's server now. True: the client knows parameters of another value, move_tell(). */
 MUST_USE bool move_swapped(struct move *move);
 /*
- * Appends a ParameterStatus for each parameter of which the client knows another value. It belongs in front of
- * the next reply: what waits for notifications need not understand it (pgjdbc's getNotifications() breaks).
- * False: out of memory.
+ * Appends a ParameterStatus for each parameter of which the client knows another value. It belongs in front
+ * of the next reply: what waits for notifications need not understand it (pgjdbc's getNotifications()
+ * breaks). False: out of memory.
  */
 MUST_USE bool move_tell(struct move *move, struct strbuf *to_client);
-/* Forgets the target: disarmed, lost or refused. The client notices nothing. */
+/* Forgets the target: disarmed or refused. The client notices nothing. */
 void move_reset_target(struct move *move);
+/* The target is gone, and another one will be opened: what the session's own server said still holds. */
+void move_lose_target(struct move *move);
 
 /* --- what it says --- */
 

@@ -22,6 +22,7 @@ enum {
     BUSY_PATIENCE_US = 500 * 1000,
     PATIENCE_TICK_MS = 50,
     ROUNDS_MAX = 100,               /* of replaying, in one flip */
+    LOSSES_MAX = 3,                 /* a target that ends so often won't have it */
     QUESTION_MAX = 16 * 1024 * 1024 /* the messages of one asking or replaying */
 };
 
@@ -148,16 +149,29 @@ static void on_target_failed(struct server_link *link, const struct link_failure
     advance_others(session->worker);
 }
 
-static void lose_target(struct session *session, const char *reason)
+/* A backend that is terminated, or a target that was restarted, is no reason to leave the session behind. */
+static void reopen_target(struct session *session, const char *reason)
 {
     struct mover *mover = session->mover;
-    if (mover->step == MOVER_ASKING) {
-        /* the answer is still to come: it finds out then that the target is gone */
-        link_close(mover->target, false);
-        mover->target = NULL;
+    if (mover->losses == LOSSES_MAX) {
+        fail(session, reason);
         return;
     }
-    fail(session, reason);
+    mover->losses++;
+    move_lose_target(session->move);
+    mover->step = MOVER_QUEUED;
+    session_update(session);
+}
+
+static void lose_target(struct session *session, const char *reason, bool again)
+{
+    struct mover *mover = session->mover;
+    link_close(mover->target, false);
+    mover->target = NULL;
+    mover->losses = again ? mover->losses : LOSSES_MAX;
+    if (mover->step != MOVER_ASKING) { /* else when the answer has come */
+        reopen_target(session, reason);
+    }
 }
 
 static void on_target_received(struct server_link *link, char *bytes, size_t length)
@@ -194,7 +208,7 @@ static void on_target_received(struct server_link *link, char *bytes, size_t len
         }
     }
     if (answer == WIRE_BAD) {
-        lose_target(session, "the target broke the protocol");
+        lose_target(session, "the target broke the protocol", false);
     }
 }
 
@@ -211,7 +225,7 @@ static void on_target_sent(struct server_link *link)
 static void on_target_ended(struct server_link *link, int status)
 {
     (void)status;
-    lose_target(link->session, "the target closed the connection");
+    lose_target(link->session, "the target closed the connection", true);
 }
 
 static const struct link_events target_events = {.ready = on_target_ready,
@@ -252,7 +266,7 @@ static void replay(struct session *session)
     struct strbuf out;
     strbuf_init(&out, QUESTION_MAX);
     if (mover->target == NULL) {
-        fail(session, "the target closed the connection");
+        reopen_target(session, "the target closed the connection");
     } else if (!move_replay(session->move, &out) || out.failed) {
         fail(session, move_failure(session->move));
     } else if (out.length == 0 && move_is_ready(session->move)) {
@@ -445,6 +459,8 @@ static void swap_session(struct session *session, const struct proxy_route *rout
     target->events = &relay_link_events;
     target->epoch = route->epoch;
     target->cursor.quiet_rows = true;
+    target->half_seen = target->cursor.left > 0; /* its rest is for nobody, as its beginning was */
+    async_forget(session);
     session_link(session, target);
     boundary_init(&session->boundary);
     session->untold = move_swapped(session->move);
@@ -456,7 +472,6 @@ static bool can_swap(const struct session *session, const struct proxy_route *ro
     const struct mover *mover = session->mover;
     return mover != NULL && mover->step == MOVER_READY && mover->target != NULL &&
            mover->target->side == route->side && mover->target->phase == LINK_READY &&
-           mover->target->cursor.left == 0 && /* else the client would see the end of a message */
            move_is_ready(session->move) && session_at_boundary(session);
 }
 

@@ -34,6 +34,7 @@ struct mover {
     bool settled;               /* has been ready, immovable or failed once */
     bool awaited;               /* ARMED waits for it */
     unsigned rounds;            /* of replaying */
+    unsigned losses;            /* targets that were lost, and opened again */
     char failure[PROXY_REASON_SIZE];
 };
 
