@@ -128,6 +128,10 @@ static bool keep_startup(struct session *session, const struct startup *startup)
 static bool count_client(struct session *session)
 {
     struct worker *worker = session->worker;
+    if (worker->stopping) {
+        session_end(session, "57P03", "the proxy is shutting down", NULL);
+        return false;
+    }
     uint64_t before = atomic_fetch_add_explicit(&worker->shared->clients, 1, memory_order_relaxed);
     session->counted = true;
     if (before < worker->config->max_clients) {

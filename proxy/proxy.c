@@ -21,6 +21,7 @@ struct proxy {
     struct collect collect;
     char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     bool mailbox_open;
+    bool stopping;
     unsigned running; /* workers whose thread runs */
 };
 
@@ -256,7 +257,10 @@ struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, stru
 void proxy_stop(struct proxy *proxy, int64_t grace_us)
 {
     const struct command command = {.run = run_stop, .time_us = clock_mono_us() + grace_us};
-    collect_expect(&proxy->collect, PROXY_EVENT_STOPPED, 0);
+    if (!proxy->stopping) {
+        proxy->stopping = true;
+        collect_expect(&proxy->collect, PROXY_EVENT_STOPPED, 0);
+    }
     post_to_all(proxy, &command);
 }
 

@@ -187,7 +187,7 @@ MUST_USE struct proxy *proxy_start(uv_loop_t *loop, const struct settings *setti
                                    const struct proxy_callbacks *callbacks, struct error *error);
 
 /* Stops accepting, ends each session with 57P01 at its boundary, all of them after grace; then
- * PROXY_EVENT_STOPPED. */
+ * PROXY_EVENT_STOPPED. May be called again, with less grace. */
 void proxy_stop(struct proxy *proxy, int64_t grace_us);
 void proxy_free(struct proxy *proxy); /* after PROXY_EVENT_STOPPED */
 

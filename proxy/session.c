@@ -21,6 +21,7 @@ enum {
     /* a client slower than this in taking the last bytes, or in closing after them, is cut off */
     FLUSH_TIMEOUT_US = 30 * 1000000,
     LINGER_TIMEOUT_US = 2 * 1000000,
+    STARTUP_GRACE_US = 1000000, /* for a startup packet, when the daemon stops */
     /* sockets beyond max_clients that may be in startup: cancel requests, and refusals that say why */
     CONNECTIONS_ABOVE_CLIENTS = 1024,
     HIGH_WATER = 64 * 1024, /* more unsent bytes than this stop reading from where they come */
@@ -233,7 +234,7 @@ void session_update(struct session *session)
         hold_note_session(session);
     }
     if (session->worker->stopping && state != SESSION_CLOSING && session_at_boundary(session)) {
-        session_end(session, "57P01", "terminating connection due to administrator command", NULL);
+        session_stop(session);
         return;
     }
     mover_advance(session);
@@ -369,6 +370,19 @@ void session_end(struct session *session, const char *sqlstate, const char *mess
         }
     }
     session_finish(session);
+}
+
+void session_stop(struct session *session)
+{
+    if (session->established) {
+        session_end(session, "57P01", "terminating connection due to administrator command", NULL);
+    } else if (login_client_is_silent(session)) {
+        /* its first words may be on their way: they get an answer */
+        int64_t last_us = clock_mono_us() + STARTUP_GRACE_US;
+        session->deadline_us = session->deadline_us < last_us ? session->deadline_us : last_us;
+    } else if (!login_client_is_cancel(session)) {
+        session_end(session, "57P03", "the proxy is shutting down", NULL);
+    }
 }
 
 void session_finish(struct session *session)

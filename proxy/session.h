@@ -126,6 +126,8 @@ void session_update_reading(struct session *session);
 void session_end(struct session *session, const char *sqlstate, const char *message, const char *hint);
 void session_finish(struct session *session);
 void session_drop(struct session *session);
+/* As end(), because the daemon stops: with what PostgreSQL says when it does. */
+void session_stop(struct session *session);
 
 /* Keeps bytes that were read from the client, for later. False: out of memory, the session was ended. */
 bool session_keep(struct session *session, const char *bytes, size_t length);

@@ -12,6 +12,9 @@
 /* How exactly deadlines of logins, waits and closes are kept. */
 enum { TICK_MS = 100 };
 
+/* For the last words to those who were in the midst of something. */
+enum { LAST_WORDS_US = 250000 };
+
 struct answer *answer_new(const struct worker *worker, enum proxy_event_kind kind, uint64_t hold,
                           size_t count, size_t size)
 {
@@ -81,6 +84,24 @@ bool worker_run(struct worker *worker, struct error *error)
 
 /* --- deadlines --- */
 
+/* The time for running work is over: everybody is told, and a moment later nobody is waited for. */
+static void stop_now(struct worker *worker, int64_t now_us)
+{
+    bool at_once = now_us >= worker->stop_deadline_us + LAST_WORDS_US;
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        if (at_once) {
+            session_drop(session);
+        } else {
+            session_stop(session);
+        }
+    }
+    if (at_once) {
+        cancel_abandon_all(worker);
+    }
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct worker *worker = CONTAINER_OF(timer, struct worker, tick);
@@ -99,13 +120,10 @@ static void on_tick(uv_timer_t *timer)
     {
         timeouts_check(session, now_us, sweep);
         needed = needed || session->deadline_us != 0;
-        if (worker->stopping && now_us >= worker->stop_deadline_us) {
-            session_drop(session);
-        }
     }
     cancel_check_deadlines(worker, now_us);
     if (worker->stopping && now_us >= worker->stop_deadline_us) {
-        cancel_abandon_all(worker);
+        stop_now(worker, now_us);
     }
     if (!needed) {
         worker->tick_runs = false;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECOND_MS = 1000, PROGRESS_MS = 500, STOP_GRACE_US = 5 * CONTROLLER_SECOND_US };
+enum { SECOND_MS = 1000, PROGRESS_MS = 500 };
 
 /* --- the runner's events --- */
 
@@ -408,7 +408,14 @@ void controller_stop(struct controller *controller, void (*done)(void *context),
     uv_close((uv_handle_t *)&controller->second, on_timer_closed);
     uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
     uv_close((uv_handle_t *)&controller->progress, on_timer_closed);
-    proxy_stop(controller->proxy, STOP_GRACE_US);
+    proxy_stop(controller->proxy, controller->settings->timeouts.shutdown_us);
+}
+
+void controller_hurry(struct controller *controller)
+{
+    if (controller->proxy != NULL) {
+        proxy_stop(controller->proxy, 0);
+    }
 }
 
 /* --- methods --- */

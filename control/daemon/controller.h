@@ -50,4 +50,7 @@ void controller_metrics(struct controller *controller, struct metrics *metrics);
  */
 void controller_stop(struct controller *controller, void (*done)(void *context), void *context);
 
+/* It is stopping: doesn't wait for running work any longer. */
+void controller_hurry(struct controller *controller);
+
 #endif

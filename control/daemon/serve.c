@@ -52,6 +52,7 @@ struct daemon {
     uv_timer_t publish;
     bool watching; /* signals and timer are initialized */
     bool stopping;
+    bool hurried; /* a second signal came: running work is not waited for */
 };
 
 /* --- reload --- */
@@ -197,9 +198,17 @@ static void on_signal(uv_signal_t *handle, int number)
         }
         return;
     }
-    if (daemon->stopping) {
+    if (daemon->stopping && daemon->hurried) {
         LOG_WARN("stopped_at_once", LOG_STR("signal", strsignal(number)));
-        _exit(EXIT_FAILURE); /* asked twice; the journal is made for this */
+        _exit(EXIT_FAILURE); /* asked three times; the journal is made for this */
+    }
+    if (daemon->stopping) {
+        LOG_WARN("stop_hurried", LOG_STR("signal", strsignal(number)));
+        daemon->hurried = true;
+        if (daemon->controller != NULL) {
+            controller_hurry(daemon->controller);
+        }
+        return;
     }
     events_publish(daemon->events, LOG_LEVEL_INFO, "stop", 0, NULL, "stopping: %s", strsignal(number));
     audit_decision(daemon->audit, "stop", json_pack("{s:s}", "signal", strsignal(number)));

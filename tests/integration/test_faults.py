@@ -203,6 +203,49 @@ def test_stop_tells_clients(world):
     assert d.http("/healthz")[0] == 0
 
 
+def listens(address):
+    try:
+        socket.create_connection(address, 5).close()
+        return True
+    except ConnectionRefusedError:
+        return False
+
+
+def test_stop_lets_transactions_end(world):
+    """SIGTERM: what runs goes on to its boundary within timeouts.shutdown; what is too long then gets 57P01."""
+    world.pair()
+    world.blue.query("create table t (a int); grant all on t to app")
+    d = world.daemon(timeouts={"shutdown": "60s"})
+    writer, endless, asking = world.connect(), world.connect(), pg.Raw(d.address)
+    asking.send(pg.startup({"user": "app", "database": "app"})[:6])
+    writer.query("begin")
+    endless.send(pg.query("select pg_sleep(600)"))
+    d.until(lambda: world.blue.value(SLEEPING) == "2", what="the statement runs")
+    d.process.terminate()
+    d.until(lambda: not listens(d.address), what="nobody listens any more")
+    asking.send(pg.startup({"user": "app", "database": "app"})[6:])
+    kind, body = asking.receive()
+    assert kind == "E" and pg.fields(body)["C"] == "57P03", (kind, body)
+    writer.query("insert into t select g from generate_series(1, 10) g")
+    assert writer.value("select count(*) from t") == "10"
+    writer.send(pg.query("commit"))
+    answers = []
+    try:
+        while True:
+            answers.append(writer.receive())
+    except pg.Closed:
+        pass
+    assert [kind for kind, _ in answers] == ["C", "Z", "E"] and pg.fields(answers[-1][1])["C"] == "57P01", answers
+    assert world.blue.value("select count(*) from t") == "10"
+    assert not endless.readable(0.3) and d.running
+    d.process.terminate()  # in a hurry
+    kind, body = endless.receive()
+    assert kind == "E" and pg.fields(body)["C"] == "57P01", (kind, body)
+    assert d.wait_exit() == 0
+    assert world.blue.value("select count(*) from pg_stat_activity where query ~ 'sleep.600' and state = 'active' and usename = 'app'") == "0"
+    asking.abandon()
+
+
 def test_second_daemon_is_refused(world):
     """The same ports or the same state: the second ends with 1 and says why, the first goes on."""
     world.pair()

@@ -378,7 +378,36 @@ static void stopping_waits_for_the_boundary(void **state)
     expect_error(world, running.client, "57P01");
     pair_close(&idle);
     pair_close(&running);
+    expect_error(world, stuck.client, "57P01");
     expect_end(world, stuck.client);
+    pair_close(&stuck);
+    (void)world_event(world, PROXY_EVENT_STOPPED);
+    proxy_free(world->proxy);
+    world->proxy = NULL;
+    world_free(world);
+}
+
+static void stopping_can_be_hurried(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair stuck = pair_new(world);
+    put(stuck.client, BYTES(QUERY_1));
+    expect(world, stuck.server, BYTES(QUERY_1));
+    int late = client_connect(world);
+    put(late, "\0\0", 2); /* the rest is on its way */
+    (void)world_readable(world, late, WORLD_QUIET_US);
+    proxy_stop(world->proxy, 3 * (int64_t)WORLD_PATIENCE_US);
+    uint8_t packet[512];
+    size_t length = startup_packet(packet, "joe", "app");
+    put(late, packet + 2, length - 2);
+    expect_error(world, late, "57P03");
+    expect_silence(world, stuck.client);
+    proxy_stop(world->proxy, 0);
+    expect_error(world, stuck.client, "57P01");
+    expect_end(world, stuck.client);
+    (void)close(late);
     pair_close(&stuck);
     (void)world_event(world, PROXY_EVENT_STOPPED);
     proxy_free(world->proxy);
@@ -615,6 +644,7 @@ int main(void)
         cmocka_unit_test(a_closed_route_keeps_logins_for_a_while),
         cmocka_unit_test(a_link_to_another_side_carries_nothing),
         cmocka_unit_test(stopping_waits_for_the_boundary),
+        cmocka_unit_test(stopping_can_be_hurried),
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
