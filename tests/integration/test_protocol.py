@@ -112,15 +112,18 @@ def bytewise(connection, whole):
         connection.send(rest[start:start + step])
 
 
-def compare(world, send, names=None):
+def compare(world, send):
     world.pair()
-    world.daemon()
-    with world.blue.connect("app", "app") as connection:
+    compare_sides(world.blue, world.daemon(), send)
+
+
+def compare_sides(server, proxy, send):
+    with server.connect("app", "app") as connection:
         connection.query(SETUP)
     different = []
-    for name in names or EXCHANGES:
-        direct = answers(world.blue.address, EXCHANGES[name], plain)
-        through = answers(world.daemons[0].address, EXCHANGES[name], send)
+    for name in EXCHANGES:
+        direct = answers(server.address, EXCHANGES[name], plain)
+        through = answers(proxy.address, EXCHANGES[name], send)
         if direct != through:
             at = next((i for i, (d, t) in enumerate(zip(direct, through)) if d != t), min(len(direct), len(through)))
             different.append(name)

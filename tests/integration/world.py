@@ -30,18 +30,19 @@ class World:
 
     # --- clusters
 
-    def cluster(self, name, new=False, hba=TRUST, **settings):
-        binaries = NEW_BIN if new else OLD_BIN
-        made = Cluster(self.folder, name, new, self.templates.get(binaries), settings, hba)
+    def cluster(self, name, new=False, hba=TRUST, binaries=None, **settings):
+        binaries = binaries or (NEW_BIN if new else OLD_BIN)
+        made = Cluster(self.folder, name, binaries, self.templates.get(binaries), settings, hba)
         self.clusters.append(made)
         made.start()
         made.query("create role switchback superuser login password 'manager'", "postgres")
         return made
 
-    def pair(self, accounts=1000, ledger=False, databases=("app",), hba=TRUST, blue_new=False, green_new=True, **settings):
+    def pair(self, accounts=1000, ledger=False, databases=("app",), hba=TRUST, blue_new=False, green_new=True,
+             blue_binaries=None, green_binaries=None, **settings):
         """Blue has the roles and databases, green only the manager."""
-        self.blue = self.cluster("blue", blue_new, hba, **settings)
-        self.green = self.cluster("green", green_new, hba, **settings)
+        self.blue = self.cluster("blue", blue_new, hba, blue_binaries, **settings)
+        self.green = self.cluster("green", green_new, hba, green_binaries, **settings)
         with self.blue.connect() as connection:
             connection.query("create role app login password 'secret'")
             for database in databases:
