@@ -103,6 +103,9 @@ void interrogate_build(struct build *build, const struct interrogate_question *q
     build_u16(build, 0);
     build_end(build);
     execute(build, ASK);
+    if (question->unnamed) {
+        build_describe(build, 'S', slice_of("", 0));
+    }
     build_sync(build);
 }
 
@@ -196,9 +199,23 @@ static void row_timeout(struct interrogation *self, const struct row *row)
     }
 }
 
+/* FNV-1a, with an end to each text. */
+static uint64_t digest(uint64_t sum, struct slice text)
+{
+    for (size_t i = 0; i <= text.length; i++) {
+        sum = (sum ^ (i < text.length ? text.data[i] : 0)) * UINT64_C(1099511628211);
+    }
+    return sum;
+}
+
+/* A name without a dot is one of the server's own settings: that it changed is enough to ask for all of them.
+ */
 static void row_custom(struct interrogation *self, const struct row *row)
 {
-    if (!row->nulls[2]) { /* else nobody has set it: the name was only mentioned */
+    struct slice name = row->columns[1];
+    if (name.length > 0 && memchr(name.data, '.', name.length) == NULL) {
+        self->named = digest(digest(self->named, name), row->columns[2]);
+    } else if (!row->nulls[2]) { /* else nobody has set it: the name was only mentioned */
         add(self, SNAPSHOT_CUSTOM, row->columns[1], row->columns[2], slice_of("", 0));
     }
 }

@@ -34,16 +34,22 @@ struct interrogation {
     char aside[ASIDE_COUNT]
               [INTERROGATE_VALUE_SIZE]; /* their values; "" for 0, or one the server doesn't know */
     bool set_here[ASIDE_COUNT];         /* by the session itself */
+    uint64_t named;                     /* a digest of the server's settings among the names */
     bool temporary;                     /* it has a temporary schema, which INTERROGATE_FULL looks into */
     bool failed;                        /* out of memory, too large, or an answer that makes no sense */
 };
 
 struct interrogate_question {
     enum interrogate_level level;
+    bool unnamed;       /* whether there is an unnamed statement is asked as well */
     struct slice names; /* of settings, separated by blanks; none with a quote in it */
 };
 
-/* Messages up to Sync. */
+/*
+ * Messages up to Sync. The unnamed statement is described behind everything else, the INTERROGATE_COMPLETES
+ * answers being complete: an error then says that there is none (26000), or not how it looks.
+ */
+enum { INTERROGATE_COMPLETES = 2 };
 void interrogate_build(struct build *build, const struct interrogate_question *question);
 /* Removes what a question that failed has left prepared. */
 void interrogate_build_cleanup(struct build *build);

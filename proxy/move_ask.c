@@ -34,6 +34,7 @@ static void build_asking(const struct move *move, struct build *build)
 {
     struct interrogate_question question = {
         .level = move->asking.level,
+        .unnamed = move->unnamed.body != NULL || move->unnamed_lost,
         .names = {(const uint8_t *)strbuf_text(&move->names), move->names.length}};
     question.names.length -= question.names.length > 0 ? 1 : 0; /* the blank at the end */
     if (move->cleaning) {
@@ -86,6 +87,7 @@ bool move_ask(struct move *move, struct strbuf *out)
     move->asked_hints = move->hints;
     move->dirt = 0;
     move->hints = 0;
+    move->completes = 0;
     move->broken = false;
     move->failure[0] = '\0';
     return true;
@@ -123,8 +125,9 @@ static enum move_answer ask_done(struct move *move)
     }
     move->temporary = asking->temporary;
     bool changed =
-        asking->level == INTERROGATE_CHEAP && (asking->temporary || strcmp(asking->quick, move->quick) != 0 ||
-                                               memcmp(asking->aside, move->aside, sizeof move->aside) != 0);
+        asking->level == INTERROGATE_CHEAP &&
+        (asking->temporary || strcmp(asking->quick, move->quick) != 0 || asking->named != move->named ||
+         memcmp(asking->aside, move->aside, sizeof move->aside) != 0);
     if (asking->level == INTERROGATE_CHEAP && !changed &&
         !snapshot_copy(asking->snapshot, move->own, SNAPSHOT_SETTING)) {
         move_fail(move, "out of memory");
@@ -140,6 +143,7 @@ static enum move_answer ask_done(struct move *move)
     move->own = asking->snapshot;
     asking->snapshot = NULL;
     memcpy(move->quick, asking->quick, sizeof move->quick);
+    move->named = asking->named;
     memcpy(move->aside, asking->aside, sizeof move->aside);
     strbuf_clear(&move->reasons);
     strbuf_append(&move->reasons, strbuf_text(&move->asking_reasons), move->asking_reasons.length);
@@ -149,34 +153,51 @@ static enum move_answer ask_done(struct move *move)
     return MOVE_DONE;
 }
 
+static enum move_answer ask_refused(struct move *move, struct slice body)
+{
+    struct decode_error error;
+    decode_error(body, &error);
+    bool fatal = decode_error_is_fatal(&error);
+    if (!fatal && move->completes == INTERROGATE_COMPLETES) { /* all is said but for the unnamed statement */
+        if (slice_equals(error.sqlstate, "26000")) {
+            move_forget_unnamed(&move->unnamed);
+            move->unnamed_lost = false;
+        }
+        return MOVE_MORE;
+    }
+    move->broken = true;
+    move->cancelled = slice_equals(error.sqlstate, "57014");
+    move_fail(move, "its state can't be read: %.*s", (int)error.message.length,
+              (const char *)error.message.data);
+    if (!fatal) {
+        return MOVE_MORE;
+    }
+    asking_ends(move);
+    move->dirt |= move->asked_dirt;
+    move->hints |= move->asked_hints;
+    return MOVE_FATAL;
+}
+
 enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
                                  const struct move_types *types)
 {
     struct slice body;
+    if (piece->type == 'C' && piece->last && !move->cleaning) {
+        move->completes++;
+    }
     if ((piece->type != 'D' && piece->type != 'E' && piece->type != 'Z') || !move_body(move, piece, &body)) {
         return MOVE_MORE;
     }
-    if (piece->type == 'D') {
+    switch (piece->type) {
+    case 'D':
         move->asking.types = types;
         if (move->asking.snapshot != NULL) {
             interrogate_row(&move->asking, body);
         }
         return MOVE_MORE;
-    }
-    if (piece->type == 'Z') {
+    case 'Z':
         return ask_done(move);
+    default:
+        return ask_refused(move, body);
     }
-    struct decode_error error;
-    decode_error(body, &error);
-    move->broken = true;
-    move->cancelled = slice_equals(error.sqlstate, "57014");
-    move_fail(move, "its state can't be read: %.*s", (int)error.message.length,
-              (const char *)error.message.data);
-    if (decode_error_is_fatal(&error)) {
-        asking_ends(move);
-        move->dirt |= move->asked_dirt;
-        move->hints |= move->asked_hints;
-        return MOVE_FATAL;
-    }
-    return MOVE_MORE;
 }

@@ -79,6 +79,7 @@ struct move {
     struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
     struct strbuf reasons; /* why it can't move, by that */
     char quick[INTERROGATE_QUICK_SIZE];
+    uint64_t named;
     char aside[ASIDE_COUNT][INTERROGATE_VALUE_SIZE]; /* the timeouts that were in force */
     bool temporary; /* it had a temporary schema then, and has it for its life */
     struct interrogation asking;
@@ -87,9 +88,10 @@ struct move {
     uint8_t asked_dirt; /* dirt and hints before we asked */
     uint32_t asked_hints;
     uint8_t attempts;
-    bool cancelled; /* the last error was a cancel: a timeout's, or one that came late */
-    bool cleaning;  /* asking has failed for good, and its remains are being removed */
-    bool broken;    /* the exchange under way has failed */
+    uint8_t completes; /* CommandCompletes of the answer so far */
+    bool cancelled;    /* the last error was a cancel: a timeout's, or one that came late */
+    bool cleaning;     /* asking has failed for good, and its remains are being removed */
+    bool broken;       /* the exchange under way has failed */
     char failure[MOVE_FAILURE_SIZE];
 
     /* the target */

@@ -107,7 +107,8 @@ static bool word_is(const struct scan *scan, const char *text)
 /* A word, whatever was before it. */
 static void match_word(struct scan *scan, struct scan_matcher *matcher)
 {
-    if (word_is(scan, "set")) {
+    if (word_is(scan, "set") ||
+        word_is(scan, "reset")) { /* RESET makes a custom setting, too: an empty one */
         matcher->state = AFTER_SET;
     } else if (word_is(scan, "set_config")) {
         matcher->state = AFTER_CONFIG;
@@ -186,7 +187,7 @@ static void match(struct scan *scan, struct scan_matcher *matcher, enum token to
 static void emit(struct scan *scan, enum token token)
 {
     if (scan->matchers[0].state == IDLE && scan->matchers[1].state == IDLE &&
-        (token != WORD || scan->word[0] != 's')) {
+        (token != WORD || (scan->word[0] != 's' && scan->word[0] != 'r'))) {
         return; /* nearly always */
     }
     if (scan->lexer != LINE_COMMENT && scan->lexer != BLOCK_COMMENT) {

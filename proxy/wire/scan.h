@@ -1,8 +1,8 @@
 /*
  * Reads SQL text as it passes, in pieces, for what the session move must know: names of settings
- * (`SET [SESSION|LOCAL] a.b`, `set_config('a.b', ...)`), and words that hint at session state. It errs on the
- * side of finding too much: bodies of strings, dollar quotes and comments count as well; a name that was
- * never set costs one current_setting(name, true).
+ * (`SET [SESSION|LOCAL] a.b`, `RESET a.b`, `set_config('a.b', ...)`), and words that hint at session state.
+ * It errs on the side of finding too much: bodies of strings, dollar quotes and comments count as well; a
+ * name that was never set costs one current_setting(name, true).
  */
 #ifndef SWITCHBACK_PROXY_WIRE_SCAN_H
 #define SWITCHBACK_PROXY_WIRE_SCAN_H

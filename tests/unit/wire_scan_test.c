@@ -57,6 +57,8 @@ static const struct {
     {"prepare p as select set_config('app.a', $1, false)", "app.a", SCAN_SETTING},
     {"prepare p as select 1; select 2", "", SCAN_PREPARE},
     {"begin; prepare p as select 1", "", SCAN_PREPARE},
+    {"reset App.a; reset \"b\".c", "app.a b.c", SCAN_SET},
+    {"reset session authorization", "", SCAN_SET},
     {"set a = 1", "", SCAN_SET},
     {"begin; set session a = 1", "", SCAN_SET},
     {"/* set local */ set /* local */ a = 1", "", SCAN_SET},
