@@ -1,6 +1,7 @@
 #include "proxy/stream_tls.h"
 
 #include "conf/base/ensure.h"
+#include "conf/base/network.h"
 #include "proxy/stream_internal.h"
 #include "proxy/tls.h"
 
@@ -156,7 +157,7 @@ bool stream_tls_connect(struct stream *stream, SSL_CTX *context, const char *hos
         return false;
     }
     SSL_set_connect_state(stream->ssl);
-    if (!tls_is_address(host) && SSL_set_tlsext_host_name(stream->ssl, host) != 1) {
+    if (!network_is_address(host) && SSL_set_tlsext_host_name(stream->ssl, host) != 1) {
         return false;
     }
     shake_hands(stream);

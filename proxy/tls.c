@@ -1,5 +1,7 @@
 #include "proxy/tls.h"
 
+#include "conf/base/network.h"
+
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
@@ -7,7 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uv.h>
 
 /* A setting that could not be used, with what OpenSSL says about it. */
 static bool complain(struct error *error, const char *section, const char *key, const char *path,
@@ -195,12 +196,6 @@ bool tls_server_context(const struct settings_tls *settings, const char *name, S
     return true;
 }
 
-bool tls_is_address(const char *host)
-{
-    unsigned char parsed[16];
-    return uv_inet_pton(AF_INET, host, parsed) == 0 || uv_inet_pton(AF_INET6, host, parsed) == 0;
-}
-
 bool tls_certificate_is_for(const SSL *ssl, const char *host, char subject[TLS_SUBJECT_SIZE])
 {
     X509 *certificate = SSL_get0_peer_certificate(ssl);
@@ -209,7 +204,7 @@ bool tls_certificate_is_for(const SSL *ssl, const char *host, char subject[TLS_S
         return false;
     }
     /* an address may also stand where names do: older tools put it there */
-    if ((tls_is_address(host) && X509_check_ip_asc(certificate, host, 0) == 1) ||
+    if ((network_is_address(host) && X509_check_ip_asc(certificate, host, 0) == 1) ||
         X509_check_host(certificate, host, strlen(host), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1) {
         return true;
     }

@@ -26,7 +26,6 @@ MUST_USE bool tls_server_context(const struct settings_tls *settings, const char
  * False: *subject says whom it is for.
  */
 enum { TLS_SUBJECT_SIZE = 256 };
-bool tls_is_address(const char *host);
 MUST_USE bool tls_certificate_is_for(const SSL *ssl, const char *host, char subject[TLS_SUBJECT_SIZE]);
 
 #endif

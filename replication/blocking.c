@@ -1,8 +1,10 @@
 #include "replication/blocking.h"
 
 #include "conf/base/clock.h"
+#include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "replication/names.h"
+#include "replication/tls.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -111,39 +113,57 @@ static bool finish_connecting(struct blocking *blocking, struct error *error)
     return true;
 }
 
+enum { KEYWORDS_MAX = 24 };
+
+struct keywords {
+    const char *names[KEYWORDS_MAX + 1], *values[KEYWORDS_MAX + 1];
+    size_t count;
+};
+
+static void add(struct keywords *keywords, const char *name, const char *value)
+{
+    ENSURE(keywords->count < KEYWORDS_MAX);
+    keywords->names[keywords->count] = name;
+    keywords->values[keywords->count] = value;
+    keywords->count++;
+}
+
+/* Where the side is and what its certificate must say; the address is filled in where it has to stand beside.
+ */
+static void add_way(struct keywords *keywords, const struct brief_side *side, char address[TLS_ADDRESS_SIZE])
+{
+    const char *name = tls_host(side->host, side->tls_server_name);
+    struct tls_parameter parameters[TLS_PARAMETERS];
+    add(keywords, "host", name == NULL ? side->host : name);
+    if (name != NULL) {
+        tls_look_up(side->host, address);
+        add(keywords, "hostaddr", address);
+    }
+    tls_parameters(&side->tls, parameters);
+    for (size_t i = 0; i < TLS_PARAMETERS; i++) {
+        add(keywords, parameters[i].keyword, parameters[i].value);
+    }
+}
+
 static bool connect_side(struct blocking *blocking, const struct brief *brief, struct error *error)
 {
-    char port[16];
-    (void)snprintf(port, sizeof port, "%d", (int)brief->sides[blocking->side].port);
     const char *password = brief->manager.password;
-    char application[NAMES_APPLICATION_SIZE];
-    const char *const keywords[] = {"host",
-                                    "port",
-                                    "user",
-                                    "password",
-                                    "dbname",
-                                    "application_name",
-                                    "client_encoding",
-                                    "keepalives_idle",
-                                    "keepalives_interval",
-                                    "keepalives_count",
-                                    "tcp_user_timeout",
-                                    "passfile",
-                                    NULL};
-    const char *const values[] = {brief->sides[blocking->side].host,
-                                  port,
-                                  brief->manager.user,
-                                  *password == '\0' ? NULL : password,
-                                  blocking->database,
-                                  names_application("task", application),
-                                  "UTF8",
-                                  "5",
-                                  "2",
-                                  "3",
-                                  "15000",
-                                  NO_PASSFILE,
-                                  NULL};
-    blocking->connection = PQconnectStartParams(keywords, values, 0);
+    char port[16], application[NAMES_APPLICATION_SIZE], address[TLS_ADDRESS_SIZE];
+    struct keywords keywords = {.count = 0};
+    (void)snprintf(port, sizeof port, "%d", (int)brief->sides[blocking->side].port);
+    add_way(&keywords, &brief->sides[blocking->side], address);
+    add(&keywords, "port", port);
+    add(&keywords, "user", brief->manager.user);
+    add(&keywords, "password", *password == '\0' ? NULL : password);
+    add(&keywords, "dbname", blocking->database);
+    add(&keywords, "application_name", names_application("task", application));
+    add(&keywords, "client_encoding", "UTF8");
+    add(&keywords, "keepalives_idle", "5");
+    add(&keywords, "keepalives_interval", "2");
+    add(&keywords, "keepalives_count", "3");
+    add(&keywords, "tcp_user_timeout", "15000");
+    add(&keywords, "passfile", NO_PASSFILE);
+    blocking->connection = PQconnectStartParams(keywords.names, keywords.values, 0);
     if (blocking->connection == NULL) {
         return error_set(error, ERROR_MEMORY, "out of memory");
     }

@@ -1,6 +1,7 @@
 #include "replication/brief.h"
 
 #include "conf/base/ensure.h"
+#include "replication/tls.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,9 @@ static void copy_side(struct brief_side *to, const struct settings_side *from,
     bool as_manager = own->user == NULL || *own->user == '\0';
     to->host = copy(from->host, failed);
     to->port = from->port;
+    to->tls_server_name = copy(from->tls_server_name, failed);
+    *failed = !tls_copy(&to->tls, &from->tls) || *failed;
+    *failed = !tls_copy(&to->replication_tls, &from->replication_tls) || *failed;
     to->replication.host = copy_or(own->host, from->host, failed);
     to->replication.port = own->port == 0 ? from->port : own->port;
     to->replication.user = copy(as_manager ? manager->user : own->user, failed);
@@ -77,6 +81,9 @@ void brief_free(struct brief *brief)
     for (int side = 0; side < SIDE_COUNT; side++) {
         struct brief_side *own = &brief->sides[side];
         free(own->host);
+        free(own->tls_server_name);
+        tls_deinit(&own->tls);
+        tls_deinit(&own->replication_tls);
         free(own->replication.host);
         free(own->replication.user);
         free_secret(own->replication.password);

@@ -10,6 +10,8 @@
 struct brief_side {
     char *host;
     int64_t port;
+    struct settings_tls tls, replication_tls;
+    char *tls_server_name;
     struct settings_endpoint replication; /* complete: unset parts are filled from the side and the manager */
 };
 

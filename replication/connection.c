@@ -2,6 +2,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
+#include "replication/tls.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,16 @@ enum {
 
 /* --- life --- */
 
+static void free_login(struct connection_options *options)
+{
+    if (options->password != NULL) {
+        explicit_bzero((char *)options->password, strlen(options->password));
+    }
+    free((char *)options->password);
+    free((char *)options->tls_server_name);
+    tls_deinit(&options->tls);
+}
+
 static void handle_closed(uv_handle_t *handle)
 {
     struct connection *connection = handle->data;
@@ -30,7 +41,7 @@ static void handle_closed(uv_handle_t *handle)
     free((char *)connection->options.label);
     free((char *)connection->options.host);
     free((char *)connection->options.user);
-    free((char *)connection->options.password);
+    free_login(&connection->options);
     free((char *)connection->options.database);
     free((char *)connection->options.fallback_database);
     free((char *)connection->options.application_name);
@@ -73,6 +84,29 @@ static const char *copy(const char *text, bool *failed)
     return copied;
 }
 
+/* Fills the fields that free_login() frees. */
+static bool copy_login(struct connection_options *options, const char *password,
+                       const struct settings_tls *tls, const char *tls_server_name)
+{
+    bool failed = !tls_copy(&options->tls, tls);
+    options->password = copy(password, &failed);
+    options->tls_server_name = copy(tls_server_name, &failed);
+    return !failed;
+}
+
+bool connection_set_login(struct connection *connection, const char *password, const struct settings_tls *tls,
+                          const char *tls_server_name)
+{
+    struct connection_options made = connection->options;
+    if (!copy_login(&made, password, tls, tls_server_name)) {
+        free_login(&made);
+        return false;
+    }
+    free_login(&connection->options);
+    connection->options = made;
+    return true;
+}
+
 struct connection *connection_new(uv_loop_t *loop, const struct connection_options *options,
                                   struct error *error)
 {
@@ -81,10 +115,11 @@ struct connection *connection_new(uv_loop_t *loop, const struct connection_optio
     if (!failed) {
         connection->loop = loop;
         connection->options = *options;
+        failed =
+            !copy_login(&connection->options, options->password, &options->tls, options->tls_server_name);
         connection->options.label = copy(options->label, &failed);
         connection->options.host = copy(options->host, &failed);
         connection->options.user = copy(options->user, &failed);
-        connection->options.password = copy(options->password, &failed);
         connection->options.database = copy(options->database, &failed);
         connection->options.fallback_database = copy(options->fallback_database, &failed);
         connection->options.application_name = copy(options->application_name, &failed);

@@ -10,7 +10,7 @@
 #ifndef SWITCHBACK_REPLICATION_CONNECTION_H
 #define SWITCHBACK_REPLICATION_CONNECTION_H
 
-#include "conf/base/error.h"
+#include "conf/settings/settings.h"
 
 #include <libpq-fe.h>
 #include <stdbool.h>
@@ -55,6 +55,8 @@ struct connection_options {
     const char *host;  /* an address, a name or a socket directory */
     int64_t port;
     const char *user, *password;
+    struct settings_tls tls;
+    const char *tls_server_name;
     const char *database;
     const char *fallback_database; /* tried when `database` doesn't exist; NULL: none */
     const char *application_name;
@@ -68,6 +70,9 @@ struct connection_options {
 /* Connects at the first request. Copies the options. */
 MUST_USE struct connection *connection_new(uv_loop_t *loop, const struct connection_options *options,
                                            struct error *error);
+/* What changes with a reload; for connections made from now on. */
+MUST_USE bool connection_set_login(struct connection *connection, const char *password,
+                                   const struct settings_tls *tls, const char *tls_server_name);
 /* Fails what is queued with ERROR_ABORTED, closes, calls closed (may be NULL) when no handle is left. */
 void connection_free(struct connection *connection, void (*closed)(void *context), void *context);
 

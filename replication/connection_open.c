@@ -4,14 +4,16 @@
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
+#include "conf/base/network.h"
 #include "replication/blocking.h" /* NO_PASSFILE */
+#include "replication/tls.h"
 
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONNECT_WITHIN_US = 3000000, MAX_ADDRESSES = 8, ADDRESS_SIZE = 64 };
+enum { CONNECT_WITHIN_US = 3000000, MAX_ADDRESSES = 8, ADDRESS_SIZE = 64, NAMES_LIMIT = 4096 };
 
 /* --- the descriptor --- */
 
@@ -244,50 +246,55 @@ void connection_open_continue(struct connection *connection, int events)
     }
 }
 
-static void connect_to(struct connection *connection, const char *addresses)
+enum { PARAMETERS_MAX = 24 };
+
+struct parameters {
+    const char *names[PARAMETERS_MAX + 1], *values[PARAMETERS_MAX + 1];
+    size_t count;
+};
+
+static void add(struct parameters *parameters, const char *name, const char *value)
+{
+    ENSURE(parameters->count < PARAMETERS_MAX);
+    parameters->names[parameters->count] = name;
+    parameters->values[parameters->count] = value;
+    parameters->count++;
+}
+
+static void add_tls(struct parameters *parameters, const struct settings_tls *tls)
+{
+    struct tls_parameter parts[TLS_PARAMETERS];
+    tls_parameters(tls, parts);
+    for (size_t i = 0; i < TLS_PARAMETERS; i++) {
+        add(parameters, parts[i].keyword, parts[i].value);
+    }
+}
+
+/* host: as many names as there are addresses, or NULL. */
+static void connect_to(struct connection *connection, const char *host, const char *addresses)
 {
     const struct connection_options *options = &connection->options;
+    struct parameters parameters = {.count = 0};
     char port[16];
     (void)snprintf(port, sizeof port, "%d", (int)options->port);
-    const char *names[] = {"host",
-                           "hostaddr",
-                           "port",
-                           "user",
-                           "password",
-                           "dbname",
-                           "sslmode",
-                           "gssencmode",
-                           "application_name",
-                           "options",
-                           "client_encoding",
-                           "keepalives_idle",
-                           "keepalives_interval",
-                           "keepalives_count",
-                           "tcp_user_timeout",
-                           "passfile",
-                           NULL};
-    const char *values[] = {options->host,
-                            addresses,
-                            port,
-                            options->user,
-                            options->password,
-                            connection->on_fallback ? options->fallback_database : options->database,
-                            "disable",
-                            "disable",
-                            options->application_name,
-                            "",
-                            "UTF8",
-                            "5",
-                            "2",
-                            "3",
-                            "10000",
-                            NO_PASSFILE,
-                            NULL};
-    if (addresses != NULL) {
-        values[0] = NULL;
-    }
+    add(&parameters, "host", host);
+    add(&parameters, "hostaddr", addresses);
+    add(&parameters, "port", port);
+    add(&parameters, "user", options->user);
+    add(&parameters, "password", options->password);
+    add(&parameters, "dbname", connection->on_fallback ? options->fallback_database : options->database);
+    add_tls(&parameters, &options->tls);
+    add(&parameters, "gssencmode", "disable");
+    add(&parameters, "application_name", options->application_name);
+    add(&parameters, "options", "");
+    add(&parameters, "client_encoding", "UTF8");
+    add(&parameters, "keepalives_idle", "5");
+    add(&parameters, "keepalives_interval", "2");
+    add(&parameters, "keepalives_count", "3");
+    add(&parameters, "tcp_user_timeout", "10000");
+    add(&parameters, "passfile", NO_PASSFILE);
     connection->phase = PHASE_CONNECTING;
-    connection->pg = PQconnectStartParams(names, values, 0);
+    connection->pg = PQconnectStartParams(parameters.names, parameters.values, 0);
     if (connection->pg == NULL) {
         fail_open(connection, "out of memory");
         return;
@@ -304,7 +311,7 @@ static void connect_to(struct connection *connection, const char *addresses)
 
 /* --- resolving --- */
 
-static void join_addresses(const struct addrinfo *list, char *text, size_t size)
+static int join_addresses(const struct addrinfo *list, char *text, size_t size)
 {
     size_t length = 0;
     int count = 0;
@@ -318,11 +325,26 @@ static void join_addresses(const struct addrinfo *list, char *text, size_t size)
         int written = snprintf(text + length, size - length, "%s%s", count == 0 ? "" : ",", address);
         if (written < 0 || (size_t)written >= size - length) {
             text[length] = '\0';
-            return;
+            return count;
         }
         length += (size_t)written;
         count++;
     }
+    return count;
+}
+
+/* The name beside each of the addresses, as libpq wants it: for the certificate, and for SNI. */
+static void connect_to_addresses(struct connection *connection, const char *addresses, int count)
+{
+    const struct connection_options *options = &connection->options;
+    const char *name = tls_host(options->host, options->tls_server_name);
+    struct strbuf names;
+    strbuf_init(&names, NAMES_LIMIT);
+    for (int i = 0; i < count; i++) {
+        strbuf_printf(&names, "%s%s", i == 0 ? "" : ",", name == NULL ? options->host : name);
+    }
+    connect_to(connection, names.failed ? NULL : strbuf_text(&names), addresses);
+    strbuf_deinit(&names);
 }
 
 static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *list)
@@ -333,12 +355,9 @@ static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *
     if (connection != NULL) {
         connection->lookup = NULL;
         char addresses[MAX_ADDRESSES * ADDRESS_SIZE];
-        addresses[0] = '\0';
-        if (status == 0) {
-            join_addresses(list, addresses, sizeof addresses);
-        }
-        if (addresses[0] != '\0') {
-            connect_to(connection, addresses);
+        int count = status == 0 ? join_addresses(list, addresses, sizeof addresses) : 0;
+        if (count > 0) {
+            connect_to_addresses(connection, addresses, count);
         } else {
             char why[256];
             (void)snprintf(why, sizeof why, "can't resolve \"%s\": %s", connection->options.host,
@@ -370,20 +389,14 @@ static void resolve(struct connection *connection)
     connection->phase = PHASE_RESOLVING;
 }
 
-static bool is_numeric(const char *host)
-{
-    unsigned char parsed[16];
-    return uv_inet_pton(AF_INET, host, parsed) == 0 || uv_inet_pton(AF_INET6, host, parsed) == 0;
-}
-
 void connection_open(struct connection *connection)
 {
     ENSURE(connection->phase == PHASE_DOWN);
     connection->connect_deadline_us = clock_mono_us() + CONNECT_WITHIN_US;
     if (connection->options.host[0] == '/') {
-        connect_to(connection, NULL);
-    } else if (is_numeric(connection->options.host)) {
-        connect_to(connection, connection->options.host);
+        connect_to(connection, connection->options.host, NULL);
+    } else if (network_is_address(connection->options.host)) {
+        connect_to_addresses(connection, connection->options.host, 1);
     } else {
         resolve(connection);
     }

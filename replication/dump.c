@@ -4,6 +4,7 @@
 #include "replication/child.h"
 #include "replication/dump_filter.h"
 #include "replication/names.h"
+#include "replication/tls.h"
 
 #include <errno.h>
 #include <glob.h>
@@ -120,7 +121,7 @@ bool dump_find_tools(struct task *task, const struct brief *brief, int major, st
 
 /* --- running it --- */
 
-enum { VARIABLES = 9 };
+enum { VARIABLES = 10 + TLS_PARAMETERS };
 
 struct environment {
     char texts[VARIABLES][VARIABLE_SIZE];
@@ -137,6 +138,22 @@ static void put_variable(struct environment *environment, const char *name, cons
     environment->pointers[environment->count++] = text;
 }
 
+static void put_way(struct environment *environment, const struct brief_side *side)
+{
+    const char *name = tls_host(side->host, side->tls_server_name);
+    char address[TLS_ADDRESS_SIZE];
+    struct tls_parameter parameters[TLS_PARAMETERS];
+    put_variable(environment, "PGHOST", name == NULL ? side->host : name);
+    if (name != NULL) {
+        tls_look_up(side->host, address);
+        put_variable(environment, "PGHOSTADDR", address);
+    }
+    tls_parameters(&side->tls, parameters);
+    for (size_t i = 0; i < TLS_PARAMETERS; i++) {
+        put_variable(environment, parameters[i].variable, parameters[i].value);
+    }
+}
+
 static bool fill_environment(struct environment *environment, const struct brief *brief, enum side side,
                              const char *database, struct error *error)
 {
@@ -147,7 +164,7 @@ static bool fill_environment(struct environment *environment, const struct brief
     (void)snprintf(port, sizeof port, "%d", (int)brief->sides[side].port);
     put_variable(environment, "PATH", path == NULL ? "/usr/bin:/bin" : path);
     put_variable(environment, "LC_ALL", "C");
-    put_variable(environment, "PGHOST", brief->sides[side].host);
+    put_way(environment, &brief->sides[side]);
     put_variable(environment, "PGPORT", port);
     put_variable(environment, "PGUSER", brief->manager.user);
     put_variable(environment, "PGDATABASE", database);

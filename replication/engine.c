@@ -72,6 +72,8 @@ static struct connection *open_lane(struct replication *replication, enum side s
         .port = settings->sides[side].port,
         .user = settings->manager.user,
         .password = settings->manager.password,
+        .tls = settings->sides[side].tls,
+        .tls_server_name = settings->sides[side].tls_server_name,
         .database = of_side ? "postgres" : name,
         .fallback_database = of_side ? name : NULL,
         .application_name = names_application(purposes[lane], application),
@@ -104,6 +106,23 @@ static bool open_lanes(struct replication *replication, struct error *error)
         }
     }
     return true;
+}
+
+void engine_set_logins(struct replication *replication)
+{
+    const struct settings *settings = replication->settings;
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        const struct settings_side *of = &settings->sides[side];
+        for (int lane = 0; lane < LANE_COUNT; lane++) {
+            size_t width = lane_width(replication, (enum lane)lane);
+            for (size_t i = 0; i < width; i++) {
+                if (!connection_set_login(replication->lanes[side][lane][i], settings->manager.password,
+                                          &of->tls, of->tls_server_name)) {
+                    LOG_ERROR("reload_failed", LOG_STR("error", "out of memory for a connection"));
+                }
+            }
+        }
+    }
 }
 
 struct connection *engine_lane(struct replication *replication, enum side side, enum lane lane,

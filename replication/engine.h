@@ -49,6 +49,9 @@ struct replication {
 struct connection *engine_lane(struct replication *replication, enum side side, enum lane lane,
                                size_t database);
 
+/* The settings were replaced: connections made from now on log in as they say. */
+void engine_set_logins(struct replication *replication);
+
 const struct settings *engine_settings(const struct replication *replication);
 size_t engine_database_count(const struct replication *replication);
 const char *engine_database(const struct replication *replication, size_t database);

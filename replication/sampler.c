@@ -568,6 +568,7 @@ void replication_sample(const struct replication *replication, struct replicatio
 void replication_reload(struct replication *replication, const struct settings *settings)
 {
     replication->settings = settings;
+    engine_set_logins(replication);
     if (replication->owner != 0 && !replication->deposed) {
         own_write_settings(replication);
     }

@@ -1,9 +1,11 @@
 #include "replication/stream.h"
 
 #include "conf/base/clock.h"
+#include "conf/base/network.h"
 #include "replication/names.h"
 #include "replication/sql.h"
 #include "replication/tables.h"
+#include "replication/tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -272,6 +274,16 @@ static void put_conninfo_value(struct strbuf *conninfo, const char *name, const 
     strbuf_puts(conninfo, "' ");
 }
 
+/* Paths are of the subscriber's machine. */
+static void put_tls(struct strbuf *conninfo, const struct settings_tls *tls)
+{
+    struct tls_parameter parameters[TLS_PARAMETERS];
+    tls_parameters(tls, parameters);
+    for (size_t i = 0; i < (tls->mode == TLS_MODE_DISABLE ? 1 : TLS_PARAMETERS); i++) {
+        put_conninfo_value(conninfo, parameters[i].keyword, parameters[i].value);
+    }
+}
+
 void stream_put_conninfo(const struct stream *stream, struct strbuf *conninfo)
 {
     enum side side = stream->publisher->side;
@@ -279,13 +291,19 @@ void stream_put_conninfo(const struct stream *stream, struct strbuf *conninfo)
     char port[16];
     char slot[NAMES_SLOT_SIZE];
     (void)snprintf(port, sizeof port, "%d", (int)way->port);
-    put_conninfo_value(conninfo, "host", way->host);
+    const struct brief_side *to = &stream->brief->sides[side];
+    const char *name = network_is_address(way->host) ? tls_host(way->host, to->tls_server_name) : NULL;
+    put_conninfo_value(conninfo, "host", name == NULL ? way->host : name);
+    if (name != NULL) {
+        put_conninfo_value(conninfo, "hostaddr", way->host);
+    }
     put_conninfo_value(conninfo, "port", port);
     put_conninfo_value(conninfo, "user", way->user);
     if (*way->password != '\0') {
         put_conninfo_value(conninfo, "password", way->password);
     }
     put_conninfo_value(conninfo, "dbname", stream->publisher->database);
+    put_tls(conninfo, &to->replication_tls);
     /* unique in the cluster, as a subscription's own name isn't */
     put_conninfo_value(conninfo, "application_name", names_slot(side, stream->publisher->database, slot));
     strbuf_puts(conninfo,

@@ -71,6 +71,12 @@ static const uint8_t *bytes_of(const struct sockaddr *address, int *family)
     return v6->s6_addr + MAPPED_AT;
 }
 
+bool network_is_address(const char *text)
+{
+    uint8_t parsed[16];
+    return inet_pton(AF_INET, text, parsed) == 1 || inet_pton(AF_INET6, text, parsed) == 1;
+}
+
 bool network_contains(const struct network *network, const struct sockaddr *address)
 {
     int family = AF_UNSPEC;

@@ -20,6 +20,9 @@ struct network {
 /* False: not an address, or bits that can't be; bits set beyond the mask are refused, too. */
 MUST_USE bool network_parse(const char *text, struct network *network);
 
+/* An address, v4 or v6, and not a name. */
+bool network_is_address(const char *text);
+
 bool network_contains(const struct network *network, const struct sockaddr *address);
 
 #endif

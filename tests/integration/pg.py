@@ -134,7 +134,8 @@ def row(body):
 class Raw:
     """A socket that speaks messages: for tests of startup and of broken streams."""
 
-    def __init__(self, address, timeout=30):
+    def __init__(self, address, timeout=30, tls=None, server_name=None, direct=False):
+        """tls: an SSLContext; the handshake follows an SSLRequest, or at once if `direct`."""
         self.address = address
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)
@@ -144,6 +145,14 @@ class Raw:
             self.socket = socket.create_connection(address, timeout)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
+        if tls and not direct:
+            self.send(struct.pack("!ii", 8, SSL_REQUEST))
+            answer = self.socket.recv(1)
+            if answer != b"S":
+                self.socket.close()
+                raise ProtocolError("the answer to an SSLRequest is %r" % answer)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
 
     def send(self, *parts):
         self.socket.sendall(b"".join(parts))
@@ -179,7 +188,8 @@ class Raw:
         return chr(raw[0]), raw[5:]
 
     def readable(self, timeout):
-        return bool(self.buffer) or bool(select.select([self.socket], [], [], timeout)[0])
+        pending = getattr(self.socket, "pending", int)()
+        return bool(self.buffer) or pending > 0 or bool(select.select([self.socket], [], [], timeout)[0])
 
     def closed_by_peer(self, timeout=10):
         """True if the peer closes, with or without last words, in time."""
@@ -214,8 +224,9 @@ class Raw:
 class Connection(Raw):
     """A logged-in session."""
 
-    def __init__(self, address, user="app", database="app", password=None, timeout=30, version=PROTOCOL_3_0, **params):
-        super().__init__(address, timeout)
+    def __init__(self, address, user="app", database="app", password=None, timeout=30, version=PROTOCOL_3_0, tls=None,
+                 server_name=None, direct=False, **params):
+        super().__init__(address, timeout, tls, server_name, direct)
         self.parameters, self.notices, self.notifications = {}, [], []
         self.pid = self.key = None
         self.status = "?"
