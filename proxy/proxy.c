@@ -6,6 +6,7 @@
 #include "proxy/answer.h"
 #include "proxy/collect.h"
 #include "proxy/config.h"
+#include "proxy/listening.h"
 #include "proxy/login_client.h"
 #include "proxy/worker.h"
 
@@ -19,7 +20,7 @@ struct proxy {
     struct worker_shared shared;
     struct proxy_config *config;
     struct collect collect;
-    char unix_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    unix_socket_path unix_path; /* to be removed */
     bool mailbox_open;
     bool stopping;
     unsigned running; /* workers whose thread runs */
@@ -110,59 +111,6 @@ void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct p
 
 /* --- start --- */
 
-static bool listen_tcp(struct proxy *proxy, const struct settings *settings, struct error *error)
-{
-    struct listener_address addresses[LISTENER_ADDRESSES_MAX];
-    size_t count = listener_resolve(settings->listen_host, (uint16_t)settings->listen_port, addresses, error);
-    for (size_t i = 0; i < count;) {
-        switch (listener_probe(&addresses[i], error)) {
-        case LISTENER_USABLE:
-            i++;
-            break;
-        case LISTENER_ABSENT: /* a name or "*" may stand for a family that the machine lacks */
-            memmove(&addresses[i], &addresses[i + 1], (count - i - 1) * sizeof(addresses[0]));
-            count--;
-            break;
-        case LISTENER_REFUSED:
-            return false;
-        }
-    }
-    for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
-        struct worker *worker = &proxy->shared.workers[i];
-        for (size_t a = 0; a < count; a++) {
-            int made = listener_tcp_socket(&addresses[a], error);
-            if (made < 0 || !listener_open(&worker->listeners[worker->listener_count++], worker, made, false,
-                                           (int)settings->listen_backlog, error)) {
-                return false;
-            }
-        }
-    }
-    return count > 0;
-}
-
-static bool listen_unix(struct proxy *proxy, const struct settings *settings, struct error *error)
-{
-    /* without a TCP port the socket's name still needs a number */
-    enum { DEFAULT_PORT = 6432 };
-    uint16_t port = settings->listen_port != 0 ? (uint16_t)settings->listen_port : DEFAULT_PORT;
-    int made = listener_unix_socket(settings->listen_unix_dir, port, proxy->unix_path, error);
-    if (made < 0) {
-        return false;
-    }
-    bool opened = true;
-    for (unsigned i = 0; opened && i < proxy->shared.worker_count; i++) {
-        struct worker *worker = &proxy->shared.workers[i];
-        int copy = dup(made);
-        opened = copy >= 0 && listener_open(&worker->listeners[worker->listener_count++], worker, copy, true,
-                                            (int)settings->listen_backlog, error);
-        if (copy < 0) {
-            error_set(error, ERROR_SYSTEM, "no descriptor for a listener");
-        }
-    }
-    (void)close(made);
-    return opened;
-}
-
 static bool make_workers(struct proxy *proxy, unsigned count, struct proxy_route route, struct error *error)
 {
     proxy->shared.workers = calloc(count, sizeof(struct worker));
@@ -179,7 +127,7 @@ static bool make_workers(struct proxy *proxy, unsigned count, struct proxy_route
 }
 
 static bool start(struct proxy *proxy, const struct settings *settings, struct proxy_route route,
-                  struct error *error)
+                  const struct proxy_sockets *passed, struct error *error)
 {
     unsigned count =
         settings->workers > 0 ? (unsigned)settings->workers : (unsigned)uv_available_parallelism();
@@ -199,8 +147,7 @@ static bool start(struct proxy *proxy, const struct settings *settings, struct p
     }
     proxy->mailbox_open = true;
     if (!make_workers(proxy, count, route, error) ||
-        (settings->listen_port != 0 && !listen_tcp(proxy, settings, error)) ||
-        (settings->listen_unix_dir[0] != '\0' && !listen_unix(proxy, settings, error))) {
+        !listening_open(&proxy->shared, settings, passed, proxy->unix_path, error)) {
         return false;
     }
     for (unsigned i = 0; i < count; i++) {
@@ -232,7 +179,8 @@ static void give_up(struct proxy *proxy)
 }
 
 struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, struct proxy_route route,
-                          const struct proxy_callbacks *callbacks, struct error *error)
+                          const struct proxy_callbacks *callbacks, const struct proxy_sockets *passed,
+                          struct error *error)
 {
     struct proxy *proxy = calloc(1, sizeof(*proxy));
     if (proxy == NULL) {
@@ -242,13 +190,14 @@ struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, stru
     proxy->loop = loop;
     proxy->callbacks = *callbacks;
     client_limits_init(&proxy->shared.limits);
-    if (!start(proxy, settings, route, error)) {
+    if (!start(proxy, settings, route, passed, error)) {
         give_up(proxy);
         return NULL;
     }
     LOG_INFO("proxy_started", LOG_STR("host", settings->listen_host), LOG_I64("port", settings->listen_port),
-             LOG_STR("unix", proxy->unix_path), LOG_U64("workers", proxy->shared.worker_count),
-             LOG_STR("side", side_name(route.side)), LOG_U64("epoch", route.epoch));
+             LOG_STR("unix", proxy->unix_path), LOG_U64("passed", passed != NULL ? passed->count : 0),
+             LOG_U64("workers", proxy->shared.worker_count), LOG_STR("side", side_name(route.side)),
+             LOG_U64("epoch", route.epoch));
     return proxy;
 }
 
@@ -477,6 +426,18 @@ void proxy_set_differing_types(struct proxy *proxy, const char *database, const 
         }
         mailbox_post(&proxy->shared.workers[i].mailbox, &types->letter);
     }
+}
+
+static void run_ping(struct worker *worker, const struct command *command)
+{
+    answer_post(worker, answer_new(worker, PROXY_EVENT_ALIVE, command->id, 0, 0));
+}
+
+void proxy_ping(struct proxy *proxy, uint64_t ping)
+{
+    const struct command command = {.run = run_ping, .id = ping};
+    collect_expect(&proxy->collect, PROXY_EVENT_ALIVE, ping);
+    post_to_all(proxy, &command);
 }
 
 /* --- snapshots --- */

@@ -134,6 +134,7 @@ enum proxy_event_kind {
     PROXY_EVENT_EXPIRED,    /* a worker's own deadline released (or refused) its clients: the hold is over */
     PROXY_EVENT_DISARMED,
     PROXY_EVENT_SESSIONS, /* answer to proxy_sessions */
+    PROXY_EVENT_ALIVE,    /* every worker's loop turns: the answer to proxy_ping */
     PROXY_EVENT_STOPPED,
     PROXY_EVENT_KIND_COUNT
 };
@@ -179,12 +180,27 @@ struct proxy_route {
     bool open; /* false: logins and statements wait for at most max_hold, then 57P03 */
 };
 
+/* Sockets that already listen, from whoever started the daemon (systemd's socket activation). */
+enum { PROXY_SOCKETS_MAX = 8 };
+
+struct proxy_socket {
+    int socket;
+    bool is_unix;
+};
+
+struct proxy_sockets {
+    struct proxy_socket items[PROXY_SOCKETS_MAX];
+    size_t count;
+};
+
 /*
- * Resolves, binds and starts the workers. The settings must outlive the proxy or be replaced by proxy_reload.
- * NULL with *error: a port in use, no descriptor...
+ * Resolves, binds and starts the workers. passed: they listen on these, if there are any, instead of what the
+ * settings say; NULL: none; they stay the caller's. The settings must outlive the proxy or be replaced by
+ * proxy_reload. NULL with *error: a port in use, no descriptor...
  */
 MUST_USE struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, struct proxy_route route,
-                                   const struct proxy_callbacks *callbacks, struct error *error);
+                                   const struct proxy_callbacks *callbacks,
+                                   const struct proxy_sockets *passed, struct error *error);
 
 /* Stops accepting, ends each session with 57P01 at its boundary, all of them after grace; then
  * PROXY_EVENT_STOPPED. May be called again, with less grace. */
@@ -232,6 +248,8 @@ void proxy_swap(struct proxy *proxy, uint64_t flip, struct proxy_route route);
 void proxy_release(struct proxy *proxy, uint64_t hold);
 /* Closes the target links that were not swapped. → DISARMED */
 void proxy_disarm(struct proxy *proxy, uint64_t flip);
+
+void proxy_ping(struct proxy *proxy, uint64_t ping); /* → ALIVE, with ping as its hold */
 
 /* --- snapshots
  * ------------------------------------------------------------------------------------------------ */

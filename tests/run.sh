@@ -50,7 +50,7 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 # shellcheck disable=SC2086 # lists of words
-packages_install $PACKAGES_BUILD $PACKAGES_RUN $PACKAGES_CHECK
+packages_install $PACKAGES_BUILD $PACKAGES_RUN $PACKAGES_CHECK $PACKAGES_SERVICE
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
 

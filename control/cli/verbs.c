@@ -172,8 +172,10 @@ static const struct verb verbs[] = {
     {.name = "serve",
      .usage = "[-c FILE] [--check-config | --print-config]",
      .summary = "run the proxy and the controller in the foreground",
-     .details = "Clients connect to the address that `listen` names. SIGTERM stops it, SIGHUP reloads the\n"
-                "configuration. Started again after a crash it recovers a flip that was under way by itself.",
+     .details = "Clients connect to the address that `listen` names, or to the sockets that systemd passes.\n"
+                "SIGHUP reloads the configuration. SIGTERM stops it: what runs may go on to its end for\n"
+                "timeouts.shutdown; a second one ends that, a third one the process. Started again after a\n"
+                "crash it recovers a flip that was under way by itself.",
      FLAGS(serve_flags),
      .run = verb_serve},
     {.name = "status",

@@ -223,7 +223,7 @@ static bool read_journal(struct controller *controller, struct flip_history *his
 }
 
 static bool start_proxy(struct controller *controller, const struct flip_history *history,
-                        struct error *error)
+                        const struct proxy_sockets *sockets, struct error *error)
 {
     const struct proxy_callbacks callbacks = {
         .context = controller, .event = controller_proxy_event, .verifier = controller_verifier};
@@ -231,7 +231,8 @@ static bool start_proxy(struct controller *controller, const struct flip_history
                                            history->known ? history->active : controller->settings->initial,
                                        .epoch = history->epoch > 0 ? history->epoch : 1,
                                        .open = false};
-    controller->proxy = proxy_start(controller->loop, controller->settings, closed, &callbacks, error);
+    controller->proxy =
+        proxy_start(controller->loop, controller->settings, closed, &callbacks, sockets, error);
     return controller->proxy != NULL;
 }
 
@@ -320,7 +321,7 @@ struct controller *controller_start(const struct controller_config *config, stru
     }
     /* Replication does nothing until it is asked, the proxy's port may be taken: so in this order. */
     if (!controller_gates_init(controller, error) || !read_journal(controller, &history, error) ||
-        !start_proxy(controller, &history, error)) {
+        !start_proxy(controller, &history, config->sockets, error)) {
         free_controller(controller);
         return NULL;
     }
@@ -409,6 +410,18 @@ void controller_stop(struct controller *controller, void (*done)(void *context),
     uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
     uv_close((uv_handle_t *)&controller->progress, on_timer_closed);
     proxy_stop(controller->proxy, controller->settings->timeouts.shutdown_us);
+}
+
+bool controller_answers(const struct controller *controller)
+{
+    return controller->stopping || controller->pings == controller->pings_answered;
+}
+
+void controller_ping(struct controller *controller)
+{
+    if (controller->proxy != NULL && !controller->stopping && controller_answers(controller)) {
+        proxy_ping(controller->proxy, ++controller->pings);
+    }
 }
 
 void controller_hurry(struct controller *controller)

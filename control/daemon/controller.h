@@ -25,7 +25,8 @@ struct controller_config {
     struct journal *journal;
     struct audit *audit;
     struct events *events;
-    int64_t started_us; /* wall clock, of the daemon */
+    int64_t started_us;                  /* wall clock, of the daemon */
+    const struct proxy_sockets *sockets; /* that clients connect to, instead of the settings' */
 };
 
 /*
@@ -39,6 +40,10 @@ void controller_register(struct controller *controller, struct rpc *rpc);
 
 /* From now on the settings are these; a running flip keeps the options that it began with. */
 void controller_reload(struct controller *controller, const struct settings *settings);
+
+/* Asks the workers whether they live; answers: they did, to the last time that they were asked. */
+void controller_ping(struct controller *controller);
+bool controller_answers(const struct controller *controller);
 
 /* The figures of this moment, for /metrics and /readyz; started_wall_us too. */
 void controller_metrics(struct controller *controller, struct metrics *metrics);

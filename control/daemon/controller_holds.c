@@ -184,6 +184,9 @@ void controller_proxy_event(void *context, const struct proxy_event *event)
     case PROXY_EVENT_STOPPED:
         controller_proxy_stopped(controller);
         break;
+    case PROXY_EVENT_ALIVE:
+        controller->pings_answered = event->hold;
+        break;
     case PROXY_EVENT_SESSIONS:
         controller_sessions_event(controller, event);
         break;

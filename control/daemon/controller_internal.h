@@ -83,6 +83,7 @@ struct controller {
     int64_t started_us;
 
     struct proxy *proxy;
+    uint64_t pings, pings_answered;
     struct replication *replication;
 
     /* the runner and what it waits for */

@@ -10,8 +10,10 @@
 #include "control/daemon/http.h"
 #include "control/daemon/limits.h"
 #include "control/daemon/methods.h"
+#include "control/daemon/service.h"
 #include "control/daemon/store.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,9 +24,14 @@
 enum {
     EXIT_NOT_STARTED = 1,
     EXIT_BAD_CONFIGURATION = 2,
-    PUBLISH_MS = 500, /* how old a scrape's figures can be */
+    PUBLISH_MS = 500,  /* how old a scrape's figures can be */
+    WATCHDOG_PART = 3, /* of its time, so that one late answer doesn't end the daemon */
+    US_A_MS = 1000,
     SIGNALS = 3
 };
+
+/* Beside timeouts.shutdown: last words, the clusters' connections, the journal. */
+static const int64_t stop_margin_us = 15000000;
 
 /* Settings that a reload replaced. Others may still read them, so they are kept until the end. */
 struct retired {
@@ -48,8 +55,11 @@ struct daemon {
     struct methods methods;
     struct http *http;
 
+    struct service service;
+    struct proxy_sockets sockets; /* passed by systemd */
+
     uv_signal_t signals[SIGNALS];
-    uv_timer_t publish;
+    uv_timer_t publish, watchdog;
     bool watching; /* signals and timer are initialized */
     bool stopping;
     bool hurried; /* a second signal came: running work is not waited for */
@@ -110,7 +120,10 @@ static bool reload(void *context, struct reload_result *result, struct error *er
     if (daemon->stopping) {
         return error_set(error, ERROR_ABORTED, "the daemon is stopping");
     }
-    if (!reload_settings(daemon, result, error)) {
+    service_reloading(&daemon->service);
+    bool read = reload_settings(daemon, result, error);
+    service_ready(&daemon->service);
+    if (!read) {
         settings_list_deinit(&result->changed);
         settings_list_deinit(&result->restart);
         events_publish(daemon->events, LOG_LEVEL_ERROR, "reload", 0, NULL,
@@ -156,6 +169,7 @@ static void stop_rest(void *context)
     http_stop(daemon->http);
     if (daemon->watching) {
         uv_close((uv_handle_t *)&daemon->publish, NULL);
+        uv_close((uv_handle_t *)&daemon->watchdog, NULL);
         for (size_t i = 0; i < SIGNALS; i++) {
             uv_close((uv_handle_t *)&daemon->signals[i], NULL);
         }
@@ -212,6 +226,7 @@ static void on_signal(uv_signal_t *handle, int number)
     }
     events_publish(daemon->events, LOG_LEVEL_INFO, "stop", 0, NULL, "stopping: %s", strsignal(number));
     audit_decision(daemon->audit, "stop", json_pack("{s:s}", "signal", strsignal(number)));
+    service_stopping(&daemon->service, daemon->settings->timeouts.shutdown_us + stop_margin_us);
     stop(daemon);
 }
 
@@ -223,13 +238,41 @@ static void called(void *context, const struct rpc_peer *peer, const char *metho
     methods_audit_call(&((struct daemon *)context)->methods, peer, method, params, allowed);
 }
 
+static void tell_status(struct daemon *daemon, const struct metrics *metrics)
+{
+    char status[SERVICE_STATUS_SIZE];
+    (void)snprintf(status, sizeof(status), "%s%s, %s, %" PRIu64 " clients%s%s",
+                   metrics->has_active ? side_name(metrics->active) : "no side",
+                   metrics->has_active ? " active" : " is active", metrics->phase, metrics->proxy.sessions,
+                   metrics->unready_reason[0] != '\0' ? "; " : "", metrics->unready_reason);
+    service_status(&daemon->service, status);
+}
+
 static void on_publish(uv_timer_t *timer)
 {
     struct daemon *daemon = timer->data;
-    if (daemon->http != NULL && daemon->controller != NULL) {
-        struct metrics metrics = {0};
-        controller_metrics(daemon->controller, &metrics);
+    if (daemon->controller == NULL || (daemon->http == NULL && daemon->service.socket < 0)) {
+        return;
+    }
+    struct metrics metrics = {0};
+    controller_metrics(daemon->controller, &metrics);
+    if (daemon->http != NULL) {
         http_publish(daemon->http, &metrics);
+    }
+    if (!daemon->stopping) {
+        tell_status(daemon, &metrics);
+    }
+}
+
+/* A worker that is stuck is as bad as a main loop that is: then nothing is told, and systemd acts. */
+static void on_watchdog(uv_timer_t *timer)
+{
+    struct daemon *daemon = timer->data;
+    if (daemon->controller == NULL || controller_answers(daemon->controller)) {
+        service_alive(&daemon->service);
+    }
+    if (daemon->controller != NULL) {
+        controller_ping(daemon->controller);
     }
 }
 
@@ -244,6 +287,12 @@ static void watch(struct daemon *daemon)
     ENSURE(uv_timer_init(&daemon->loop, &daemon->publish) == 0);
     daemon->publish.data = daemon;
     ENSURE(uv_timer_start(&daemon->publish, on_publish, 0, PUBLISH_MS) == 0);
+    ENSURE(uv_timer_init(&daemon->loop, &daemon->watchdog) == 0);
+    daemon->watchdog.data = daemon;
+    if (daemon->service.watchdog_us > 0) {
+        uint64_t interval_ms = (uint64_t)daemon->service.watchdog_us / US_A_MS / WATCHDOG_PART + 1;
+        ENSURE(uv_timer_start(&daemon->watchdog, on_watchdog, 0, interval_ms) == 0);
+    }
     daemon->watching = true;
 }
 
@@ -287,7 +336,8 @@ static bool start_controller(struct daemon *daemon, struct error *error)
                                              .journal = daemon->journal,
                                              .audit = daemon->audit,
                                              .events = daemon->events,
-                                             .started_us = daemon->started_us};
+                                             .started_us = daemon->started_us,
+                                             .sockets = &daemon->sockets};
     daemon->controller = controller_start(&config, error);
     if (daemon->controller != NULL) {
         controller_register(daemon->controller, daemon->rpc);
@@ -315,6 +365,7 @@ static bool start(struct daemon *daemon, struct error *error)
     events_publish(daemon->events, LOG_LEVEL_INFO, "start", 0, NULL, "switchback %s started",
                    version_number());
     watch(daemon);
+    service_ready(&daemon->service);
     return true;
 }
 
@@ -350,7 +401,7 @@ static int run(struct daemon *daemon)
     struct error error;
     error_clear(&error);
     ENSURE(uv_loop_init(&daemon->loop) == 0);
-    if (!start(daemon, &error)) {
+    if (!service_open(&daemon->service, &daemon->sockets, &error) || !start(daemon, &error)) {
         complain(&error);
         status = exit_status(&error);
         stop(daemon);
@@ -382,6 +433,7 @@ int serve_run(const char *config_path)
              LOG_STR("configuration", daemon.settings->path));
     int status = run(&daemon);
     free_settings(&daemon);
+    service_close(&daemon.service);
     LOG_INFO("stopped", LOG_I64("status", status));
     return status;
 }

@@ -134,7 +134,7 @@ static inline void world_start_route(struct world *world, struct proxy_route rou
     const struct proxy_callbacks callbacks = {
         .context = world, .event = world_on_event, .verifier = world_on_verifier};
     struct error error;
-    world->proxy = proxy_start(&world->loop, &world->settings, route, &callbacks, &error);
+    world->proxy = proxy_start(&world->loop, &world->settings, route, &callbacks, NULL, &error);
     if (world->proxy == NULL) {
         fail_msg("%s", error.message);
     }
