@@ -10,7 +10,7 @@ enum { NAME_SIZE = 64 };
 static bool complain(const struct walk *walk, const char *section, const char *key, const char *because,
                      const char *expected)
 {
-    char name[NAME_SIZE], cause[NAME_SIZE];
+    char name[2 * NAME_SIZE], cause[2 * NAME_SIZE];
     (void)snprintf(name, sizeof name, "%s.%s", section, key);
     (void)snprintf(cause, sizeof cause, "%s.%s", section, because);
     int line = walk_line(walk, name);
@@ -73,7 +73,7 @@ static bool replace_empty(const struct walk *walk, char **field, const char *tex
 static bool derive(const struct walk *walk, const char *section, const struct settings_side *side,
                    struct settings_tls *tls)
 {
-    char mode[NAME_SIZE];
+    char mode[NAME_SIZE + sizeof ".mode"];
     (void)snprintf(mode, sizeof mode, "%s.mode", section);
     if (walk_line(walk, mode) == 0) {
         tls->mode = side->tls.mode;
