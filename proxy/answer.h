@@ -31,6 +31,7 @@ struct verifier_request {
     struct letter letter;
     uint64_t request;
     enum side side;
+    bool groups; /* of which roles it is a member, too */
     char role[];
 };
 

@@ -1,5 +1,7 @@
 #include "proxy/config.h"
 
+#include "conf/base/ensure.h"
+#include "conf/hba/userlist.h"
 #include "proxy/tls.h"
 
 #include <stdlib.h>
@@ -68,6 +70,8 @@ static void config_free(struct proxy_config *config)
     settings_counts_deinit(&config->limits.databases);
     settings_counts_deinit(&config->limits.roles);
     free(config->balancers);
+    hba_unref(config->hba);
+    userlist_unref(config->userlist);
     SSL_CTX_free(config->listen_tls);
     free(config);
 }
@@ -98,6 +102,29 @@ static bool make_tls(struct proxy_config *config, const struct settings *setting
     return tls_listen_context(&settings->listen_tls, &config->listen_tls, error);
 }
 
+static bool take_auth(struct proxy_config *config, const struct settings *settings, struct error *error)
+{
+    static const enum hba_method methods[] = {[AUTH_TRUST] = HBA_TRUST,
+                                              [AUTH_SCRAM_SHA_256] = HBA_SCRAM_SHA_256,
+                                              [AUTH_MD5] = HBA_MD5,
+                                              [AUTH_CERT] = HBA_CERT};
+    const struct settings_auth *auth = &settings->auth;
+    config->failed_logins = (struct failed_logins_policy){.max = auth->failed_logins_max,
+                                                          .window_us = auth->failed_logins_window_us,
+                                                          .local = auth->failed_logins_local};
+    config->userlist = userlist_ref(auth->userlist);
+    config->hba = hba_ref(auth->hba);
+    if (config->hba == NULL) { /* settings that no file was loaded into */
+        struct hba_problems problems;
+        ENSURE(settings->auth_method != AUTH_HBA);
+        hba_problems_init(&problems);
+        config->hba = hba_load_method(methods[settings->auth_method], auth->cert_name, "", "", &problems);
+        hba_problems_deinit(&problems);
+    }
+    config->hba_groups = config->hba != NULL && hba_needs_groups(config->hba);
+    return config->hba != NULL || error_set(error, ERROR_CONFIG, "auth.method has no rules");
+}
+
 struct proxy_config *config_new(const struct settings *settings, struct error *error)
 {
     struct proxy_config *config = calloc(1, sizeof(*config));
@@ -114,7 +141,6 @@ struct proxy_config *config_new(const struct settings *settings, struct error *e
     config->limits.per_role = settings->limits.per_role;
     config->max_hold_us = settings->max_hold_us;
     config->unmanaged = settings->unmanaged;
-    config->auth_method = settings->auth_method;
     if (!copy_strings(config, settings) ||
         !copy_counts(&config->limits.databases, &settings->limits.databases) ||
         !copy_counts(&config->limits.roles, &settings->limits.roles) ||
@@ -123,7 +149,7 @@ struct proxy_config *config_new(const struct settings *settings, struct error *e
         config_free(config);
         return NULL;
     }
-    if (!make_tls(config, settings, error)) {
+    if (!take_auth(config, settings, error) || !make_tls(config, settings, error)) {
         config_free(config);
         return NULL;
     }

@@ -7,6 +7,7 @@
 
 #include "conf/base/network.h"
 #include "conf/settings/settings.h"
+#include "proxy/failed_logins.h"
 
 #include <stdatomic.h>
 
@@ -34,7 +35,10 @@ struct proxy_config {
     bool unix_balancers; /* so do clients of the Unix socket */
     int64_t max_hold_us;
     enum unmanaged_policy unmanaged;
-    enum auth_method auth_method;
+    struct hba *hba;           /* who has to prove what */
+    bool hba_groups;           /* to know that, one must know of which roles a role is a member */
+    struct userlist *userlist; /* NULL: the active side is asked */
+    struct failed_logins_policy failed_logins;
 };
 
 /* NULL: out of memory, or a file that the settings name can't be used. */

@@ -29,7 +29,8 @@ void login_client_free(struct session *session)
     struct client_login *login = session->login;
     if (login != NULL) {
         strbuf_deinit(&login->buffer);
-        scram_server_wipe(&login->scram);
+        hba_unref(login->hba);
+        free(login->groups);
         explicit_bzero(login, sizeof(*login));
         free(login);
         session->login = NULL;
@@ -68,16 +69,9 @@ bool login_client_connects(const struct session *session)
 
 bool login_client_wants_bytes(const struct session *session)
 {
-    switch (session->login->phase) {
-    case PHASE_PROXIED:
-    case PHASE_STARTUP:
-    case PHASE_SASL_INITIAL:
-    case PHASE_SASL_RESPONSE:
-        return true;
-    default:
-        /* read until something comes: a client that goes away shall be noticed */
-        return session->login->buffer.length == 0;
-    }
+    /* else read until something comes: a client that goes away shall be noticed */
+    return session->login->phase <= PHASE_STARTUP || login_auth_waits(session) ||
+           session->login->buffer.length == 0;
 }
 
 void login_consume(struct client_login *login, size_t length)
@@ -267,7 +261,7 @@ void login_client_received(struct session *session, const char *bytes, size_t le
     }
     while (login_is_in(session, PHASE_STARTUP) && login->buffer.length > 0 && login_startup_take(session)) {
     }
-    if (login_is_in(session, PHASE_SASL_INITIAL) || login_is_in(session, PHASE_SASL_RESPONSE)) {
+    if (!login_is_over(session) && login_auth_waits(session)) {
         login_auth_take(session);
     }
     session_update_reading(session);

@@ -1,15 +1,17 @@
 /*
  * What the files of a client's login share: login_client.c (its phases, and the login to the server),
  * login_proxied.c (the header of a load balancer), login_startup.c (startup packets, and the limits and
- * policies that may refuse one), login_auth.c (the exchange in which the client proves who it is). Nobody
- * else looks into a struct client_login.
+ * policies that may refuse one), login_auth.c (what the client has to prove, and whether it did),
+ * login_sasl.c, login_md5.c and login_peer.c (how). Nobody else looks into a struct client_login.
  */
 #ifndef SWITCHBACK_PROXY_LOGIN_INTERNAL_H
 #define SWITCHBACK_PROXY_LOGIN_INTERNAL_H
 
 #include "conf/base/strbuf.h"
+#include "conf/hba/hba.h"
 #include "proxy/login_client.h"
 #include "proxy/wire/build.h"
+#include "proxy/wire/md5.h"
 #include "proxy/wire/scram.h"
 #include "proxy/wire/startup.h"
 
@@ -25,6 +27,8 @@ enum login_phase {
     PHASE_STARTUP,
     PHASE_CANCEL,
     PHASE_VERIFIER,     /* the main loop is being asked */
+    PHASE_PEER,         /* a thread finds out what the system calls the client */
+    PHASE_MD5,          /* the client answers the salt */
     PHASE_SASL_INITIAL, /* the client chooses a mechanism and sends its first message */
     PHASE_SASL_RESPONSE,
     PHASE_ROUTE, /* authenticated; the gate is closed */
@@ -38,8 +42,17 @@ struct client_login {
     bool proxied_known;   /* PHASE_PROXIED: the address was read */
     size_t proxied_left;  /* and so much of the header is still to be skipped */
     struct strbuf buffer; /* received, not used yet */
+
+    struct hba *hba; /* the rules, and what the one that holds demands; NULL: not known yet */
+    const struct hba_demand *demand;
+    bool role_known; /* role was answered */
+    struct proxy_verifier role;
+    char *groups; /* of the role; role.groups points here */
+    struct scram_binding binding;
     struct scram_verifier verifier;
     struct scram_server scram;
+    bool md5_is_mock;
+    char md5_digits[MD5_DIGITS], md5_answer[MD5_ANSWER_SIZE]; /* what is stored, what must come */
 };
 
 /* Refused, given up or gone: nothing more may be done with the login. */
@@ -61,5 +74,21 @@ bool login_startup_take(struct session *session);
 void login_auth_begin(struct session *session);
 /* Takes one message off the buffer, if it is whole. */
 void login_auth_take(struct session *session);
+/* Waits for a message from the client. */
+bool login_auth_waits(const struct session *session);
+/* The client has proved what the method asks for; or it hasn't, and goes. */
+void login_auth_succeed(struct session *session);
+void login_auth_refuse(struct session *session);
+/* Too many wrong passwords came from its address; it was told so. */
+bool login_auth_is_blocked(struct session *session);
+/* Whether the map of the rule lets one of that name be the role that the client asks for. */
+bool login_auth_may_be(const struct session *session, const char *name);
+
+/* The methods: begin sends the first message, take has a whole one of the client's. */
+void login_sasl_begin(struct session *session);
+void login_sasl_take(struct session *session, struct slice body);
+void login_md5_begin(struct session *session);
+void login_md5_take(struct session *session, struct slice body);
+void login_peer_begin(struct session *session);
 
 #endif

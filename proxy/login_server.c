@@ -3,8 +3,10 @@
 #include "conf/base/log.h"
 #include "proxy/config.h"
 #include "proxy/session.h"
+#include "proxy/tls_identity.h"
 #include "proxy/wire/build.h"
 #include "proxy/wire/decode.h"
+#include "proxy/wire/md5.h"
 #include "proxy/wire/startup.h"
 #include "proxy/worker.h"
 
@@ -89,11 +91,37 @@ static bool fail_protocol(struct server_link *link, const char *what)
     return false;
 }
 
+static bool md5(struct server_link *link, struct slice salt)
+{
+    const struct session_keys *keys = link->session->keys;
+    char answer[MD5_ANSWER_SIZE];
+    if (keys == NULL || !keys->has_md5) {
+        return fail_without_secret(link);
+    }
+    if (salt.length != MD5_SALT_SIZE || link->login->password_sent) {
+        return fail_protocol(link, "md5 salt");
+    }
+    if (!md5_answer(keys->md5, salt.data, answer)) {
+        link_failure_set(&link->login->failure, "58000", "no MD5 here, which the server asks for");
+        return false;
+    }
+    link->login->password_sent = true;
+    uint8_t packet[64];
+    struct build build;
+    build_init(&build, packet, sizeof(packet));
+    build_password(&build, answer);
+    return send_to_server(link, &build);
+}
+
 static bool sasl_begin(struct server_link *link, struct slice offers)
 {
     struct server_login *login = link->login;
+    const struct session_keys *keys = link->session->keys;
     char nonce[SCRAM_NONCE_SIZE], message[SCRAM_MESSAGE_SIZE];
-    if (link->session->keys == NULL || !decode_sasl_offers(offers, SCRAM_MECHANISM)) {
+    struct scram_binding binding;
+    binding.length = tls_end_point(&link->stream, binding.hash);
+    bool plus = binding.length > 0 && decode_sasl_offers(offers, SCRAM_MECHANISM_PLUS);
+    if (keys == NULL || !keys->has_scram || !(plus || decode_sasl_offers(offers, SCRAM_MECHANISM))) {
         return fail_without_secret(link);
     }
     if (login->scram_begun) {
@@ -104,11 +132,11 @@ static bool sasl_begin(struct server_link *link, struct slice offers)
         return false;
     }
     login->scram_begun = true;
-    scram_client_first(&login->scram, nonce, message);
+    scram_client_first(&login->scram, &binding, plus, nonce, message);
     uint8_t packet[SCRAM_MESSAGE_SIZE + 64];
     struct build build;
     build_init(&build, packet, sizeof(packet));
-    build_sasl_initial(&build, SCRAM_MECHANISM, slice_text(message));
+    build_sasl_initial(&build, plus ? SCRAM_MECHANISM_PLUS : SCRAM_MECHANISM, slice_text(message));
     return send_to_server(link, &build);
 }
 
@@ -152,6 +180,8 @@ static bool on_authentication(struct server_link *link, struct slice body)
         }
         link->login->authenticated = true;
         return true;
+    case AUTHENTICATION_MD5:
+        return md5(link, data);
     case AUTHENTICATION_SASL:
         return sasl_begin(link, data);
     case AUTHENTICATION_SASL_CONTINUE:

@@ -24,6 +24,7 @@ struct server_login {
     struct strbuf greeting; /* what the client gets to see of the login */
     struct scram_client scram;
     bool asked; /* the server has asked who we are */
+    bool password_sent;
     bool scram_begun, scram_verified, authenticated;
     uint32_t version; /* of the protocol: what we asked for, or what the server made of it */
     bool negotiated;

@@ -103,19 +103,25 @@ static bool keep_startup(struct session *session, const struct startup *startup)
         return false;
     }
     kept->replication = startup_is_replication(startup);
+    kept->physical = kept->replication && !slice_equals(startup->replication, "database");
     struct slice rest = startup->parameters;
     struct slice name, value;
     while (startup_next(&rest, &name, &value)) {
         if (name.length >= 5 && memcmp(name.data, "_pq_.", 5) == 0) {
             continue;
         }
+        bool user = slice_equals(name, "user"), database = slice_equals(name, "database");
+        if (user || database) { /* as the server will: what rules let in is who comes in */
+            value.length = value.length < PROXY_NAME_SIZE ? value.length : PROXY_NAME_SIZE - 1;
+        }
         char *copy = kept->parameters + kept->length;
         memcpy(copy, name.data, name.length + 1);
-        memcpy(copy + name.length + 1, value.data, value.length + 1);
+        memcpy(copy + name.length + 1, value.data, value.length);
+        copy[name.length + 1 + value.length] = '\0';
         kept->length += name.length + value.length + 2;
-        if (slice_equals(name, "user")) {
+        if (user) {
             kept->user = copy + name.length + 1;
-        } else if (slice_equals(name, "database") && value.length > 0) {
+        } else if (database && value.length > 0) {
             kept->database = copy + name.length + 1;
         }
     }
@@ -142,12 +148,12 @@ static bool count_client(struct session *session)
     return false;
 }
 
-static bool check_database(struct session *session, const struct startup *startup)
+static bool check_database(struct session *session)
 {
     const struct proxy_config *config = session->worker->config;
     const char *database = session->startup.database;
-    bool physical = session->startup.replication && !slice_equals(startup->replication, "database");
-    if (physical || config->unmanaged == UNMANAGED_PASS || config_is_managed(config, database)) {
+    if (session->startup.physical || config->unmanaged == UNMANAGED_PASS ||
+        config_is_managed(config, database)) {
         return true;
     }
     char message[160];
@@ -179,7 +185,7 @@ static void on_startup_message(struct session *session, const struct startup *st
         session_end(session, "53200", "out of memory", NULL);
         return;
     }
-    if (!check_encryption(session) || !count_client(session) || !check_database(session, startup)) {
+    if (!check_encryption(session) || !count_client(session) || !check_database(session)) {
         return;
     }
     counter_add(&session->worker->statistics.sessions_total, 1);

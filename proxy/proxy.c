@@ -36,7 +36,6 @@ struct command {
     enum proxy_expire expire;
     struct proxy_route route;
     struct proxy_config *config;
-    struct proxy_verifier verifier;
 };
 
 static void deliver_command(struct letter *letter, void *receiver)
@@ -90,23 +89,45 @@ void proxy_deliver_verifier_request(struct letter *letter, void *receiver)
 {
     struct proxy *proxy = receiver;
     struct verifier_request *request = CONTAINER_OF(letter, struct verifier_request, letter);
-    proxy->callbacks.verifier(proxy->callbacks.context, request->request, request->side, request->role);
+    proxy->callbacks.verifier(proxy->callbacks.context, request->request, request->side, request->role,
+                              request->groups);
     free(request);
 }
 
-static void run_verifier(struct worker *worker, const struct command *command)
+/* The answer for a login, and the groups behind it. */
+struct verifier_letter {
+    struct letter letter;
+    uint64_t request;
+    struct proxy_verifier verifier;
+    char groups[];
+};
+
+static void deliver_verifier(struct letter *letter, void *receiver)
 {
-    login_client_verifier(worker, command->id, &command->verifier);
+    struct verifier_letter *answer = CONTAINER_OF(letter, struct verifier_letter, letter);
+    answer->verifier.groups = answer->groups;
+    login_client_verifier(receiver, answer->request, &answer->verifier);
+    explicit_bzero(answer, sizeof(*answer));
+    free(answer);
 }
 
 void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct proxy_verifier *verifier)
 {
     unsigned worker = session_ticket_worker((uint32_t)request);
-    if (worker < proxy->shared.worker_count) {
-        struct command command = {.run = run_verifier, .id = request, .verifier = *verifier};
-        post_command(&proxy->shared.workers[worker], &command);
-        explicit_bzero(&command, sizeof(command));
+    if (worker >= proxy->shared.worker_count) {
+        return;
     }
+    size_t length = verifier->groups == NULL ? 0 : verifier->groups_length;
+    struct verifier_letter *answer = malloc(sizeof(*answer) + length);
+    ENSURE(answer != NULL);
+    answer->letter.deliver = deliver_verifier;
+    answer->request = request;
+    answer->verifier = *verifier;
+    answer->verifier.groups_length = length;
+    if (length > 0) {
+        memcpy(answer->groups, verifier->groups, length);
+    }
+    mailbox_post(&proxy->shared.workers[worker].mailbox, &answer->letter);
 }
 
 /* --- start --- */
@@ -190,6 +211,7 @@ struct proxy *proxy_start(uv_loop_t *loop, const struct settings *settings, stru
     proxy->loop = loop;
     proxy->callbacks = *callbacks;
     client_limits_init(&proxy->shared.limits);
+    failed_logins_init(&proxy->shared.failed_logins);
     if (!start(proxy, settings, route, passed, error)) {
         give_up(proxy);
         return NULL;
@@ -233,6 +255,7 @@ void proxy_free(struct proxy *proxy)
         (void)unlink(proxy->unix_path);
     }
     client_limits_deinit(&proxy->shared.limits);
+    failed_logins_deinit(&proxy->shared.failed_logins);
     explicit_bzero(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret));
     explicit_bzero(proxy->shared.cancel_master, sizeof(proxy->shared.cancel_master));
     if (proxy->mailbox_open) {

@@ -28,9 +28,13 @@ enum { PROXY_NAME_SIZE = 64, PROXY_PEER_SIZE = 64, PROXY_REASON_SIZE = 256, PROX
 struct proxy_verifier {
     bool found; /* false: no such role, no password, or expired: the client gets a mock exchange */
     bool can_login;
+    bool md5;         /* what a role that isn't found is asked for, where md5 is allowed */
     bool unavailable; /* the active side could not be asked: 57P03 */
-    char
-        text[PROXY_VERIFIER_SIZE]; /* rolpassword: "SCRAM-SHA-256$4096:salt$stored:server"; wiped after use */
+    /* rolpassword: "SCRAM-SHA-256$4096:salt$stored:server" or "md5..."; wiped after use */
+    char text[PROXY_VERIFIER_SIZE];
+    /* if they were asked for: the role and those it is a member of, each ended by a NUL; borrowed */
+    const char *groups;
+    size_t groups_length;
 };
 
 /* --- what the controller reads
@@ -87,14 +91,15 @@ struct proxy_side_stats {
 
 /* Why a client was turned away before it had a session. */
 enum proxy_refusal {
-    PROXY_REFUSED_CLIENTS,   /* listen.max_clients */
-    PROXY_REFUSED_DATABASE,  /* limits of its database */
-    PROXY_REFUSED_ROLE,      /* limits of its role */
-    PROXY_REFUSED_UNMANAGED, /* a database that isn't served */
-    PROXY_REFUSED_PLAIN,     /* without TLS where there must be TLS */
-    PROXY_REFUSED_HEADER,    /* no PROXY header where there must be one */
-    PROXY_REFUSED_SERVER,    /* the active side doesn't answer, and isn't asked again so soon */
-    PROXY_REFUSED_RESOURCES, /* sockets, memory, randomness; or the daemon is stopping */
+    PROXY_REFUSED_CLIENTS,       /* listen.max_clients */
+    PROXY_REFUSED_DATABASE,      /* limits of its database */
+    PROXY_REFUSED_ROLE,          /* limits of its role */
+    PROXY_REFUSED_UNMANAGED,     /* a database that isn't served */
+    PROXY_REFUSED_PLAIN,         /* without TLS where there must be TLS */
+    PROXY_REFUSED_FAILED_LOGINS, /* too many wrong passwords came from its address */
+    PROXY_REFUSED_HEADER,        /* no PROXY header where there must be one */
+    PROXY_REFUSED_SERVER,        /* the active side doesn't answer, and isn't asked again so soon */
+    PROXY_REFUSED_RESOURCES,     /* sockets, memory, randomness; or the daemon is stopping */
     PROXY_REFUSAL_COUNT
 };
 const char *proxy_refusal_name(enum proxy_refusal refusal);
@@ -166,8 +171,8 @@ struct proxy_event {
 struct proxy_callbacks {
     void *context;
     void (*event)(void *context, const struct proxy_event *event);
-    /* A client wants to log in: answer with proxy_verifier_answer(), now or later. */
-    void (*verifier)(void *context, uint64_t request, enum side side, const char *role);
+    /* A client wants to log in: answer with proxy_verifier_answer(), now or later. groups: those, too. */
+    void (*verifier)(void *context, uint64_t request, enum side side, const char *role, bool groups);
 };
 
 /* --- life

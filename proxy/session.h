@@ -44,11 +44,15 @@ struct session_startup {
     const char *user, *database; /* in parameters */
     uint32_t spoken;             /* version of the protocol, startup.h */
     bool replication;
+    bool physical; /* a replication connection without a database */
 };
 
-/* The keys that a SCRAM exchange revealed; in locked memory, wiped (key_pool.h). */
+/* What a login revealed that opens the servers' door, too: the keys of a SCRAM exchange, or what an md5 one
+ * was checked against. In locked memory, wiped (key_pool.h). */
 struct session_keys {
+    bool has_scram, has_md5;
     uint8_t client_key[32], server_key[32];
+    char md5[32];
 };
 
 struct session {

@@ -30,10 +30,15 @@ const char *proxy_error_class(size_t index)
 const char *proxy_refusal_name(enum proxy_refusal refusal)
 {
     static const char *const names[PROXY_REFUSAL_COUNT] = {
-        [PROXY_REFUSED_CLIENTS] = "max_clients", [PROXY_REFUSED_DATABASE] = "database_limit",
-        [PROXY_REFUSED_ROLE] = "role_limit",     [PROXY_REFUSED_UNMANAGED] = "unmanaged_database",
-        [PROXY_REFUSED_PLAIN] = "without_tls",   [PROXY_REFUSED_HEADER] = "proxy_header",
-        [PROXY_REFUSED_SERVER] = "server_down",  [PROXY_REFUSED_RESOURCES] = "resources",
+        [PROXY_REFUSED_CLIENTS] = "max_clients",
+        [PROXY_REFUSED_DATABASE] = "database_limit",
+        [PROXY_REFUSED_ROLE] = "role_limit",
+        [PROXY_REFUSED_UNMANAGED] = "unmanaged_database",
+        [PROXY_REFUSED_PLAIN] = "without_tls",
+        [PROXY_REFUSED_HEADER] = "proxy_header",
+        [PROXY_REFUSED_SERVER] = "server_down",
+        [PROXY_REFUSED_RESOURCES] = "resources",
+        [PROXY_REFUSED_FAILED_LOGINS] = "failed_logins",
     };
     return refusal < PROXY_REFUSAL_COUNT ? names[refusal] : "?";
 }

@@ -31,7 +31,8 @@ struct worker_shared {
     atomic_uint_fast64_t clients;     /* sessions past their startup packet, against max_clients */
     atomic_uint_fast64_t connections; /* accepted sockets */
     struct client_limits limits;      /* of databases and roles */
-    uint8_t mock_secret[32];          /* of the SCRAM exchanges of unknown users */
+    struct failed_logins failed_logins;
+    uint8_t mock_secret[32]; /* of the SCRAM exchanges of unknown users */
     uint8_t cancel_master[CANCEL_MASTER_SIZE];
 };
 

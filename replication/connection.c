@@ -147,6 +147,7 @@ static void answer(struct request *request, const struct reply *reply)
     reply_handler handler = request->handler;
     void *context = request->context;
     free(request->sql);
+    free(request->parameter);
     free(request);
     handler(context, reply);
 }
@@ -348,7 +349,9 @@ static void pump(struct connection *connection)
     }
     connection->running = request;
     connection->interruption = NOT_INTERRUPTED;
-    int sent = request->single ? PQsendQueryParams(connection->pg, request->sql, 0, NULL, NULL, NULL, NULL, 0)
+    const char *const parameters[] = {request->parameter};
+    int sent = request->single ? PQsendQueryParams(connection->pg, request->sql, request->parameter != NULL,
+                                                   NULL, parameters, NULL, NULL, 0)
                                : PQsendQuery(connection->pg, request->sql);
     if (sent != 1) {
         lost(connection);
@@ -445,17 +448,19 @@ void connection_established(struct connection *connection)
     pump(connection);
 }
 
-static void enqueue(struct connection *connection, const char *sql, bool single, int64_t deadline_us,
-                    reply_handler handler, void *context)
+static struct request *request_new(const char *sql, int64_t deadline_us, reply_handler handler, void *context)
 {
     struct request *request = calloc(1, sizeof *request);
     ENSURE(request != NULL); /* the handler must be called, and there is nothing to call it with */
-    *request = (struct request){.sql = strdup(sql),
-                                .single = single,
-                                .deadline_us = deadline_us,
-                                .handler = handler,
-                                .context = context};
-    ENSURE(request->sql != NULL && !connection->freeing);
+    *request = (struct request){
+        .sql = strdup(sql), .deadline_us = deadline_us, .handler = handler, .context = context};
+    ENSURE(request->sql != NULL);
+    return request;
+}
+
+static void enqueue(struct connection *connection, struct request *request)
+{
+    ENSURE(!connection->freeing);
     if (connection->queue_end == NULL) {
         connection->queue = request;
     } else {
@@ -472,13 +477,25 @@ static void enqueue(struct connection *connection, const char *sql, bool single,
 void connection_send(struct connection *connection, const char *sql, int64_t deadline_us,
                      reply_handler handler, void *context)
 {
-    enqueue(connection, sql, false, deadline_us, handler, context);
+    enqueue(connection, request_new(sql, deadline_us, handler, context));
 }
 
 void connection_send_single(struct connection *connection, const char *sql, int64_t deadline_us,
                             reply_handler handler, void *context)
 {
-    enqueue(connection, sql, true, deadline_us, handler, context);
+    struct request *request = request_new(sql, deadline_us, handler, context);
+    request->single = true;
+    enqueue(connection, request);
+}
+
+void connection_send_parameter(struct connection *connection, const char *sql, const char *parameter,
+                               int64_t deadline_us, reply_handler handler, void *context)
+{
+    struct request *request = request_new(sql, deadline_us, handler, context);
+    request->single = true;
+    request->parameter = strdup(parameter);
+    ENSURE(request->parameter != NULL);
+    enqueue(connection, request);
 }
 
 void connection_events(struct connection *connection, int events)

@@ -86,6 +86,10 @@ void connection_send(struct connection *connection, const char *sql, int64_t dea
 void connection_send_single(struct connection *connection, const char *sql, int64_t deadline_us,
                             reply_handler handler, void *context);
 
+/* The same with $1, a text. */
+void connection_send_parameter(struct connection *connection, const char *sql, const char *parameter,
+                               int64_t deadline_us, reply_handler handler, void *context);
+
 /* Interrupts the running statement as an expired deadline would; what is queued fails. */
 void connection_cancel(struct connection *connection);
 /* Closes the socket at once: a running statement fails as uncertain. The next request connects again. */

@@ -7,6 +7,7 @@
 struct request {
     struct request *next;
     char *sql;
+    char *parameter; /* $1, if it is single; NULL: there is none */
     bool single;
     int64_t deadline_us;
     reply_handler handler;

@@ -64,8 +64,10 @@ static struct connection *open_lane(struct replication *replication, enum side s
     const struct settings *settings = replication->settings;
     bool of_side = lane >= LANE_DATABASE_COUNT;
     const char *name = settings->databases.items[database];
+    bool asked = lane == LANE_ROLES && settings->auth.database != NULL && settings->auth.database[0] != '\0';
+    const char *of_all = asked ? settings->auth.database : "postgres";
     char label[160], application[NAMES_APPLICATION_SIZE];
-    (void)snprintf(label, sizeof label, "%s/%s", side_name(side), of_side ? "postgres" : name);
+    (void)snprintf(label, sizeof label, "%s/%s", side_name(side), of_side ? of_all : name);
     struct connection_options options = {
         .label = label,
         .host = settings->sides[side].host,
@@ -74,8 +76,8 @@ static struct connection *open_lane(struct replication *replication, enum side s
         .password = settings->manager.password,
         .tls = settings->sides[side].tls,
         .tls_server_name = settings->sides[side].tls_server_name,
-        .database = of_side ? "postgres" : name,
-        .fallback_database = of_side ? name : NULL,
+        .database = of_side ? of_all : name,
+        .fallback_database = of_side && !asked ? name : NULL,
         .application_name = names_application(purposes[lane], application),
         .kind = lane == LANE_GATE ? CONNECTION_GATE : CONNECTION_MANAGER,
         .context = replication,

@@ -1,4 +1,4 @@
-/* Questions of others: a role's verifier for a login, a gate's query, types whose oids differ. */
+/* Questions of others: a gate's query, types whose oids differ. Logins ask in roles.c. */
 #include "replication/procedure.h"
 
 #include "conf/base/clock.h"
@@ -9,50 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROLE_WITHIN_US = 3000000, TYPES_WITHIN_US = 10000000 };
-
-/* --- roles --- */
-
-struct role_question {
-    struct replication *replication;
-    replication_role_done done;
-    void *context;
-};
-
-static void role_answered(void *context, const struct reply *reply)
-{
-    struct role_question *question = context;
-    struct replication_result result = {.ok = reply->ok, .error = reply->error};
-    struct replication_role role = {0};
-    if (reply->ok && reply_row_count(reply) > 0) {
-        const char *verifier = reply_value(reply, 0, 1);
-        role.found = true;
-        role.can_login = reply_bool(reply, 0, 0);
-        if (verifier != NULL && strlen(verifier) < sizeof role.verifier) {
-            (void)snprintf(role.verifier, sizeof role.verifier, "%s", verifier);
-        }
-    }
-    question->done(question->context, &result, &role);
-    free(question);
-}
-
-void replication_read_role(struct replication *replication, enum side side, const char *role,
-                           replication_role_done done, void *context)
-{
-    struct role_question *question = calloc(1, sizeof *question);
-    ENSURE(question != NULL);
-    *question = (struct role_question){.replication = replication, .done = done, .context = context};
-    struct strbuf sql;
-    strbuf_init(&sql, SQL_LIMIT);
-    sql_format(
-        &sql,
-        "select rolcanlogin, case when rolvaliduntil is null or rolvaliduntil > now() then rolpassword end"
-        " from pg_authid where rolname = %L",
-        role);
-    connection_send(engine_lane(replication, side, LANE_ROLES, 0), strbuf_text(&sql),
-                    clock_mono_us() + ROLE_WITHIN_US, role_answered, question);
-    strbuf_deinit(&sql);
-}
+enum { TYPES_WITHIN_US = 10000000 };
 
 /* --- a gate's query --- */
 

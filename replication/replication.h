@@ -215,11 +215,16 @@ void replication_check(struct replication *replication, enum side active, replic
 
 struct replication_role {
     bool found, can_login;
+    bool md5;           /* what a role without a verifier would be asked for: password_encryption says md5 */
     char verifier[256]; /* "" if none; expired counts as none */
+    /* if they were asked for: the role and those it is a member of, at any remove, each ended by a NUL */
+    const char *groups;
+    size_t groups_length;
 };
 typedef void (*replication_role_done)(void *context, const struct replication_result *result,
                                       const struct replication_role *role);
-void replication_read_role(struct replication *replication, enum side side, const char *role,
+/* By auth.query where there is one, else from pg_authid. */
+void replication_read_role(struct replication *replication, enum side side, const char *role, bool groups,
                            replication_role_done done, void *context);
 
 /* A gate's query, read only, as the manager: the first column of the first row; value NULL if SQL NULL or no

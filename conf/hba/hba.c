@@ -12,6 +12,7 @@ struct hba {
     atomic_uint references;
     struct hba_rule *rules;
     struct hba_ident *idents;
+    bool has_file;
 };
 
 static void hba_free(struct hba *hba)
@@ -116,7 +117,11 @@ struct hba *hba_load_from(const struct hba_source *source, const char *hba_path,
                           struct hba_problems *problems)
 {
     struct hba_line *lines = hba_lines_read(source, hba_path, problems);
-    return make(source, hba_path, lines, ident_path, problems);
+    struct hba *hba = make(source, hba_path, lines, ident_path, problems);
+    if (hba != NULL) {
+        hba->has_file = true;
+    }
+    return hba;
 }
 
 struct hba *hba_load(const char *hba_path, const char *ident_path, struct hba_problems *problems)
@@ -124,10 +129,40 @@ struct hba *hba_load(const char *hba_path, const char *ident_path, struct hba_pr
     return hba_load_from(&hba_files, hba_path, ident_path, problems);
 }
 
-struct hba *hba_load_text(const char *name, const char *text, const char *ident_path,
-                          struct hba_problems *problems)
+/* "map=NAME" in quotes, those inside doubled. */
+static void put_map(struct strbuf *text, const char *map)
 {
-    struct hba_line *lines = hba_lines_parse(&hba_files, name, text, strlen(text), problems);
+    strbuf_puts(text, " \"map=");
+    for (; *map != '\0'; map++) {
+        strbuf_append(text, *map == '"' ? "\"\"" : map, *map == '"' ? 2 : 1);
+    }
+    strbuf_puts(text, "\"");
+}
+
+struct hba *hba_load_method(enum hba_method method, enum hba_client_name client_name, const char *map,
+                            const char *ident_path, struct hba_problems *problems)
+{
+    static const char *const databases[] = {"all", "replication"};
+    static const char name[] = "auth.method";
+    const char *word = hba_method_name(method);
+    struct strbuf text;
+    strbuf_init(&text, HBA_FILE_LIMIT);
+    for (size_t i = 0; i < ARRAY_LENGTH(databases); i++) {
+        if (method == HBA_CERT) {
+            strbuf_printf(&text, "hostssl %s all all cert clientname=%s", databases[i],
+                          hba_client_name_text(client_name));
+            if (map[0] != '\0') {
+                put_map(&text, map);
+            }
+        } else {
+            strbuf_printf(&text, "local %s all %s\nhost %s all all %s", databases[i], word, databases[i],
+                          word);
+        }
+        strbuf_puts(&text, "\n");
+    }
+    ENSURE(!text.failed);
+    struct hba_line *lines = hba_lines_parse(&hba_files, name, strbuf_text(&text), text.length, problems);
+    strbuf_deinit(&text);
     return make(&hba_files, name, lines, ident_path, problems);
 }
 
@@ -141,6 +176,11 @@ const struct hba_demand *hba_match(const struct hba *hba, const struct hba_clien
         }
     }
     return NULL;
+}
+
+bool hba_has_file(const struct hba *hba)
+{
+    return hba->has_file;
 }
 
 bool hba_needs_groups(const struct hba *hba)
@@ -158,15 +198,24 @@ bool hba_needs_groups(const struct hba *hba)
     return false;
 }
 
-bool hba_needs_tls(const struct hba *hba, int *line)
+const struct hba_demand *hba_needs_tls(const struct hba *hba)
 {
     for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {
         if (rule->type == HBA_HOSTSSL) {
-            *line = rule->demand.line;
-            return true;
+            return &rule->demand;
         }
     }
-    return false;
+    return NULL;
+}
+
+const struct hba_demand *hba_needs_certificate(const struct hba *hba)
+{
+    for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {
+        if (rule->demand.certificate != HBA_CERTIFICATE_ANY) {
+            return &rule->demand;
+        }
+    }
+    return NULL;
 }
 
 bool hba_may_be(const struct hba *hba, const char *map, const char *name, const struct hba_client *client)

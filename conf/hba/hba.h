@@ -52,9 +52,9 @@ MUST_USE struct hba *hba_load(const char *hba_path, const char *ident_path, stru
 /* The same with a source of its own. */
 MUST_USE struct hba *hba_load_from(const struct hba_source *source, const char *hba_path,
                                    const char *ident_path, struct hba_problems *problems);
-/* Rules that stand in a text instead, without an ident file of their own if ident_path is "". */
-MUST_USE struct hba *hba_load_text(const char *name, const char *text, const char *ident_path,
-                                   struct hba_problems *problems);
+/* Rules that ask everybody for the same; client_name and map ("" is none) go with HBA_CERT. */
+MUST_USE struct hba *hba_load_method(enum hba_method method, enum hba_client_name client_name,
+                                     const char *map, const char *ident_path, struct hba_problems *problems);
 
 struct hba *hba_ref(struct hba *hba);
 void hba_unref(struct hba *hba); /* NULL is allowed */
@@ -62,10 +62,13 @@ void hba_unref(struct hba *hba); /* NULL is allowed */
 /* The first rule that holds; NULL: none does, and so nobody comes in. */
 const struct hba_demand *hba_match(const struct hba *hba, const struct hba_client *client);
 
+/* The rules stand in a file: not those of hba_load_method(). */
+bool hba_has_file(const struct hba *hba);
 /* Some rule can only be judged by one who knows of which roles a role is a member. */
 bool hba_needs_groups(const struct hba *hba);
-/* Some rule can never hold without TLS to clients; *line is that of the first. */
-bool hba_needs_tls(const struct hba *hba, int *line);
+/* The first rule that can never hold without TLS to clients; that asks for a certificate. NULL: none does. */
+const struct hba_demand *hba_needs_tls(const struct hba *hba);
+const struct hba_demand *hba_needs_certificate(const struct hba *hba);
 
 /* Whether the one whom the system, or a certificate, calls `name` may be client->user, by the map. */
 bool hba_may_be(const struct hba *hba, const char *map, const char *name, const struct hba_client *client);

@@ -35,10 +35,14 @@ static char *copy_text(const char *text)
 
 static void add_word(struct hba_field *field, const char *text, bool quoted)
 {
-    struct hba_word *words = realloc(field->words, (field->count + 1) * sizeof *words);
-    ENSURE(words != NULL);
-    field->words = words;
-    words[field->count++] = (struct hba_word){.text = copy_text(text), .quoted = quoted};
+    bool full = (field->count & (field->count - 1)) == 0; /* 0, 1, 2, 4 ... */
+    if (full) {
+        size_t room = field->count == 0 ? 1 : 2 * field->count;
+        struct hba_word *words = realloc(field->words, room * sizeof *words);
+        ENSURE(words != NULL);
+        field->words = words;
+    }
+    field->words[field->count++] = (struct hba_word){.text = copy_text(text), .quoted = quoted};
 }
 
 static void free_field(struct hba_field *field)

@@ -10,6 +10,14 @@ static const char *const method_names[] = {
     [HBA_MD5] = "md5",     [HBA_CERT] = "cert",     [HBA_PEER] = "peer",
 };
 
+static const char *const client_names[] = {
+    [HBA_CLIENT_NAME_CN] = "CN", [HBA_CLIENT_NAME_DN] = "DN", [HBA_CLIENT_NAME_SAN] = "SAN"};
+
+const char *hba_client_name_text(enum hba_client_name name)
+{
+    return client_names[name];
+}
+
 const char *hba_method_name(enum hba_method method)
 {
     return method_names[method];
@@ -203,13 +211,11 @@ static bool set_clientcert(struct parse *parse, const char *value)
 
 static bool set_client_name(struct parse *parse, const char *value)
 {
-    static const char *const names[] = {
-        [HBA_CLIENT_NAME_CN] = "CN", [HBA_CLIENT_NAME_DN] = "DN", [HBA_CLIENT_NAME_SAN] = "SAN"};
     if (parse->rule->type != HBA_HOSTSSL) {
         return COMPLAIN(parse, "clientname is for hostssl lines only");
     }
-    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        if (strcmp(value, names[i]) == 0) {
+    for (size_t i = 0; i < ARRAY_LENGTH(client_names); i++) {
+        if (strcmp(value, client_names[i]) == 0) {
             parse->rule->demand.client_name = (enum hba_client_name)i;
             return true;
         }

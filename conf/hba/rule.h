@@ -18,6 +18,8 @@ struct hba_rule {
 MUST_USE struct hba_rule *hba_rule_parse(const struct hba_line *line, struct hba_problems *problems);
 void hba_rule_free(struct hba_rule *rule);
 
+const char *hba_client_name_text(enum hba_client_name name); /* "CN" */
+
 bool hba_rule_holds(const struct hba_rule *rule, const struct hba_client *client);
 
 #endif

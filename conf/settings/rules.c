@@ -282,5 +282,6 @@ bool rules_apply(const struct walk *walk, struct settings *settings)
            load_secret(walk, "sides.green.replication", &settings->sides[SIDE_GREEN].replication) &&
            derive_replication(walk, settings) && rules_tls(walk, settings) &&
            check_addresses(walk, settings) && check_proxy_protocol(walk, settings) &&
-           check_flip(walk, settings) && check_databases(walk, settings) && check_commands(walk, settings);
+           check_flip(walk, settings) && check_databases(walk, settings) && check_commands(walk, settings) &&
+           rules_auth_apply(walk, settings);
 }

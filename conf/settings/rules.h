@@ -7,4 +7,7 @@
 /* Called once everything is loaded: fills in and checks. The walk tells lines. */
 MUST_USE bool rules_apply(const struct walk *walk, struct settings *settings);
 
+/* rules_auth.c: what stands in the files that auth.* names. */
+MUST_USE bool rules_auth_apply(const struct walk *walk, struct settings *settings);
+
 #endif

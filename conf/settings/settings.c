@@ -1,5 +1,6 @@
 #include "conf/settings/settings.h"
 
+#include "conf/hba/userlist.h"
 #include "conf/settings/gates.h"
 #include "conf/settings/rules.h"
 #include "conf/settings/table.h"
@@ -188,6 +189,8 @@ void settings_free(struct settings *settings)
     free(settings->gates);
     rows = settings_table(&count);
     free_fields(settings, rows, count);
+    hba_unref(settings->auth.hba);
+    userlist_unref(settings->auth.userlist);
     free(settings->path);
     free(settings);
 }

@@ -11,9 +11,12 @@
 
 #include "conf/base/error.h"
 #include "conf/base/side.h"
+#include "conf/hba/hba.h"
 
 #include <stddef.h>
 #include <stdint.h>
+
+struct userlist;
 
 struct settings_list {
     char **items;
@@ -95,7 +98,24 @@ struct settings_side {
 };
 
 enum unmanaged_policy { UNMANAGED_REFUSE, UNMANAGED_PASS };
-enum auth_method { AUTH_TRUST, AUTH_SCRAM_SHA_256 };
+enum auth_method { AUTH_TRUST, AUTH_SCRAM_SHA_256, AUTH_MD5, AUTH_CERT, AUTH_HBA };
+
+/* What stands behind auth.method. */
+struct settings_auth {
+    char *hba_file, *ident_file; /* "": none */
+    enum hba_client_name cert_name;
+    char *map;                 /* of the ident file, for auth.method cert; "": none */
+    char *query;               /* "": pg_authid */
+    char *database;            /* where it runs; "": postgres */
+    char *verifier_file;       /* "": the active side is asked */
+    int64_t failed_logins_max; /* of one address, in the window; 0: no limit */
+    int64_t failed_logins_window_us;
+    bool failed_logins_local; /* of this machine, too */
+    /* from these files, shared by counting references */
+    struct hba *hba;
+    struct userlist *userlist; /* NULL: no verifier_file */
+};
+
 enum drain_policy { DRAIN_ABORT, DRAIN_CANCEL, DRAIN_TERMINATE };
 enum immovable_policy { IMMOVABLE_DISCONNECT, IMMOVABLE_WAIT, IMMOVABLE_ABORT };
 enum flip_back_policy { FLIP_BACK_AUTO, FLIP_BACK_MANUAL };
@@ -164,6 +184,7 @@ struct settings {
     struct settings_list migrators;
     struct settings_list local_tables; /* patterns schema.table with * */
     enum auth_method auth_method;
+    struct settings_auth auth;
 
     enum drain_policy drain_on_timeout;
     int64_t drain_timeout_us, drain_grace_us;

@@ -7,7 +7,7 @@
 #define MINUTE (60 * SECOND)
 #define HOUR   (60 * MINUTE)
 
-enum { NAME_LIMIT = 63, TEXT_LIMIT = 1023, LIST_LIMIT = 1000, COMMAND_LIMIT = 256 };
+enum { NAME_LIMIT = 63, TEXT_LIMIT = 1023, LIST_LIMIT = 1000, COMMAND_LIMIT = 256, QUERY_LIMIT = 8192 };
 
 #define FIELD(member)                                                                                        \
     .offset = offsetof(struct settings, member), .size = sizeof(((struct settings *)0)->member)
@@ -22,8 +22,11 @@ static const char *const tls_words[] = {
 static const char *const tls_version_words[] = {
     [TLS_VERSION_1_2] = "TLSv1.2", [TLS_VERSION_1_3] = "TLSv1.3", NULL};
 static const char *const unmanaged_words[] = {[UNMANAGED_REFUSE] = "refuse", [UNMANAGED_PASS] = "pass", NULL};
-static const char *const auth_words[] = {
-    [AUTH_TRUST] = "trust", [AUTH_SCRAM_SHA_256] = "scram-sha-256", NULL};
+static const char *const auth_words[] = {[AUTH_TRUST] = "trust", [AUTH_SCRAM_SHA_256] = "scram-sha-256",
+                                         [AUTH_MD5] = "md5",     [AUTH_CERT] = "cert",
+                                         [AUTH_HBA] = "hba",     NULL};
+static const char *const cert_name_words[] = {
+    [HBA_CLIENT_NAME_CN] = "cn", [HBA_CLIENT_NAME_DN] = "dn", [HBA_CLIENT_NAME_SAN] = "san", NULL};
 static const char *const drain_words[] = {
     [DRAIN_ABORT] = "abort", [DRAIN_CANCEL] = "cancel", [DRAIN_TERMINATE] = "terminate", NULL};
 static const char *const immovable_words[] = {

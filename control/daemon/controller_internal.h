@@ -173,7 +173,7 @@ void controller_ask_sessions(struct controller *controller,
                                           struct proxy_session_info *sessions, size_t count),
                              void *context);
 void controller_sessions_event(struct controller *controller, const struct proxy_event *event);
-void controller_verifier(void *context, uint64_t request, enum side side, const char *role);
+void controller_verifier(void *context, uint64_t request, enum side side, const char *role, bool groups);
 void controller_refresh_types(struct controller *controller);
 void controller_method_sessions(void *context, struct rpc_call *call);
 /* The proxy stops: nobody will answer these any more. */

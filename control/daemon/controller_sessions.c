@@ -117,6 +117,7 @@ struct role_waiter {
 struct role_request {
     struct controller *controller;
     enum side side;
+    bool groups; /* asked for, too */
     char role[PROXY_NAME_SIZE];
     struct role_waiter *asked, *next_time;
     struct role_request *next;
@@ -158,6 +159,9 @@ static void on_role(void *context, const struct replication_result *result,
     if (result->ok) {
         verifier.found = role->found && role->verifier[0] != '\0';
         verifier.can_login = role->can_login;
+        verifier.md5 = role->md5;
+        verifier.groups = role->groups;
+        verifier.groups_length = role->groups_length;
         (void)snprintf(verifier.text, sizeof verifier.text, "%s", role->verifier);
     }
     struct role_waiter *asked = request->asked;
@@ -169,7 +173,7 @@ static void on_role(void *context, const struct replication_result *result,
         ask(request);
         return;
     }
-    verifier.unavailable = true;
+    verifier = (struct proxy_verifier){.unavailable = true};
     answer(controller, request->asked, &verifier);
     request->asked = NULL;
     forget(request);
@@ -177,10 +181,11 @@ static void on_role(void *context, const struct replication_result *result,
 
 static void ask(struct role_request *request)
 {
-    replication_read_role(request->controller->replication, request->side, request->role, on_role, request);
+    replication_read_role(request->controller->replication, request->side, request->role, request->groups,
+                          on_role, request);
 }
 
-void controller_verifier(void *context, uint64_t id, enum side side, const char *role)
+void controller_verifier(void *context, uint64_t id, enum side side, const char *role, bool groups)
 {
     struct controller *controller = context;
     struct role_waiter *waiter = malloc(sizeof *waiter);
@@ -192,7 +197,7 @@ void controller_verifier(void *context, uint64_t id, enum side side, const char 
         return;
     }
     for (struct role_request *request = controller->roles; request != NULL; request = request->next) {
-        if (request->side == side && strcmp(request->role, role) == 0) {
+        if (request->side == side && request->groups == groups && strcmp(request->role, role) == 0) {
             waiter->next = request->next_time;
             request->next_time = waiter;
             return;
@@ -202,6 +207,7 @@ void controller_verifier(void *context, uint64_t id, enum side side, const char 
     ENSURE(request != NULL);
     request->controller = controller;
     request->side = side;
+    request->groups = groups;
     (void)snprintf(request->role, sizeof request->role, "%s", role);
     request->asked = waiter;
     request->next = controller->roles;

@@ -109,6 +109,13 @@ void build_sasl_initial(struct build *build, const char *mechanism, struct slice
     build_end(build);
 }
 
+void build_password(struct build *build, const char *password)
+{
+    build_begin(build, 'p');
+    build_string(build, password);
+    build_end(build);
+}
+
 void build_sasl_response(struct build *build, struct slice response)
 {
     build_begin(build, 'p');
@@ -210,11 +217,19 @@ void build_authentication_ok(struct build *build)
     build_authentication(build, 0, slice_of("", 0));
 }
 
-void build_authentication_sasl(struct build *build, const char *mechanism)
+void build_authentication_md5(struct build *build, struct slice salt)
+{
+    build_authentication(build, 5, salt);
+}
+
+void build_authentication_sasl(struct build *build, const char *mechanism, const char *second)
 {
     build_begin(build, 'R');
     build_u32(build, 10);
     build_string(build, mechanism);
+    if (second != NULL) {
+        build_string(build, second);
+    }
     build_u8(build, 0);
     build_end(build);
 }

@@ -40,6 +40,7 @@ void build_startup_end(struct build *build);
 void build_cancel(struct build *build, uint32_t pid, struct slice key);
 void build_sasl_initial(struct build *build, const char *mechanism, struct slice response);
 void build_sasl_response(struct build *build, struct slice response);
+void build_password(struct build *build, const char *password);
 void build_query(struct build *build, const char *sql);
 void build_parse(struct build *build, struct slice name, struct slice sql, const uint32_t *types,
                  uint16_t type_count);
@@ -56,7 +57,9 @@ void build_terminate(struct build *build);
 /* --- to a client --- */
 
 void build_authentication_ok(struct build *build);
-void build_authentication_sasl(struct build *build, const char *mechanism);
+void build_authentication_md5(struct build *build, struct slice salt);
+/* One mechanism, or (second not NULL) two, the better one first. */
+void build_authentication_sasl(struct build *build, const char *mechanism, const char *second);
 void build_authentication_sasl_continue(struct build *build, struct slice data);
 void build_authentication_sasl_final(struct build *build, struct slice data);
 void build_parameter_status(struct build *build, struct slice name, struct slice value);

@@ -99,6 +99,28 @@ static void stored_key_of(const uint8_t client_key[SCRAM_KEY_SIZE], uint8_t stor
     ENSURE(SHA256(client_key, SCRAM_KEY_SIZE, stored_key) != NULL);
 }
 
+/* --- channel binding
+ * --------------------------------------------------------------------------------------- */
+
+#define BINDING_FLAG "p=tls-server-end-point"
+
+/* What c= says (RFC 5802): the header of client-first, and the hash if it binds. */
+static void encode_binding(const char *flag, const struct scram_binding *binding,
+                           char text[SCRAM_BINDING_SIZE])
+{
+    uint8_t bytes[sizeof BINDING_FLAG + 2 + SCRAM_HASH_MAX];
+    size_t length = strlen(flag);
+    ENSURE(length < sizeof BINDING_FLAG && (binding == NULL || binding->length <= SCRAM_HASH_MAX));
+    memcpy(bytes, flag, length);
+    memcpy(bytes + length, ",,", 2);
+    length += 2;
+    if (binding != NULL) {
+        memcpy(bytes + length, binding->hash, binding->length);
+        length += binding->length;
+    }
+    encode(bytes, length, text);
+}
+
 /* --- attributes: "x=value" up to a comma -------------------------------------------------------------------
  */
 
@@ -201,38 +223,42 @@ bool scram_nonce(char nonce[SCRAM_NONCE_SIZE])
 /* --- server ------------------------------------------------------------------------------------------------
  */
 
-enum scram_result scram_server_first(struct scram_server *server, const struct scram_verifier *verifier,
-                                     const char *nonce, struct slice client_first,
-                                     char reply[SCRAM_MESSAGE_SIZE])
+/* The flag of the gs2-header: n, the client can't bind; y, it could, and believes that we can't; p=, it does.
+ */
+static enum scram_result take_flag(struct scram_server *server, const struct scram_binding *binding,
+                                   bool plus, struct slice flag)
 {
-    struct slice rest = client_first;
-    struct slice flag;
-    struct slice identity;
-    struct slice value;
-    *server = (struct scram_server){.verifier = *verifier};
-    /* gs2-header: no channel binding (n), or none that the client believes we have (y); no other identity */
-    if (has_nul(client_first) || !take_until(&rest, ',', &flag) ||
-        !(slice_equals(flag, "n") || slice_equals(flag, "y")) || !take_until(&rest, ',', &identity) ||
-        identity.length > 0 || rest.length >= sizeof server->client_first_bare) {
+    server->bound = plus;
+    if (slice_equals(flag, BINDING_FLAG)) {
+        if (!plus || binding->length == 0) {
+            return SCRAM_BAD;
+        }
+        encode_binding(BINDING_FLAG, binding, server->expected);
+        return SCRAM_OK;
+    }
+    bool could = slice_equals(flag, "y");
+    if (plus || (!could && !slice_equals(flag, "n"))) {
         return SCRAM_BAD;
     }
-    server->gs2[0] = (char)flag.data[0];
-    server->gs2[1] = ',';
-    server->gs2[2] = ',';
-    (void)slice_copy(rest, server->client_first_bare, sizeof server->client_first_bare);
-    /* The name counts for nothing: the startup packet named the user. */
-    if (!take_attribute(&rest, 'n', &value) || !take_attribute(&rest, 'r', &value) || !is_printable(value)) {
-        return SCRAM_BAD;
+    if (could && binding->length > 0) {
+        return SCRAM_DOWNGRADED;
     }
+    encode_binding(could ? "y" : "n", NULL, server->expected);
+    return SCRAM_OK;
+}
+
+static enum scram_result answer_first(struct scram_server *server, struct slice nonce, const char *own,
+                                      char reply[SCRAM_MESSAGE_SIZE])
+{
     char salt[SALT_TEXT_SIZE];
-    encode(verifier->salt, verifier->salt_length, salt);
-    int length = snprintf(server->nonce, sizeof server->nonce, "%.*s%s", (int)value.length,
-                          (const char *)value.data, nonce);
+    encode(server->verifier.salt, server->verifier.salt_length, salt);
+    int length = snprintf(server->nonce, sizeof server->nonce, "%.*s%s", (int)nonce.length,
+                          (const char *)nonce.data, own);
     if (length < 0 || (size_t)length >= sizeof server->nonce) {
         return SCRAM_BAD;
     }
     length = snprintf(server->server_first, sizeof server->server_first, "r=%s,s=%s,i=%u", server->nonce,
-                      salt, verifier->iterations);
+                      salt, server->verifier.iterations);
     if (length < 0 || (size_t)length >= sizeof server->server_first) {
         return SCRAM_BAD;
     }
@@ -240,30 +266,62 @@ enum scram_result scram_server_first(struct scram_server *server, const struct s
     return SCRAM_OK;
 }
 
+enum scram_result scram_server_first(struct scram_server *server, const struct scram_verifier *verifier,
+                                     const struct scram_binding *binding, bool plus, const char *nonce,
+                                     struct slice client_first, char reply[SCRAM_MESSAGE_SIZE])
+{
+    struct slice rest = client_first;
+    struct slice flag;
+    struct slice identity;
+    struct slice value;
+    *server = (struct scram_server){.verifier = *verifier};
+    if (has_nul(client_first) || !take_until(&rest, ',', &flag)) {
+        return SCRAM_BAD;
+    }
+    enum scram_result result = take_flag(server, binding, plus, flag);
+    if (result != SCRAM_OK) {
+        return result;
+    }
+    /* nobody logs in as somebody else (the identity) */
+    if (!take_until(&rest, ',', &identity) || identity.length > 0 ||
+        rest.length >= sizeof server->client_first_bare) {
+        return SCRAM_BAD;
+    }
+    (void)slice_copy(rest, server->client_first_bare, sizeof server->client_first_bare);
+    /* The name counts for nothing: the startup packet named the user. */
+    if (!take_attribute(&rest, 'n', &value) || !take_attribute(&rest, 'r', &value) || !is_printable(value)) {
+        return SCRAM_BAD;
+    }
+    return answer_first(server, value, nonce, reply);
+}
+
 /* Splits client-final into what the proof signs and the proof. */
-static bool parse_client_final(const struct scram_server *server, struct slice message,
-                               struct slice *signed_part, uint8_t proof[SCRAM_KEY_SIZE])
+static enum scram_result parse_client_final(const struct scram_server *server, struct slice message,
+                                            struct slice *signed_part, uint8_t proof[SCRAM_KEY_SIZE])
 {
     struct slice rest = message;
     struct slice value;
-    char binding[8];
-    encode((const uint8_t *)server->gs2, 3, binding);
-    if (has_nul(message) || !take_attribute(&rest, 'c', &value) || !slice_equals(value, binding) ||
-        !take_attribute(&rest, 'r', &value) || !slice_equals(value, server->nonce)) {
-        return false;
+    if (has_nul(message) || !take_attribute(&rest, 'c', &value)) {
+        return SCRAM_BAD;
+    }
+    if (!slice_equals(value, server->expected)) {
+        return server->bound ? SCRAM_UNBOUND : SCRAM_BAD;
+    }
+    if (!take_attribute(&rest, 'r', &value) || !slice_equals(value, server->nonce)) {
+        return SCRAM_BAD;
     }
     while (rest.length > 0 && rest.data[0] != 'p') { /* optional extensions */
         struct slice extension;
         if (!take_until(&rest, ',', &extension)) {
-            return false;
+            return SCRAM_BAD;
         }
     }
     *signed_part = slice_of(message.data, message.length - rest.length);
     if (!take_attribute(&rest, 'p', &value) || rest.length > 0 || signed_part->length == 0) {
-        return false;
+        return SCRAM_BAD;
     }
     signed_part->length--; /* the comma */
-    return decode_key(value, proof);
+    return decode_key(value, proof) ? SCRAM_OK : SCRAM_BAD;
 }
 
 enum scram_result scram_server_final(struct scram_server *server, struct slice client_final,
@@ -272,9 +330,12 @@ enum scram_result scram_server_final(struct scram_server *server, struct slice c
     struct slice signed_part;
     uint8_t proof[SCRAM_KEY_SIZE];
     char auth[AUTH_SIZE];
-    if (client_final.length >= SCRAM_MESSAGE_SIZE ||
-        !parse_client_final(server, client_final, &signed_part, proof)) {
+    if (client_final.length >= SCRAM_MESSAGE_SIZE) {
         return SCRAM_BAD;
+    }
+    enum scram_result result = parse_client_final(server, client_final, &signed_part, proof);
+    if (result != SCRAM_OK) {
+        return result;
     }
     int length = snprintf(auth, sizeof auth, "%s,%s,%.*s", server->client_first_bare, server->server_first,
                           (int)signed_part.length, (const char *)signed_part.data);
@@ -306,12 +367,15 @@ void scram_server_wipe(struct scram_server *server)
 /* --- client ------------------------------------------------------------------------------------------------
  */
 
-void scram_client_first(struct scram_client *client, const char *nonce, char message[SCRAM_MESSAGE_SIZE])
+void scram_client_first(struct scram_client *client, const struct scram_binding *binding, bool plus,
+                        const char *nonce, char message[SCRAM_MESSAGE_SIZE])
 {
     *client = (struct scram_client){.nonce = ""};
-    ENSURE(strlen(nonce) < sizeof client->nonce);
+    ENSURE(strlen(nonce) < sizeof client->nonce && (!plus || binding->length > 0));
     memcpy(client->nonce, nonce, strlen(nonce) + 1);
-    (void)snprintf(message, SCRAM_MESSAGE_SIZE, "n,,n=,r=%s", nonce);
+    const char *flag = plus ? BINDING_FLAG : binding->length > 0 ? "y" : "n";
+    encode_binding(flag, plus ? binding : NULL, client->binding);
+    (void)snprintf(message, SCRAM_MESSAGE_SIZE, "%s,,n=,r=%s", flag, nonce);
 }
 
 enum scram_result scram_client_final(struct scram_client *client, struct slice server_first,
@@ -329,8 +393,8 @@ enum scram_result scram_client_final(struct scram_client *client, struct slice s
         memcmp(nonce.data, client->nonce, own) != 0) {
         return SCRAM_BAD;
     }
-    int length =
-        snprintf(message, SCRAM_MESSAGE_SIZE, "c=biws,r=%.*s", (int)nonce.length, (const char *)nonce.data);
+    int length = snprintf(message, SCRAM_MESSAGE_SIZE, "c=%s,r=%.*s", client->binding, (int)nonce.length,
+                          (const char *)nonce.data);
     if (length < 0 || length + KEY_TEXT_SIZE + 3 >= SCRAM_MESSAGE_SIZE) {
         return SCRAM_BAD;
     }

@@ -2,6 +2,8 @@
 #include "conf/base/ensure.h"
 #include "proxy/wire/scram.h"
 
+static const struct scram_binding no_binding = {.length = 0};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -18,10 +20,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ENSURE(verifier.salt_length <= SCRAM_SALT_MAX && verifier.iterations > 0);
     }
     scram_verifier_mock(secret, "anna", &verifier);
-    (void)!scram_server_first(&server, &verifier, "S", input, reply);
-    ENSURE(scram_server_first(&server, &verifier, "S", slice_text("n,,n=,r=C"), reply) == SCRAM_OK);
+    (void)!scram_server_first(&server, &verifier, &no_binding, false, "S", input, reply);
+    ENSURE(scram_server_first(&server, &verifier, &no_binding, false, "S", slice_text("n,,n=,r=C"), reply) ==
+           SCRAM_OK);
     ENSURE(scram_server_final(&server, input, reply, key) != SCRAM_OK);
-    scram_client_first(&client, "C", reply);
+    scram_client_first(&client, &no_binding, false, "C", reply);
     if (scram_client_final(&client, input, secret, reply) == SCRAM_OK) {
         ENSURE(scram_client_verify(&client, input, secret) != SCRAM_OK);
     }

@@ -204,7 +204,7 @@ static bool start_question(char **words, int count)
     struct replication *replication = console.replication;
     const char *name = words[1];
     if (strcmp(name, "role") == 0 && count == 4) {
-        replication_read_role(replication, side_of(words[2]), words[3], role_read, number_of(words[0]));
+        replication_read_role(replication, side_of(words[2]), words[3], false, role_read, number_of(words[0]));
     } else if (strcmp(name, "types") == 0 && count == 4) {
         replication_differing_types(replication, side_of(words[2]), words[3], types_read,
                                     number_of(words[0]));

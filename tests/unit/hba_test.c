@@ -121,6 +121,8 @@ static void names_may_be_quoted_listed_and_patterns(void **state)
     hba_unref(hba);
     hba = load_well("host all all samehost trust\nhost all all samenet reject\n");
     assert_false(hba_needs_groups(hba));
+    assert_null(hba_needs_tls(hba));
+    assert_null(hba_needs_certificate(hba));
     assert_int_equal(line_for(hba, "127.0.0.1", false, "x", "x", NULL), 1);
     assert_int_equal(line_for(hba, "127.9.9.9", false, "x", "x", NULL), 2);
     hba_unref(hba);
@@ -145,9 +147,8 @@ static void options_are_taken(void **state)
     assert_int_equal(demand->client_name, HBA_CLIENT_NAME_DN);
     assert_string_equal(demand->map, "m");
     assert_string_equal(demand->file, "/etc/hba");
-    int line = 0;
-    assert_true(hba_needs_tls(hba, &line));
-    assert_int_equal(line, 1);
+    assert_int_equal(hba_needs_tls(hba)->line, 1);
+    assert_int_equal(hba_needs_certificate(hba)->line, 1);
     hba_unref(hba);
     hba_problems_deinit(&problems);
 }

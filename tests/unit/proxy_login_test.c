@@ -8,6 +8,8 @@
 #include <openssl/hmac.h>
 #include <openssl/sha.h>
 
+static const struct scram_binding no_binding = {.length = 0};
+
 static const uint8_t ssl_request[8] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f};
 static const uint8_t gss_request[8] = {0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30};
 
@@ -316,7 +318,7 @@ static void client_proves(struct world *world, int client, const struct secrets 
     uint32_t kind = 0;
     expect(world, client, BYTES("R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0"));
     assert_true(scram_nonce(nonce));
-    scram_client_first(scram, nonce, message);
+    scram_client_first(scram, &no_binding, false, nonce, message);
     build_init(&build, packet, sizeof(packet));
     build_sasl_initial(&build, SCRAM_MECHANISM, slice_text(message));
     put(client, packet, build.length);
@@ -348,7 +350,8 @@ static int server_scram(struct world *world, const struct secrets *secrets)
     assert_true(decode_sasl_initial(slice_of(body, length + strlen(body + length)), &mechanism, &first));
     assert_true(scram_verifier_parse(secrets->verifier, &verifier));
     assert_true(scram_nonce(nonce));
-    assert_int_equal(scram_server_first(&scram, &verifier, nonce, first, reply), SCRAM_OK);
+    assert_int_equal(scram_server_first(&scram, &verifier, &no_binding, false, nonce, first, reply),
+                     SCRAM_OK);
     build_init(&build, packet, sizeof(packet));
     build_authentication_sasl_continue(&build, slice_text(reply));
     put(server, packet, build.length);

@@ -62,6 +62,8 @@ struct world {
     struct proxy_event events[WORLD_EVENTS];
     size_t event_count, event_seen;
     const char *verifier; /* of every role; NULL: unknown */
+    bool md5;             /* unknown roles are asked for md5 */
+    const char *group;    /* that every role is a member of; NULL: none */
     bool stopped;
 };
 
@@ -73,11 +75,16 @@ static inline void world_on_event(void *context, const struct proxy_event *event
     world->stopped = world->stopped || event->kind == PROXY_EVENT_STOPPED;
 }
 
-static inline void world_on_verifier(void *context, uint64_t request, enum side side, const char *role)
+static inline void world_on_verifier(void *context, uint64_t request, enum side side, const char *role,
+                                     bool groups)
 {
     struct world *world = context;
-    struct proxy_verifier verifier = {.found = world->verifier != NULL, .can_login = true};
+    struct proxy_verifier verifier = {.found = world->verifier != NULL, .can_login = true, .md5 = world->md5};
     (void)side;
+    if (groups && world->group != NULL) {
+        verifier.groups = world->group;
+        verifier.groups_length = strlen(world->group) + 1;
+    }
     assert_true(role[0] != '\0');
     if (verifier.found) {
         (void)snprintf(verifier.text, sizeof(verifier.text), "%s", world->verifier);

@@ -80,7 +80,7 @@ static void from_the_server(void **state)
     assert_int_equal(unknown, 1);
 
     build = building();
-    build_authentication_sasl(&build, "SCRAM-SHA-256");
+    build_authentication_sasl(&build, "SCRAM-SHA-256", NULL);
     assert_true(decode_authentication(body_of(&build), &number, &one));
     assert_int_equal(number, AUTHENTICATION_SASL);
     assert_true(decode_sasl_offers(one, "SCRAM-SHA-256"));

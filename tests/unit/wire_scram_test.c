@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+static const struct scram_binding no_binding = {.length = 0};
+
 enum { VERIFIER_SIZE = 512 };
 
 /* As PostgreSQL stores it. Fills the client's key, too. */
@@ -60,8 +62,9 @@ static void rfc_7677(void **state)
     struct scram_server server;
     make_verifier("pencil", rfc_salt, sizeof rfc_salt, text, expected_key);
     assert_true(scram_verifier_parse(text, &verifier));
-    assert_int_equal(scram_server_first(&server, &verifier, RFC_NONCE, slice_text(RFC_FIRST), reply),
-                     SCRAM_OK);
+    assert_int_equal(
+        scram_server_first(&server, &verifier, &no_binding, false, RFC_NONCE, slice_text(RFC_FIRST), reply),
+        SCRAM_OK);
     assert_string_equal(
         reply, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
     assert_int_equal(scram_server_final(&server, slice_text(RFC_FINAL), reply, key), SCRAM_OK);
@@ -79,9 +82,10 @@ static enum scram_result exchange(const struct scram_verifier *verifier, const u
     struct scram_client client;
     struct scram_server server;
     assert_true(scram_nonce(nonce));
-    scram_client_first(&client, nonce, from_client);
+    scram_client_first(&client, &no_binding, false, nonce, from_client);
     assert_true(scram_nonce(nonce));
-    assert_int_equal(scram_server_first(&server, verifier, nonce, slice_text(from_client), from_server),
+    assert_int_equal(scram_server_first(&server, verifier, &no_binding, false, nonce, slice_text(from_client),
+                                        from_server),
                      SCRAM_OK);
     assert_int_equal(scram_client_final(&client, slice_text(from_server), key, from_client), SCRAM_OK);
     enum scram_result result = scram_server_final(&server, slice_text(from_client), from_server, recovered);
@@ -93,6 +97,61 @@ static enum scram_result exchange(const struct scram_verifier *verifier, const u
     }
     scram_server_wipe(&server);
     return result;
+}
+
+/* What the server says to a first message, and to the last one, of a client that sees another certificate or
+ * the same one. */
+static enum scram_result bind(const struct scram_binding *offered, bool plus,
+                              const struct scram_binding *seen, bool client_plus)
+{
+    char text[VERIFIER_SIZE], nonce[SCRAM_NONCE_SIZE], from_client[SCRAM_MESSAGE_SIZE],
+        from_server[SCRAM_MESSAGE_SIZE];
+    uint8_t key[SCRAM_KEY_SIZE], recovered[SCRAM_KEY_SIZE];
+    struct scram_verifier verifier;
+    struct scram_client client;
+    struct scram_server server;
+    make_verifier("pencil", rfc_salt, sizeof rfc_salt, text, key);
+    assert_true(scram_verifier_parse(text, &verifier));
+    assert_true(scram_nonce(nonce));
+    scram_client_first(&client, seen, client_plus, nonce, from_client);
+    enum scram_result result =
+        scram_server_first(&server, &verifier, offered, plus, nonce, slice_text(from_client), from_server);
+    if (result != SCRAM_OK) {
+        return result;
+    }
+    assert_int_equal(scram_client_final(&client, slice_text(from_server), key, from_client), SCRAM_OK);
+    result = scram_server_final(&server, slice_text(from_client), from_server, recovered);
+    if (result == SCRAM_OK) {
+        assert_memory_equal(recovered, key, SCRAM_KEY_SIZE);
+        assert_int_equal(scram_client_verify(&client, slice_text(from_server), verifier.server_key),
+                         SCRAM_OK);
+    }
+    return result;
+}
+
+static void a_login_is_bound_to_its_channel(void **state)
+{
+    (void)state;
+    const struct scram_binding ours = {.hash = "thirty-two bytes of a hash here", .length = 32};
+    const struct scram_binding theirs = {.hash = "thirty-two bytes of another one", .length = 32};
+    struct scram_binding longest = {.length = SCRAM_HASH_MAX};
+    memset(longest.hash, 0xff, sizeof longest.hash);
+    assert_int_equal(bind(&ours, true, &ours, true), SCRAM_OK);
+    assert_int_equal(bind(&longest, true, &longest, true), SCRAM_OK);
+    /* somebody in the middle has a certificate of his own */
+    assert_int_equal(bind(&ours, true, &theirs, true), SCRAM_UNBOUND);
+    assert_int_equal(bind(&ours, true, &longest, true), SCRAM_UNBOUND);
+    /* or has hidden that we can bind: the client says y */
+    assert_int_equal(bind(&ours, false, &ours, false), SCRAM_DOWNGRADED);
+    /* a client that can't bind, and one whose server can't */
+    assert_int_equal(bind(&ours, false, &no_binding, false), SCRAM_OK);
+    assert_int_equal(bind(&no_binding, false, &ours, false), SCRAM_OK);
+    /* the mechanism and the message must say the same */
+    assert_int_equal(bind(&ours, true, &no_binding, false), SCRAM_BAD);
+    assert_int_equal(bind(&ours, true, &ours, false), SCRAM_BAD);
+    assert_int_equal(bind(&ours, false, &ours, true), SCRAM_BAD);
+    assert_int_equal(bind(&no_binding, false, &ours, true), SCRAM_BAD);
+    assert_int_equal(bind(&no_binding, true, &ours, true), SCRAM_BAD);
 }
 
 static void both_roles(void **state)
@@ -181,16 +240,18 @@ static void malformed_messages(void **state)
     make_verifier("pencil", rfc_salt, sizeof rfc_salt, text, key);
     assert_true(scram_verifier_parse(text, &verifier));
     for (size_t i = 0; i < ARRAY_LENGTH(firsts); i++) {
-        assert_int_equal(scram_server_first(&server, &verifier, "S", slice_text(firsts[i]), reply),
-                         SCRAM_BAD);
+        assert_int_equal(
+            scram_server_first(&server, &verifier, &no_binding, false, "S", slice_text(firsts[i]), reply),
+            SCRAM_BAD);
     }
     for (size_t i = 0; i < ARRAY_LENGTH(finals); i++) {
-        assert_int_equal(scram_server_first(&server, &verifier, "S", slice_text("n,,n=,r=abc"), reply),
-                         SCRAM_OK);
+        assert_int_equal(
+            scram_server_first(&server, &verifier, &no_binding, false, "S", slice_text("n,,n=,r=abc"), reply),
+            SCRAM_OK);
         assert_int_equal(scram_server_final(&server, slice_text(finals[i]), reply, key), SCRAM_BAD);
     }
     struct scram_client client;
-    scram_client_first(&client, "abc", reply);
+    scram_client_first(&client, &no_binding, false, "abc", reply);
     static const char *const servers[] = {"", "r=abc,s=AAAA,i=1", "r=xyzS,s=AAAA,i=1", "r=abcS,i=1",
                                           "e=other-error"};
     for (size_t i = 0; i < ARRAY_LENGTH(servers); i++) {
@@ -222,11 +283,12 @@ static void random_bytes_are_survived(void **state)
             memcpy(bytes, random_next(&seed) % 2 == 0 ? "n,,n=,r=ab" : "r=abcx,s=A", 10);
         }
         struct slice input = slice_of(guard_copy(&guard, bytes, length), length);
-        (void)!scram_server_first(&server, &verifier, "S", input, reply);
-        assert_int_equal(scram_server_first(&server, &verifier, "S", slice_text("n,,n=,r=abc"), reply),
-                         SCRAM_OK);
+        (void)!scram_server_first(&server, &verifier, &no_binding, false, "S", input, reply);
+        assert_int_equal(
+            scram_server_first(&server, &verifier, &no_binding, false, "S", slice_text("n,,n=,r=abc"), reply),
+            SCRAM_OK);
         assert_int_not_equal(scram_server_final(&server, input, reply, key), SCRAM_OK);
-        scram_client_first(&client, "abc", reply);
+        scram_client_first(&client, &no_binding, false, "abc", reply);
         if (scram_client_final(&client, input, key, reply) == SCRAM_OK) {
             assert_int_not_equal(scram_client_verify(&client, input, key), SCRAM_OK);
         }
@@ -238,6 +300,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rfc_7677),
+        cmocka_unit_test(a_login_is_bound_to_its_channel),
         cmocka_unit_test(both_roles),
         cmocka_unit_test(unknown_users_look_like_any_other),
         cmocka_unit_test(verifiers_that_are_none),
