@@ -39,6 +39,8 @@ struct proxy_config {
     bool hba_groups;           /* to know that, one must know of which roles a role is a member */
     struct userlist *userlist; /* NULL: the active side is asked */
     struct failed_logins_policy failed_logins;
+    enum client_eof_policy client_eof;
+    enum auth_method auth_method;
 };
 
 /* NULL: out of memory, or a file that the settings name can't be used. */

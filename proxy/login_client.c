@@ -67,6 +67,13 @@ bool login_client_connects(const struct session *session)
     return login_is_in(session, PHASE_SERVER);
 }
 
+bool login_client_goes_on(const struct session *session)
+{
+    bool needs_nothing = login_is_in(session, PHASE_VERIFIER) || login_is_in(session, PHASE_ROUTE) ||
+                         login_is_in(session, PHASE_SERVER);
+    return needs_nothing && session->login->buffer.length > 0;
+}
+
 bool login_client_wants_bytes(const struct session *session)
 {
     /* else read until something comes: a client that goes away shall be noticed */

@@ -32,6 +32,9 @@ bool login_client_waits(const struct session *session);
 /* Its link to the server is being opened. */
 bool login_client_connects(const struct session *session);
 
+/* It has ended its sending side, and has sent ahead what can be done without it. */
+bool login_client_goes_on(const struct session *session);
+
 /* The gate has opened: goes on with the login. */
 void login_client_resume(struct session *session);
 /* The gate has closed: a login to the server that has begun is given up, and begun again afterwards. */

@@ -358,13 +358,14 @@ static void on_ended(struct server_link *link, int status)
     struct session *session = link->session;
     (void)status;
     int64_t since_us = boundary_since_us(&session->boundary);
-    if (since_us != 0 && !session->terminated) {
+    bool expected = session->terminated || link->input_ended;
+    if (since_us != 0 && !expected) {
         /* a statement that ended with its server, and not well */
         struct side_counters *counters = &session->worker->statistics.sides[link->side];
         statistics_statements(counters, 1, clock_mono_us() - since_us);
         statistics_error(counters, session->fatal ? session->sqlstate : "08006");
     }
-    if (session->fatal || session->terminated) {
+    if (session->fatal || expected) {
         session_finish(session); /* the server has said why, or was told to end */
     } else {
         session_end(session, "08006", "the server closed the connection unexpectedly", NULL);

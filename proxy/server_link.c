@@ -227,6 +227,9 @@ static void on_broken(struct stream *stream)
 static void on_sent(struct stream *stream)
 {
     struct server_link *link = CONTAINER_OF(stream, struct server_link, stream);
+    if (link->input_ended) {
+        stream_shutdown(&link->stream);
+    }
     if (link->phase == LINK_READY && link->events != NULL) {
         link->events->sent(link);
     }
@@ -472,6 +475,16 @@ void link_cancel_over(struct server_link *link)
     } else if (link->cancels == 0 && link->session != NULL && link->session->watch.cancelling) {
         link->session->watch.cancelling = false;
         relay_resume(link->session);
+    }
+}
+
+void link_end_input(struct server_link *link)
+{
+    if (!link->input_ended && link->phase == LINK_READY) {
+        link->input_ended = true;
+        if (stream_flush(&link->stream) && link->stream.unsent == 0) {
+            stream_shutdown(&link->stream);
+        }
     }
 }
 

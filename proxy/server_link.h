@@ -71,6 +71,7 @@ struct server_link {
     unsigned handles;           /* open ones and running lookups: freed when there are none */
     unsigned cancels;           /* in flight: closed when they are over */
     bool close_wanted;
+    bool input_ended;    /* of link_end_input() */
     uv_timer_t retiring; /* of link_retire() */
     bool broken;         /* a write failed: nothing more is sent, what the server said is still read */
 };
@@ -94,6 +95,9 @@ void link_cancel_and_close(struct server_link *link);
 /* Sends to the server, now or (bytes in the read buffer) at the end of the turn; a failure shows as ended().
  */
 void link_write(struct server_link *link, const void *bytes, size_t length);
+
+/* Nothing more is sent: the server sees the end once it has what was sent, and does what it does then. */
+void link_end_input(struct server_link *link);
 
 /* For cancel.c: a cancel request for this link is over. */
 void link_cancel_over(struct server_link *link);

@@ -3,6 +3,7 @@
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
+#include "proxy/client_end.h"
 #include "proxy/key_pool.h"
 #include "proxy/login_client.h"
 #include "proxy/mover.h"
@@ -70,12 +71,7 @@ static void on_ended(struct stream *stream, int status)
                  LOG_STR("error", stream_tls_failure(stream)));
         counter_add(&session->worker->statistics.logins_failed, !session->established);
     }
-    if (status == UV_EOF && stream_flush(stream) && stream->unsent > 0 &&
-        !(session->established && session_owes(session))) {
-        session_finish(session); /* it only stopped sending: it may still read */
-    } else {
-        session_drop(session);
-    }
+    client_end_seen(session, status);
 }
 
 static void on_blocked(struct stream *stream)
@@ -85,7 +81,7 @@ static void on_blocked(struct stream *stream)
 
 static void on_broken(struct stream *stream)
 {
-    session_drop(CONTAINER_OF(stream, struct session, client));
+    client_end_broken(CONTAINER_OF(stream, struct session, client));
 }
 
 static void on_sent(struct stream *stream)
@@ -239,6 +235,7 @@ void session_update(struct session *session)
     }
     mover_advance(session);
     session_update_reading(session);
+    client_end_advance(session);
 }
 
 /* The server has the beginning of a message, and not its end. */
@@ -342,7 +339,7 @@ static void let_go_of_server(struct session *session)
     if (link == NULL) {
         return;
     }
-    if (session->established && boundary_owes(&session->boundary)) {
+    if (session->established && boundary_owes(&session->boundary) && !client_end_spares_server(session)) {
         link_cancel_and_close(link);
     } else {
         link_close(link, session->established && !session->terminated && !is_mid_message(session));
@@ -395,6 +392,10 @@ void session_finish(struct session *session)
     let_go_of_server(session);
     if (!stream_flush(&session->client)) {
         session_drop(session);
+        return;
+    }
+    if (session->client.unsent == 0 && session->client.ended) {
+        session_drop(session); /* its end has been seen: nothing is left to wait for */
         return;
     }
     if (session->client.unsent == 0) {

@@ -95,6 +95,8 @@ struct session {
     bool fatal;                /* the server has said that it ends the connection */
     bool established;          /* logged in: the client has seen ReadyForQuery */
     bool terminated;           /* the client sent Terminate */
+    bool client_ended;         /* nothing more comes from it (client_end.h) */
+    bool client_gone;          /* nothing can be sent to it, either */
     bool immovable;            /* counted as such, as far as was asked */
     bool untold;               /* since a swap: the next reply brings the parameters that differ */
     bool cancel_waits;         /* a cancel came while its server was asked */

@@ -111,7 +111,9 @@ static void on_written(uv_write_t *request, int status)
     if (!stream->open) {
         return;
     }
-    if (status < 0) {
+    if (status < 0 && stream->ended && stream->events->broken != NULL) {
+        stream->events->broken(stream); /* it had only stopped sending, until now */
+    } else if (status < 0) {
         stream_set_ended(stream, status);
     } else if (stream->unsent == 0 && stream->events->sent != NULL) {
         stream->events->sent(stream);

@@ -26,7 +26,7 @@ struct stream_events {
      * write; comes once. The stream still has to be closed. */
     void (*ended)(struct stream *stream, int status);
     void (*blocked)(struct stream *stream); /* not all of what was passed could be sent */
-    void (*broken)(struct stream *stream);  /* none of what was passed can be sent any more */
+    void (*broken)(struct stream *stream);  /* nothing can be sent any more; after ended(), too */
     void (*sent)(struct stream *stream);    /* unsent has come down to 0 */
     void (*closed)(struct stream *stream);  /* the handle is gone; the owner may free what holds it */
     void (*secured)(struct stream *stream); /* TLS stands (stream_tls.h); may be NULL */

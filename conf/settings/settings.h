@@ -97,6 +97,7 @@ struct settings_side {
     struct settings_tls replication_tls; /* paths on the other side's machine */
 };
 
+enum client_eof_policy { CLIENT_EOF_FINISH, CLIENT_EOF_CANCEL };
 enum unmanaged_policy { UNMANAGED_REFUSE, UNMANAGED_PASS };
 enum auth_method { AUTH_TRUST, AUTH_SCRAM_SHA_256, AUTH_MD5, AUTH_CERT, AUTH_HBA };
 
@@ -181,6 +182,7 @@ struct settings {
     struct settings_endpoint manager; /* host and port unused */
     struct settings_list databases;
     enum unmanaged_policy unmanaged;
+    enum client_eof_policy client_eof;
     struct settings_list migrators;
     struct settings_list local_tables; /* patterns schema.table with * */
     enum auth_method auth_method;

@@ -21,6 +21,8 @@ static const char *const tls_words[] = {
     [TLS_MODE_VERIFY_FULL] = "verify-full", NULL};
 static const char *const tls_version_words[] = {
     [TLS_VERSION_1_2] = "TLSv1.2", [TLS_VERSION_1_3] = "TLSv1.3", NULL};
+static const char *const client_eof_words[] = {
+    [CLIENT_EOF_FINISH] = "finish", [CLIENT_EOF_CANCEL] = "cancel", NULL};
 static const char *const unmanaged_words[] = {[UNMANAGED_REFUSE] = "refuse", [UNMANAGED_PASS] = "pass", NULL};
 static const char *const auth_words[] = {[AUTH_TRUST] = "trust", [AUTH_SCRAM_SHA_256] = "scram-sha-256",
                                          [AUTH_MD5] = "md5",     [AUTH_CERT] = "cert",

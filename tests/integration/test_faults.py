@@ -16,22 +16,6 @@ def resident_bytes(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_client_gone_in_mid_query(world):
-    """The statement is cancelled, the transaction rolled back, the locks are gone."""
-    world.pair()
-    d = world.daemon()
-    world.blue.query("create table t (id int); insert into t values (1); grant all on t to app")
-    for leave in (pg.Raw.abandon, pg.Raw.reset):
-        connection = pg.Connection(d.address)
-        connection.query("begin; update t set id = id + 1")
-        connection.send(pg.query("select pg_sleep(300)"))
-        d.until(lambda: world.blue.value(SLEEPING) == "1", what="the statement runs")
-        leave(connection)
-        d.until(lambda: world.blue.value(OURS) == "0", what="its backend is gone")
-        assert world.blue.value("select id from t") == "1"
-    d.until(lambda: d.status()["sessions"]["total"] == 0, what="no session is left")
-
-
 def test_client_gone_while_idle_in_transaction(world):
     world.pair()
     d = world.daemon()

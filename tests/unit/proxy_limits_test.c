@@ -112,7 +112,7 @@ static void a_client_that_a_hold_keeps_is_told(void **state)
     struct world *world = world_new();
     world->settings.timeouts.hold_notice_us = SHORT_US;
     world->settings.timeouts.client_idle_us = LONGER_US; /* it isn't idle */
-    world->settings.timeouts.query_us = SHORT_US;       /* and nothing of it runs */
+    world->settings.timeouts.query_us = SHORT_US;        /* and nothing of it runs */
     world_start(world);
     struct pair pair = pair_new(world);
     char body[256];

@@ -139,6 +139,7 @@ static void a_client_that_goes_is_cancelled(void **state)
 {
     (void)state;
     struct world *world = world_new();
+    world->settings.client_eof = CLIENT_EOF_CANCEL;
     world_start(world);
     struct pair pair = pair_new(world);
     put(pair.client, BYTES(QUERY_1));

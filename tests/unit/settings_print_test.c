@@ -127,7 +127,7 @@ static void print_loads_again(void **state)
     (void)state;
     free(write_file("password", "geheim\n", 7));
     struct settings *s = load_well(
-        ENOUGH "listen: { unix_dir: /tmp/a b, proxy_protocol: [ 10.0.0.0/8, unix ] }\n"
+        ENOUGH "listen: { unix_dir: /tmp/a b, client_eof: cancel, proxy_protocol: [ 10.0.0.0/8, unix ] }\n"
                "timeouts: { login: 90s, query: 1500ms }\n"
                "limits: { per_role: 5, databases: { app: 20, 'a.b \"c': 0 } }\n"
                "tcp: { servers: { user_timeout: 30s } }\n"
