@@ -137,22 +137,6 @@ void interrogate_reason(struct strbuf *reasons, const char *format, ...)
     }
 }
 
-bool move_types_has(const struct move_types *types, uint32_t oid)
-{
-    for (size_t low = 0, high = types->count; low < high;) {
-        size_t middle = low + (high - low) / 2;
-        if (types->oids[middle] == oid) {
-            return true;
-        }
-        if (types->oids[middle] < oid) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return false;
-}
-
 /* --- rows --------------------------------------------------------------------------------------------------
  */
 
@@ -234,22 +218,6 @@ static void row_setting(struct interrogation *self, const struct row *row)
     add(self, SNAPSHOT_SETTING, row->columns[1], value, slice_of("", 0));
 }
 
-/* "{23,25}": whether one of the oids is in the list. */
-static bool names_differing_type(const struct move_types *types, struct slice oids)
-{
-    uint32_t oid = 0;
-    for (size_t i = 0; i < oids.length && types->count > 0; i++) {
-        if (oids.data[i] >= '0' && oids.data[i] <= '9') {
-            oid = oid * 10 + (uint32_t)(oids.data[i] - '0');
-        } else if (oid != 0 && move_types_has(types, oid)) {
-            return true;
-        } else {
-            oid = 0;
-        }
-    }
-    return false;
-}
-
 static void row_statement(struct interrogation *self, const struct row *row)
 {
     if (slice_equals(row->columns[1], ASK) || slice_equals(row->columns[1], ASIDE)) {
@@ -262,10 +230,6 @@ static void row_statement(struct interrogation *self, const struct row *row)
         }
         add(self, SNAPSHOT_SQL_STATEMENT, row->columns[1], row->columns[2], slice_of("", 0));
         return;
-    }
-    if (names_differing_type(self->types, row->columns[3])) {
-        interrogate_reason(self->reasons, "statement %s has a type whose oid differs between the sides",
-                           row->name);
     }
     add(self, SNAPSHOT_STATEMENT, row->columns[1], row->columns[2], row->columns[3]);
 }

@@ -28,8 +28,7 @@ enum interrogate_aside { ASIDE_STATEMENT, ASIDE_LOCK, ASIDE_TRANSACTION, ASIDE_I
 struct interrogation {
     enum interrogate_level level;
     struct snapshot *snapshot;
-    struct strbuf *reasons; /* why it can't move, separated by "; " */
-    const struct move_types *types;
+    struct strbuf *reasons;             /* why it can't move, separated by "; " */
     char quick[INTERROGATE_QUICK_SIZE]; /* a digest of settings that functions like to change */
     char aside[ASIDE_COUNT]
               [INTERROGATE_VALUE_SIZE]; /* their values; "" for 0, or one the server doesn't know */
@@ -62,8 +61,5 @@ void interrogate_row(struct interrogation *interrogation, struct slice body);
 
 /* Adds a reason; what doesn't fit is left out. */
 void interrogate_reason(struct strbuf *reasons, const char *format, ...) PRINTF_LIKE(2, 3);
-
-/* Whether an oid is in the list. */
-bool move_types_has(const struct move_types *types, uint32_t oid);
 
 #endif

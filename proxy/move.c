@@ -236,6 +236,11 @@ const char *move_failure(const struct move *move)
     return move->failure;
 }
 
+void move_knows_type(struct move *move, uint32_t oid)
+{
+    move->known_type = oid;
+}
+
 bool move_is_dirty(const struct move *move)
 {
     return move->dirt != 0;
@@ -254,7 +259,7 @@ static const struct {
 static bool is_movable(const struct move *move)
 {
     const uint32_t suspicious = SCAN_TEMPORARY | SCAN_ADVISORY | SCAN_PREPARE | SCAN_HOLD;
-    return !move->replication && move->reasons.length == 0 && move->used_type == 0 &&
+    return !move->replication && move->reasons.length == 0 && move->known_type == 0 &&
            move->used_function == 0 && !move->computed_name && move->name_count <= MOVE_NAMES_MAX &&
            !move->unnamed_lost && move->failure[0] == '\0' && (move->hints & suspicious) == 0;
 }
@@ -275,8 +280,9 @@ bool move_is_movable(const struct move *move, char *text, size_t size)
     if (move->reasons.length > 0) {
         strbuf_append(&reasons, move->reasons.data, move->reasons.length);
     }
-    if (move->used_type != 0) {
-        interrogate_reason(&reasons, "used type %u, whose oid differs between the sides", move->used_type);
+    if (move->known_type != 0) {
+        interrogate_reason(&reasons, "knows type %u, which the other side lacks or numbers otherwise",
+                           move->known_type);
     }
     if (move->used_function != 0) {
         interrogate_reason(&reasons, "called function %u by its oid", move->used_function);

@@ -18,14 +18,16 @@
 
 #include "conf/base/error.h"
 #include "conf/base/strbuf.h"
+#include "proxy/numbering.h"
 #include "proxy/wire/boundary.h"
 
 struct move;
 
-/* The oids of user-defined types that differ between the sides, ascending; owned by the worker. */
-struct move_types {
-    const uint32_t *oids;
-    size_t count; /* 0: nothing is looked at */
+/* How oids of types change on the way to the target link. */
+struct move_numbers {
+    struct translation statements; /* from the session's own server */
+    struct translation unnamed;    /* from its client */
+    struct numbering *numbering;   /* is told of the statements as the target has them; NULL: nobody is */
 };
 
 /* replication: the startup asked for a replication connection, which never moves. NULL: out of memory. */
@@ -38,11 +40,12 @@ void move_parameter(struct move *move, struct slice name, struct slice value);
 /* --- traffic --- */
 
 /* A piece from the client, right after boundary_client() said to forward it. */
-void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary,
-                 const struct move_types *types);
-/* A piece from the session's own server that isn't ours, with what boundary_server() made of it. */
-void move_server(struct move *move, const struct frame_piece *piece, const struct boundary_step *step,
-                 const struct move_types *types);
+void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary);
+/* What boundary_server() made of a piece from the session's own server that isn't ours. */
+void move_server(struct move *move, const struct boundary_step *step);
+
+/* Its client knows a type by a number that only the session's present server gives it: it can't move. */
+void move_knows_type(struct move *move, uint32_t oid);
 
 /* --- arm and hold, at the boundary --- */
 
@@ -61,8 +64,7 @@ enum move_answer {
  */
 MUST_USE bool move_ask(struct move *move, struct strbuf *out);
 /* A piece of the answer (step.ours). */
-MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
-                                          const struct move_types *types);
+MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece);
 
 /* ParameterStatus of the target link's login. */
 void move_target_parameter(struct move *move, struct slice name, struct slice value);
@@ -70,9 +72,10 @@ void move_target_parameter(struct move *move, struct slice name, struct slice va
  * Messages that bring the target link from what was replayed before to the state that was asked; nothing
  * appended if it has it. False: out of memory, or the session was never asked.
  */
-MUST_USE bool move_replay(struct move *move, struct strbuf *out);
-/* A piece that the target link sent, asynchronous messages included. */
-MUST_USE enum move_answer move_replay_answer(struct move *move, const struct frame_piece *piece);
+MUST_USE bool move_replay(struct move *move, const struct move_numbers *numbers, struct strbuf *out);
+/* A piece that the target link sent, asynchronous messages included; numbering as for move_replay(). */
+MUST_USE enum move_answer move_replay_answer(struct move *move, const struct frame_piece *piece,
+                                             struct numbering *numbering);
 
 /* True if the session was asked since its last traffic and the target has that state: ready to be swapped. */
 bool move_is_ready(const struct move *move);

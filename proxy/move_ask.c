@@ -178,8 +178,7 @@ static enum move_answer ask_refused(struct move *move, struct slice body)
     return MOVE_FATAL;
 }
 
-enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece,
-                                 const struct move_types *types)
+enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece)
 {
     struct slice body;
     if (piece->type == 'C' && piece->last && !move->cleaning) {
@@ -190,7 +189,6 @@ enum move_answer move_ask_answer(struct move *move, const struct frame_piece *pi
     }
     switch (piece->type) {
     case 'D':
-        move->asking.types = types;
         if (move->asking.snapshot != NULL) {
             interrogate_row(&move->asking, body);
         }

@@ -35,13 +35,6 @@ struct move_unnamed {
     uint32_t length;
 };
 
-/* Walks the oids of a RowDescription or ParameterDescription as it passes. */
-struct move_oid_walk {
-    uint32_t skip; /* bytes before what comes next */
-    uint32_t oid;
-    uint8_t phase, have;
-};
-
 struct move {
     bool replication;
 
@@ -53,7 +46,7 @@ struct move {
     bool named_sets;          /* a SET for the session was prepared, and may run at any time */
     bool unnamed_sets;        /* the unnamed statement is one */
     bool watch_binds;         /* names may come as parameters */
-    uint32_t used_type;       /* an oid that differs between the sides; 0: none was seen */
+    uint32_t known_type;      /* move_knows_type(); 0: none */
     uint32_t used_function;   /* a user's function that was called by its oid; 0: none */
     uint32_t name_count;      /* more than MOVE_NAMES_MAX: not all of them were kept */
     struct strbuf names;      /* settings that traffic mentioned, each followed by a blank */
@@ -63,7 +56,6 @@ struct move {
     uint8_t parse_field; /* of the Parse that passes: name, text, types */
     bool parse_unnamed;
     struct strbuf bind; /* the Bind that passes in pieces */
-    struct move_oid_walk oids;
     struct frame_capture capture;
 
     struct move_unnamed unnamed;                       /* as the server has it */

@@ -18,6 +18,7 @@ struct move_step {
 /* Builds the messages of a replay; without steps it only counts. */
 struct replay {
     struct build *build;
+    const struct move_numbers *numbers;
     struct move_step *steps;
     size_t count, answers;
 };
@@ -80,6 +81,17 @@ static void run_with_name(struct replay *replay, const char *what, const char *v
     run(replay, what, name, sql);
 }
 
+/* The oids that the target gives in a statement's description are its own, as its client will see them. */
+static void describe(struct replay *replay, const char *name, const char *text)
+{
+    if (replay->numbers->numbering != NULL) {
+        build_describe(replay->build, 'S', slice_text(name));
+        if (replay->steps != NULL) {
+            numbering_prepared(replay->numbers->numbering, name, text);
+        }
+    }
+}
+
 static void prepare(struct replay *replay, const struct snapshot_change *change)
 {
     struct build *build = replay->build;
@@ -97,11 +109,12 @@ static void prepare(struct replay *replay, const struct snapshot_change *change)
     for (uint16_t i = 0; i < count; i++) {
         char *end = NULL;
         c += strcspn(c, "0123456789");
-        build_u32(build, (uint32_t)strtoul(c, &end, 10));
+        build_u32(build, translate(replay->numbers->statements, (uint32_t)strtoul(c, &end, 10)));
         c = end;
     }
     build_end(build);
     step(replay, "statement", change->name, 1);
+    describe(replay, change->name, change->value);
 }
 
 /* --- the order ---------------------------------------------------------------------------------------------
@@ -198,6 +211,7 @@ static void statements(struct replay *replay, const struct move *move)
                 step(replay, "closing statement", change.name, 1);
             } else if (closing == 0 && change.value != NULL && sql) {
                 run(replay, "statement", change.name, change.value);
+                describe(replay, change.name, change.value);
             } else if (closing == 0 && change.value != NULL) {
                 prepare(replay, &change);
             }
@@ -269,12 +283,19 @@ static void replay_build(struct replay *replay, const struct move *move)
 }
 
 /* In an exchange of its own: if the target refuses the statement, its next use fails as it would have. */
-static void replay_unnamed(struct build *build, const struct move *move)
+static void replay_unnamed(struct replay *replay, const struct move *move)
 {
-    if (move->unnamed.body != NULL) {
+    struct build *build = replay->build;
+    struct decode_parse parse;
+    struct slice body = slice_of(move->unnamed.body, move->unnamed.length);
+    if (body.data != NULL && decode_parse(body, &parse)) {
         build_begin(build, 'P');
-        build_bytes(build, move->unnamed.body, move->unnamed.length);
+        build_bytes(build, body.data, (size_t)(parse.types.data - body.data));
+        for (uint16_t i = 0; i < parse.type_count; i++) {
+            build_u32(build, translate(replay->numbers->unnamed, decode_oid(parse.types, i)));
+        }
         build_end(build);
+        describe(replay, "", (const char *)parse.text.data);
     } else {
         build_close(build, 'S', slice_of("", 0));
     }
@@ -306,10 +327,11 @@ static bool state_differs(const struct move *move)
     return move->target != move->own && snapshot_next_change(&walk, &change);
 }
 
-static bool replay_append(struct move *move, struct strbuf *out, bool state, bool unnamed)
+static bool replay_append(struct move *move, const struct move_numbers *numbers, struct strbuf *out,
+                          bool state, bool unnamed)
 {
     struct build build;
-    struct replay replay = {.build = &build};
+    struct replay replay = {.build = &build, .numbers = numbers};
     uint8_t *bytes = NULL;
     for (int pass = 0; pass < 2; pass++) {
         build_init(&build, bytes, pass == 0 ? 0 : build.length);
@@ -319,7 +341,7 @@ static bool replay_append(struct move *move, struct strbuf *out, bool state, boo
             replay_build(&replay, move);
         }
         if (unnamed) {
-            replay_unnamed(&build, move);
+            replay_unnamed(&replay, move);
         }
         if (pass == 0) {
             bytes = malloc(build.length);
@@ -338,7 +360,7 @@ static bool replay_append(struct move *move, struct strbuf *out, bool state, boo
     return !out->failed;
 }
 
-bool move_replay(struct move *move, struct strbuf *out)
+bool move_replay(struct move *move, const struct move_numbers *numbers, struct strbuf *out)
 {
     if (move->own == NULL) {
         return false;
@@ -351,7 +373,7 @@ bool move_replay(struct move *move, struct strbuf *out)
         move->target = snapshot_ref(move->own);
         return true;
     }
-    if (!replay_append(move, out, state, unnamed)) {
+    if (!replay_append(move, numbers, out, state, unnamed)) {
         return false;
     }
     move->replaying = snapshot_ref(move->own);
@@ -413,7 +435,24 @@ static enum move_answer replay_refused(struct move *move, struct slice body)
     return MOVE_MORE;
 }
 
-enum move_answer move_replay_answer(struct move *move, const struct frame_piece *piece)
+/* What the target says of the statement that it prepared last. */
+static void replay_described(const struct move *move, struct numbering *numbering, uint8_t type,
+                             struct slice body)
+{
+    const char *name = "";
+    for (size_t i = 0; move->replaying_state && i < move->step_count; i++) {
+        if (move->steps[i].answers > move->answers) {
+            break;
+        }
+        name = move->steps[i].name;
+    }
+    if (numbering != NULL) {
+        numbering_described(numbering, name, type, body);
+    }
+}
+
+enum move_answer move_replay_answer(struct move *move, const struct frame_piece *piece,
+                                    struct numbering *numbering)
 {
     struct slice body;
     struct slice name;
@@ -432,6 +471,10 @@ enum move_answer move_replay_answer(struct move *move, const struct frame_piece 
         if (decode_parameter_status(body, &name, &value)) {
             move_target_parameter(move, name, value);
         }
+        return MOVE_MORE;
+    case 't':
+    case 'T':
+        replay_described(move, numbering, piece->type, body);
         return MOVE_MORE;
     case 'E':
         return replay_refused(move, body);

@@ -95,8 +95,7 @@ static void unnamed_begins(struct move *move, const struct frame_piece *piece,
     move->collecting = true;
 }
 
-static void unnamed_goes_on(struct move *move, const struct frame_piece *piece,
-                            const struct move_types *types)
+static void unnamed_goes_on(struct move *move, const struct frame_piece *piece)
 {
     if (!move->collecting) {
         return;
@@ -106,18 +105,7 @@ static void unnamed_goes_on(struct move *move, const struct frame_piece *piece,
         memcpy(unnamed->body + unnamed->length, piece->bytes.data, piece->bytes.length);
         unnamed->length += (uint32_t)piece->bytes.length;
     }
-    if (!piece->last) {
-        return;
-    }
-    move->collecting = false;
-    struct decode_parse parse;
-    if (!decode_parse(slice_of(unnamed->body, unnamed->length), &parse)) {
-        return; /* the server will refuse it */
-    }
-    for (uint16_t i = 0; i < parse.type_count && types->count > 0; i++) {
-        uint32_t oid = decode_oid(parse.types, i);
-        move->used_type = move_types_has(types, oid) ? oid : move->used_type;
-    }
+    move->collecting = !piece->last;
 }
 
 /* The Parse that was sent as the one with this number is answered. */
@@ -176,8 +164,7 @@ static void client_query(struct move *move, const struct frame_piece *piece, con
     }
 }
 
-static void client_parse(struct move *move, const struct frame_piece *piece, const struct boundary *boundary,
-                         const struct move_types *types)
+static void client_parse(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
 {
     struct slice rest = piece->bytes;
     if (piece->first) {
@@ -200,7 +187,7 @@ static void client_parse(struct move *move, const struct frame_piece *piece, con
         rest = slice_of(rest.data + length, rest.length - length);
     }
     if (move->parse_unnamed) {
-        unnamed_goes_on(move, piece, types);
+        unnamed_goes_on(move, piece);
     }
     if (piece->last) {
         bool sets = (text_ends(move) & SCAN_SET) != 0;
@@ -267,15 +254,14 @@ static void client_function(struct move *move, const struct frame_piece *piece)
     }
 }
 
-void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary,
-                 const struct move_types *types)
+void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
 {
     switch (piece->type) {
     case 'Q':
         client_query(move, piece, boundary);
         break;
     case 'P':
-        client_parse(move, piece, boundary, types);
+        client_parse(move, piece, boundary);
         break;
     case 'B':
         if (move->watch_binds) {
@@ -333,50 +319,8 @@ static void server_status(struct move *move, const struct boundary_step *step)
     }
 }
 
-enum oid_phase { OIDS_COUNT, OIDS_NAME, OIDS_OID };
-
-/* In a RowDescription the oid stands six bytes behind the field's name, eight bytes before the next one. */
-static void walk_oids(struct move *move, const struct frame_piece *piece, const struct move_types *types)
+void move_server(struct move *move, const struct boundary_step *step)
 {
-    struct move_oid_walk *walk = &move->oids;
-    if (piece->first) {
-        *walk = (struct move_oid_walk){.skip = 2, .phase = OIDS_COUNT};
-    }
-    for (size_t i = 0; i < piece->bytes.length; i++) {
-        uint8_t c = piece->bytes.data[i];
-        if (walk->skip > 0) {
-            walk->skip--;
-            continue;
-        }
-        if (walk->phase == OIDS_COUNT) {
-            walk->phase = piece->type == 'T' ? OIDS_NAME : OIDS_OID;
-        }
-        if (walk->phase == OIDS_NAME) {
-            if (c == 0) {
-                walk->phase = OIDS_OID;
-                walk->skip = 6;
-            }
-            continue;
-        }
-        walk->oid = walk->oid << 8 | c;
-        walk->have++;
-        if (walk->have == 4) {
-            move->used_type = move_types_has(types, walk->oid) ? walk->oid : move->used_type;
-            walk->have = 0;
-            if (piece->type == 'T') {
-                walk->phase = OIDS_NAME;
-                walk->skip = 8;
-            }
-        }
-    }
-}
-
-void move_server(struct move *move, const struct frame_piece *piece, const struct boundary_step *step,
-                 const struct move_types *types)
-{
-    if (types->count > 0 && (piece->type == 'T' || piece->type == 't')) {
-        walk_oids(move, piece, types);
-    }
     switch (step->kind) {
     case BOUNDARY_PARSED:
         unnamed_answered(move, step->parse + 1);

@@ -5,6 +5,7 @@
 #include "conf/base/log.h"
 #include "proxy/answer.h"
 #include "proxy/relay.h"
+#include "proxy/renumber.h"
 #include "proxy/session.h"
 #include "proxy/wire/decode.h"
 #include "proxy/worker.h"
@@ -122,6 +123,8 @@ static void fail(struct session *session, const char *reason)
         link_close(mover->target, false);
         mover->target = NULL;
     }
+    numbering_free(mover->numbering);
+    mover->numbering = NULL;
     move_reset_target(session->move);
     LOG_INFO("session_move_failed", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("reason", mover->failure));
@@ -189,7 +192,7 @@ static void on_target_received(struct server_link *link, char *bytes, size_t len
             }
             continue;
         }
-        switch (move_replay_answer(session->move, &piece)) {
+        switch (move_replay_answer(session->move, &piece, session->mover->numbering)) {
         case MOVE_MORE:
             break;
         case MOVE_AGAIN:
@@ -264,10 +267,13 @@ static void replay(struct session *session)
 {
     struct mover *mover = session->mover;
     struct strbuf out;
+    struct move_numbers numbers;
     strbuf_init(&out, QUESTION_MAX);
     if (mover->target == NULL) {
         reopen_target(session, "the target closed the connection");
-    } else if (!move_replay(session->move, &out) || out.failed) {
+    } else if (!renumber_target(session, mover->target, &numbers)) {
+        fail(session, "out of memory");
+    } else if (!move_replay(session->move, &numbers, &out) || out.failed) {
         fail(session, move_failure(session->move));
     } else if (out.length == 0 && move_is_ready(session->move)) {
         settle(session, MOVER_READY);
@@ -315,7 +321,7 @@ static void ask(struct session *session)
 
 void mover_asked(struct session *session, const struct frame_piece *piece, const struct boundary_step *step)
 {
-    enum move_answer answer = move_ask_answer(session->move, piece, session->types);
+    enum move_answer answer = move_ask_answer(session->move, piece);
     if (step->kind == BOUNDARY_READY) {
         session->link->cursor.quiet_rows = true;
     }
@@ -464,7 +470,11 @@ static void swap_session(struct session *session, const struct proxy_route *rout
     session_link(session, target);
     boundary_init(&session->boundary);
     session->untold = move_swapped(session->move);
+    bool renumbered = renumber_swapped(session);
     mover_session_end(session);
+    if (!renumbered) {
+        session_end(session, "53200", "out of memory", NULL);
+    }
 }
 
 static bool can_swap(const struct session *session, const struct proxy_route *route)
@@ -537,10 +547,7 @@ bool mover_session_begin(struct session *session, struct slice greeting)
     if (session->move == NULL) {
         return false;
     }
-    static const struct move_types none = {.count = 0};
-    bool managed = config_is_managed(session->worker->config, session->startup.database);
-    session->types = managed ? types_of(&session->worker->types, session->startup.database) : &none;
-    if (session->types == NULL) {
+    if (!renumber_begin(session)) {
         return false;
     }
     each_parameter(greeting, session, note_parameter);
@@ -565,6 +572,7 @@ void mover_session_end(struct session *session)
         link_close(mover->target, mover->target->phase == LINK_READY && mover->step != MOVER_REPLAYING);
         move_reset_target(session->move);
     }
+    numbering_free(mover->numbering);
     free(mover);
     session->mover = NULL;
     if (flip->stands) {

@@ -29,12 +29,13 @@ enum mover_step {
 
 struct mover {
     enum mover_step step;
-    struct server_link *target; /* NULL: none yet, or lost */
-    bool hopeless;              /* asking it failed: it is not asked again */
-    bool settled;               /* has been ready, immovable or failed once */
-    bool awaited;               /* ARMED waits for it */
-    unsigned rounds;            /* of replaying */
-    unsigned losses;            /* targets that were lost, and opened again */
+    struct server_link *target;  /* NULL: none yet, or lost */
+    bool hopeless;               /* asking it failed: it is not asked again */
+    bool settled;                /* has been ready, immovable or failed once */
+    bool awaited;                /* ARMED waits for it */
+    unsigned rounds;             /* of replaying */
+    unsigned losses;             /* targets that were lost, and opened again */
+    struct numbering *numbering; /* that it will have there; NULL: none (yet) */
     char failure[PROXY_REASON_SIZE];
 };
 

@@ -8,6 +8,7 @@
 #include "proxy/config.h"
 #include "proxy/listening.h"
 #include "proxy/login_client.h"
+#include "proxy/renumber.h"
 #include "proxy/worker.h"
 
 #include <openssl/rand.h>
@@ -414,40 +415,30 @@ struct types_letter {
     struct letter letter;
     char database[PROXY_NAME_SIZE];
     size_t count;
-    uint32_t oids[];
+    struct proxy_type types[];
 };
 
 static void deliver_types(struct letter *letter, void *receiver)
 {
-    struct worker *worker = receiver;
     struct types_letter *types = CONTAINER_OF(letter, struct types_letter, letter);
-    uint32_t *oids = malloc((types->count + 1) * sizeof(*oids));
-    ENSURE(oids != NULL);
-    memcpy(oids, types->oids, types->count * sizeof(*oids));
-    ENSURE(types_set(&worker->types, types->database, oids, types->count));
+    struct type_map *map = type_map_new(types->types, types->count);
+    ENSURE(map != NULL);
+    renumber_map(receiver, types->database, map);
     free(types);
 }
 
-static int compare_oids(const void *left, const void *right)
-{
-    uint32_t a = *(const uint32_t *)left;
-    uint32_t b = *(const uint32_t *)right;
-    return (a > b) - (a < b);
-}
-
-void proxy_set_differing_types(struct proxy *proxy, const char *database, const uint32_t *oids, size_t count)
+void proxy_set_types(struct proxy *proxy, const char *database, const struct proxy_type *types, size_t count)
 {
     for (unsigned i = 0; i < proxy->shared.worker_count; i++) {
-        struct types_letter *types = calloc(1, sizeof(*types) + count * sizeof(*oids));
-        ENSURE(types != NULL);
-        types->letter.deliver = deliver_types;
-        (void)snprintf(types->database, sizeof(types->database), "%s", database);
-        types->count = count;
+        struct types_letter *letter = calloc(1, sizeof(*letter) + count * sizeof(*types));
+        ENSURE(letter != NULL);
+        letter->letter.deliver = deliver_types;
+        (void)snprintf(letter->database, sizeof(letter->database), "%s", database);
+        letter->count = count;
         if (count > 0) {
-            memcpy(types->oids, oids, count * sizeof(*oids));
-            qsort(types->oids, count, sizeof(*oids), compare_oids);
+            memcpy(letter->types, types, count * sizeof(*types));
         }
-        mailbox_post(&proxy->shared.workers[i].mailbox, &types->letter);
+        mailbox_post(&proxy->shared.workers[i].mailbox, &letter->letter);
     }
 }
 

@@ -220,11 +220,29 @@ void proxy_reload(struct proxy *proxy, const struct settings *settings);
 void proxy_set_route(struct proxy *proxy, struct proxy_route route);
 void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct proxy_verifier *verifier);
 
+enum proxy_type_kind {
+    PROXY_TYPE_PLAIN, /* holds no other type */
+    PROXY_TYPE_ARRAY,
+    PROXY_TYPE_COMPOSITE,
+    PROXY_TYPE_DOMAIN,
+    PROXY_TYPE_RANGE,
+    PROXY_TYPE_MULTIRANGE
+};
+
+/* A user-defined type of a managed database, by name the same on both sides. */
+struct proxy_type {
+    uint32_t oids[SIDE_COUNT]; /* 0: that side lacks it */
+    enum proxy_type_kind kind;
+    uint32_t related[SIDE_COUNT]; /* an array's element, a domain's base, a range's subtype, a multirange's
+                                     range */
+};
+
 /*
- * The oids of user-defined types of one database that differ between the sides: a session that has used one
- * can't move. The list replaces the one before; copied. An empty list costs nothing on the data path.
+ * All user-defined types of one database: their oids are translated for the sessions that have moved. The
+ * list replaces the one before; copied. If every oid is the same on both sides it costs nothing on the data
+ * path.
  */
-void proxy_set_differing_types(struct proxy *proxy, const char *database, const uint32_t *oids, size_t count);
+void proxy_set_types(struct proxy *proxy, const char *database, const struct proxy_type *types, size_t count);
 
 /* --- a move
  * -------------------------------------------------------------------------------------------------- */

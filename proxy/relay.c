@@ -3,6 +3,7 @@
 #include "conf/base/clock.h"
 #include "conf/base/log.h"
 #include "proxy/mover.h"
+#include "proxy/renumber.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
 #include "proxy/wire/build.h"
@@ -10,7 +11,11 @@
 
 #include <stdlib.h>
 
-enum { CANCELLED_SIZE = 256, TOLD_MAX = 64 * 1024 };
+enum {
+    CANCELLED_SIZE = 256,
+    TOLD_MAX = 64 * 1024,
+    CHANGED_ROWS_SIZE = 32 * 1024 /* rows that were changed are sent together, about so many bytes */
+};
 
 /* --- client to server --- */
 
@@ -22,6 +27,27 @@ static void forward(struct session *session, const char *from, const char *to)
         counter_add(&session->worker->statistics.sides[link->side].bytes_to_server, length);
         link_write(link, from, length);
     }
+}
+
+/*
+ * A piece of a client that speaks the other side's numbers (numbering.h). True: it doesn't go on, what goes
+ * in its place does.
+ */
+static bool renumber_client(struct session *session, const struct frame_piece *piece, const char *from,
+                            const char *start)
+{
+    struct slice instead;
+    /* both kinds of bytes that come here, read and kept, are ours to change */
+    uint8_t *bytes = (uint8_t *)(uintptr_t)piece->bytes.data;
+    if (numbering_client(session->numbering, piece, bytes, &session->boundary, &instead) == NUMBERING_PASS) {
+        return false;
+    }
+    forward(session, from, start);
+    forward(session, (const char *)instead.data, (const char *)instead.data + instead.length);
+    if (instead.length > 0) {
+        numbering_done(session->numbering);
+    }
+    return true;
 }
 
 /* Keeps a range that begins with a message, as if it had not been read. */
@@ -130,7 +156,10 @@ static void pass_to_server(struct session *session, const char *from, const char
             keep(session, start, end);
             return;
         }
-        move_client(session->move, &piece, &session->boundary, session->types);
+        move_client(session->move, &piece, &session->boundary);
+        if (session->numbering != NULL && renumber_client(session, &piece, from, start)) {
+            from = next;
+        }
         if (piece.type == 'X') {
             forward(session, from, next);
             on_terminate(session);
@@ -212,10 +241,26 @@ bool relay_cancel_kept(struct session *session)
 
 /* --- server to client --- */
 
+static void pass_changed(struct session *session, struct server_link *link)
+{
+    struct strbuf *changed = session->numbering == NULL ? NULL : numbering_changed(session->numbering);
+    if (changed == NULL || changed->length == 0) {
+        return;
+    }
+    counter_add(&session->worker->statistics.sides[link->side].bytes_to_client, changed->length);
+    stream_pass(&session->client, changed->data, changed->length);
+    if (changed->capacity > CHANGED_ROWS_SIZE) {
+        strbuf_deinit(changed);
+    } else {
+        strbuf_clear(changed);
+    }
+}
+
 static void pass_on(struct session *session, struct server_link *link, const char *from, const char *to)
 {
     size_t length = (size_t)(to - from);
     if (length > 0 && !session->closing) {
+        pass_changed(session, link);
         counter_add(&session->worker->statistics.sides[link->side].bytes_to_client, length);
         stream_pass(&session->client, from, length);
     }
@@ -256,6 +301,47 @@ static void note(struct session *session, const struct server_link *link, const 
     }
 }
 
+/* What was changed goes on, and what was learned is told. False: the session has ended. */
+static bool end_of_changed(struct session *session, struct server_link *link)
+{
+    struct numbering *numbering = session->numbering;
+    pass_changed(session, link);
+    if (numbering_strange(numbering) != 0) {
+        move_knows_type(session->move, numbering_strange(numbering));
+    }
+    if (numbering_has_failed(numbering)) {
+        session_end(session, "53200", "out of memory", NULL);
+        return false;
+    }
+    return !session->closing;
+}
+
+/* As renumber_client(). What goes in a piece's place waits for more of its kind. */
+static bool renumber_server(struct session *session, struct server_link *link,
+                            const struct frame_piece *piece, const char *from, const char *begin)
+{
+    struct slice instead;
+    struct numbering *numbering = session->numbering;
+    uint8_t *bytes = (uint8_t *)(uintptr_t)piece->bytes.data;
+    bool taken = numbering_server(numbering, piece, bytes, &session->boundary, &instead) == NUMBERING_TAKE;
+    link->cursor.quiet_rows = !numbering_wants_rows(numbering);
+    if (!taken) {
+        return false;
+    }
+    if (piece->first) {
+        pass_on(session, link, from, begin);
+    }
+    struct strbuf *changed = numbering_changed(numbering);
+    strbuf_append(changed, instead.data, instead.length);
+    if (changed->length > CHANGED_ROWS_SIZE) {
+        pass_changed(session, link);
+    }
+    if (instead.length > 0) {
+        numbering_done(numbering);
+    }
+    return true;
+}
+
 static void on_received(struct server_link *link, char *bytes, size_t length)
 {
     struct session *session = link->session;
@@ -271,6 +357,9 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
     from += async_continue(session, link, bytes, length);
     if (session->link != link) {
         return; /* out of memory */
+    }
+    if (session->numbering != NULL && !session->boundary.ours) {
+        link->cursor.quiet_rows = !numbering_wants_rows(session->numbering);
     }
     while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
         const char *next = (const char *)rest.data;
@@ -312,7 +401,10 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
         } else if (piece.type == 'A' && piece.first && piece.last) {
             async_map_pid(session, link, bytes + (next - piece.bytes.length - bytes));
         }
-        move_server(session->move, &piece, &step, session->types);
+        move_server(session->move, &step);
+        if (session->numbering != NULL && renumber_server(session, link, &piece, from, begin)) {
+            from = next;
+        }
         if (step.kind == BOUNDARY_READY) {
             session_set_immovable(session, !move_is_movable(session->move, NULL, 0));
         }
@@ -320,6 +412,7 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
     if (answer == WIRE_BAD) {
         LOG_WARN("server_protocol", LOG_U64("session", session->id), LOG_STR("side", side_name(link->side)));
         pass_on(session, link, from, (const char *)rest.data - FRAME_HEADER_SIZE);
+        pass_changed(session, link);
         session_end(session, "08P01", "the server broke the protocol", NULL);
         return;
     }
@@ -331,6 +424,9 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
         }
     } else {
         pass_on(session, link, from, end);
+    }
+    if (session->numbering != NULL && !end_of_changed(session, link)) {
+        return;
     }
     if (session->cancel_waits && !session->boundary.ours) {
         session->cancel_waits = false;

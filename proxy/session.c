@@ -115,6 +115,7 @@ static void on_closed(struct stream *stream)
     login_client_free(session);
     keys_free(session->keys);
     move_free(session->move);
+    numbering_free(session->numbering);
     free(session->startup.parameters);
     free(session->kept);
     async_forget(session);

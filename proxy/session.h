@@ -26,8 +26,9 @@
 struct worker;
 struct client_login;
 struct move;
-struct move_types;
+struct database_types;
 struct mover;
+struct numbering;
 
 /* A ticket is what identifies a session to other threads. */
 enum { SESSION_TICKET_BITS = 23 };
@@ -83,9 +84,11 @@ struct session {
     UT_hash_handle by_ticket;
     struct cancel_key cancel_key;
 
-    struct move *move;              /* what its traffic told about its state */
-    struct mover *mover;            /* while armed */
-    const struct move_types *types; /* that differ between the sides, in its database */
+    struct move *move;                  /* what its traffic told about its state */
+    struct mover *mover;                /* while armed */
+    enum side home;                     /* where it began: whose numbers of types it speaks */
+    const struct database_types *types; /* of its database, on both sides */
+    struct numbering *numbering;        /* NULL: it speaks the numbers of its server's side */
 
     int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
     struct session_watch watch;

@@ -8,7 +8,6 @@
 
 #include "proxy/client_limits.h"
 #include "proxy/config.h"
-#include "proxy/differing_types.h"
 #include "proxy/listener.h"
 #include "proxy/mailbox.h"
 #include "proxy/mover.h"
@@ -17,6 +16,7 @@
 #include "proxy/side_health.h"
 #include "proxy/statistics.h"
 #include "proxy/stream.h"
+#include "proxy/type_map.h"
 
 #include <stdatomic.h>
 
@@ -59,7 +59,7 @@ struct worker {
     struct side_health health[SIDE_COUNT];
     struct route_hold hold;
     struct mover_flip flip;
-    struct differing_types *types;
+    struct database_types *types;
     struct statistics statistics;
     uv_check_t turn; /* the end of a turn of the loop: what was passed on is sent */
     uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */

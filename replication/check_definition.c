@@ -182,8 +182,10 @@ static const struct check checks[] = {
          " and t.typcategory <> 'A' and (c.oid is null or c.relkind = 'c') and t.typtype <> 'p'"},
     {.id = "type_oids",
      .passes = "user-defined types have the same oids on both sides",
-     .finds = "user-defined types have other oids on the standby: sessions that used them can't move yet",
-     .remedy = "switchback sessions --immovable names such sessions; clients that cache oids must reconnect",
+     .finds = "user-defined types have other oids on the standby: they are translated for sessions that move",
+     .remedy =
+         "nothing for sessions that move; programs that share what they know of types among connections,"
+         " or use COPY in binary with arrays or composites of such types, must learn them anew",
      .scope = CHECK_DATABASE,
      .compares = true,
      .prepared = true,

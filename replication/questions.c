@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPES_WITHIN_US = 10000000 };
+enum { TYPES_WITHIN_US = 2000000 };
 
 /* --- a gate's query --- */
 
@@ -77,36 +77,59 @@ void replication_query(struct replication *replication, enum side side, const ch
 
 /* --- types --- */
 
-/* One type: its oid on the side that was asked about, 0 where it has none. */
-struct type {
-    char *name;
-    uint32_t oid;
-};
-
 struct types_question {
-    enum side side;
     char *database;
-    struct type *types[SIDE_COUNT];
+    struct replication_type *types[SIDE_COUNT]; /* by name, bytewise, with the oids of one side */
     size_t counts[SIDE_COUNT];
     replication_types_done done;
     void *context;
 };
 
+/* An array is known by its element: what its own name is depends on which names were free. A multirange's
+ * range is told from 14 on. */
 static const char types_sql[] =
-    "select format('%I.%I', n.nspname, t.typname), t.oid from pg_type t join pg_namespace n on n.oid ="
-    " t.typnamespace where t.oid >= 16384 and n.nspname not in ('switchback', 'information_schema')"
-    " and n.nspname !~ '^pg_' order by format('%I.%I', n.nspname, t.typname) collate \"C\"";
+    "select (case when e.oid is null then format('%I.%I', n.nspname, t.typname)"
+    " else format('%I.%I[]', m.nspname, e.typname) end) collate \"C\", t.oid, case when e.oid is not null "
+    "then 'a' when"
+    " t.typtype in ('c', 'd', 'r', 'm') then t.typtype::text else '' end, coalesce(e.oid, r.rngsubtype,"
+    " mr.rngtypid, t.typbasetype) from pg_type t join pg_namespace n on n.oid = t.typnamespace left join "
+    "pg_type"
+    " e on e.oid = t.typelem and e.typarray = t.oid left join pg_namespace m on m.oid = e.typnamespace left "
+    "join"
+    " pg_range r on r.rngtypid = t.oid left join pg_range mr on (to_jsonb(mr)->>'rngmultitypid')::oid = t.oid"
+    " where t.oid >= 16384 and n.nspname not in ('switchback', 'information_schema') and n.nspname !~ '^pg_'"
+    " order by 1";
+
+static enum replication_type_kind kind_of(const char *letter)
+{
+    switch (letter[0]) {
+    case 'a':
+        return REPLICATION_TYPE_ARRAY;
+    case 'c':
+        return REPLICATION_TYPE_COMPOSITE;
+    case 'd':
+        return REPLICATION_TYPE_DOMAIN;
+    case 'r':
+        return REPLICATION_TYPE_RANGE;
+    case 'm':
+        return REPLICATION_TYPE_MULTIRANGE;
+    default:
+        return REPLICATION_TYPE_PLAIN;
+    }
+}
 
 static enum verdict judge_types(struct strand *strand, const struct reply *reply, struct error *error)
 {
     struct types_question *question = strand->data;
     (void)error;
     size_t count = (size_t)reply_row_count(reply);
-    struct type *types = calloc(count + 1, sizeof *types);
+    struct replication_type *types = calloc(count + 1, sizeof *types);
     ENSURE(types != NULL);
     for (size_t i = 0; i < count; i++) {
         types[i].name = strdup(reply_value(reply, (int)i, 0));
-        types[i].oid = (uint32_t)reply_uint(reply, (int)i, 1);
+        types[i].oids[strand->side] = (uint32_t)reply_uint(reply, (int)i, 1);
+        types[i].kind = kind_of(reply_value(reply, (int)i, 2));
+        types[i].related[strand->side] = (uint32_t)reply_uint(reply, (int)i, 3);
         ENSURE(types[i].name != NULL);
     }
     question->types[strand->side] = types;
@@ -114,21 +137,21 @@ static enum verdict judge_types(struct strand *strand, const struct reply *reply
     return VERDICT_NEXT;
 }
 
-/* Both lists are sorted by name, bytewise: one walk over them. */
-static size_t differing(const struct types_question *question, uint32_t *oids)
+/* One list of both, which are sorted. The names are borrowed. */
+static size_t merge_types(const struct types_question *question, struct replication_type *merged)
 {
-    const struct type *mine = question->types[question->side];
-    const struct type *theirs = question->types[side_other(question->side)];
-    size_t my_count = question->counts[question->side],
-           their_count = question->counts[side_other(question->side)];
-    size_t count = 0, j = 0;
-    for (size_t i = 0; i < my_count; i++) {
-        while (j < their_count && strcmp(theirs[j].name, mine[i].name) < 0) {
+    const struct replication_type *blue = question->types[SIDE_BLUE], *green = question->types[SIDE_GREEN];
+    size_t count = 0, i = 0, j = 0;
+    while (i < question->counts[SIDE_BLUE] || j < question->counts[SIDE_GREEN]) {
+        int order = i == question->counts[SIDE_BLUE]    ? 1
+                    : j == question->counts[SIDE_GREEN] ? -1
+                                                        : strcmp(blue[i].name, green[j].name);
+        struct replication_type *type = &merged[count++];
+        *type = order <= 0 ? blue[i++] : green[j];
+        if (order >= 0) {
+            type->oids[SIDE_GREEN] = green[j].oids[SIDE_GREEN];
+            type->related[SIDE_GREEN] = green[j].related[SIDE_GREEN];
             j++;
-        }
-        bool there = j < their_count && strcmp(theirs[j].name, mine[i].name) == 0;
-        if (!there || theirs[j].oid != mine[i].oid) {
-            oids[count++] = mine[i].oid;
         }
     }
     return count;
@@ -137,15 +160,12 @@ static size_t differing(const struct types_question *question, uint32_t *oids)
 static void types_read(void *data, const struct replication_result *result)
 {
     struct types_question *question = data;
-    uint32_t *oids = NULL;
-    size_t count = 0;
-    if (result->ok) {
-        oids = calloc(question->counts[question->side] + 1, sizeof *oids);
-        ENSURE(oids != NULL);
-        count = differing(question, oids);
-    }
-    question->done(question->context, result, question->database, oids, count);
-    free(oids);
+    size_t most = question->counts[SIDE_BLUE] + question->counts[SIDE_GREEN];
+    struct replication_type *merged = calloc(most + 1, sizeof *merged);
+    ENSURE(merged != NULL);
+    size_t count = result->ok ? merge_types(question, merged) : 0;
+    question->done(question->context, result, question->database, merged, count);
+    free(merged);
     for (int side = 0; side < SIDE_COUNT; side++) {
         for (size_t i = 0; i < question->counts[side]; i++) {
             free(question->types[side][i].name);
@@ -162,8 +182,8 @@ static bool is_other_database(const struct strand *strand)
     return strcmp(strand->database_name, question->database) != 0;
 }
 
-void replication_differing_types(struct replication *replication, enum side side, const char *database,
-                                 replication_types_done done, void *context)
+void replication_read_types(struct replication *replication, const char *database,
+                            replication_types_done done, void *context)
 {
     static const struct step steps[] = {{.name = "read types",
                                          .lane = LANE_AUX,
@@ -173,7 +193,6 @@ void replication_differing_types(struct replication *replication, enum side side
     struct types_question *question = calloc(1, sizeof *question);
     ENSURE(question != NULL);
     *question = (struct types_question){
-        .side = side,
         .database = strdup(*database != '\0' ? database : engine_database(replication, 0)),
         .done = done,
         .context = context};
@@ -184,7 +203,7 @@ void replication_differing_types(struct replication *replication, enum side side
         return;
     }
     (void)procedure_start(replication,
-                          &(struct procedure_plan){.name = "differing types",
+                          &(struct procedure_plan){.name = "types",
                                                    .steps = steps,
                                                    .step_count = ARRAY_LENGTH(steps),
                                                    .sides = BOTH_SIDES,

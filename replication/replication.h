@@ -234,10 +234,28 @@ typedef void (*replication_value_done)(void *context, const struct replication_r
 void replication_query(struct replication *replication, enum side side, const char *database, const char *sql,
                        int64_t timeout_us, replication_value_done done, void *context);
 
-/* Oids, on `side`, of user-defined types whose oid on the other side differs (or that it lacks). */
+enum replication_type_kind {
+    REPLICATION_TYPE_PLAIN, /* holds no other type */
+    REPLICATION_TYPE_ARRAY,
+    REPLICATION_TYPE_COMPOSITE,
+    REPLICATION_TYPE_DOMAIN,
+    REPLICATION_TYPE_RANGE,
+    REPLICATION_TYPE_MULTIRANGE
+};
+
+/* A user-defined type, the rows of tables included, by its name on both sides; an array's is its element's.
+ */
+struct replication_type {
+    char *name;
+    uint32_t oids[SIDE_COUNT]; /* 0: that side lacks it */
+    enum replication_type_kind kind;
+    uint32_t related[SIDE_COUNT]; /* an array's element, a domain's base, a range's subtype, a multirange's
+                                     range */
+};
 typedef void (*replication_types_done)(void *context, const struct replication_result *result,
-                                       const char *database, const uint32_t *oids, size_t count);
-void replication_differing_types(struct replication *replication, enum side side, const char *database,
-                                 replication_types_done done, void *context);
+                                       const char *database, const struct replication_type *types,
+                                       size_t count);
+void replication_read_types(struct replication *replication, const char *database,
+                            replication_types_done done, void *context);
 
 #endif

@@ -92,7 +92,8 @@ struct controller {
     struct queued_event *queue, *queue_last;
     uv_timer_t wake, second, gate_timer, progress;
     uint64_t proxy_tickets[PROXY_EVENT_KIND_COUNT]; /* by the event that answers */
-    struct flip_request fence;                      /* until the sessions' backends are known */
+    uint64_t arming;           /* the flip whose target links are to be opened; 0: none */
+    struct flip_request fence; /* until the sessions' backends are known */
     struct running_command *commands;
     struct session_request *session_requests;
     uint64_t session_request_id;
@@ -167,13 +168,16 @@ void controller_holds_tick(struct controller *controller);
 void controller_method_hold(void *context, struct rpc_call *call);
 void controller_method_release(void *context, struct rpc_call *call);
 
-/* --- controller_sessions.c: the list of sessions, verifiers, types that differ */
+/* --- controller_sessions.c: the list of sessions, verifiers, types */
 void controller_ask_sessions(struct controller *controller,
                              void (*done)(struct controller *controller, void *context,
                                           struct proxy_session_info *sessions, size_t count),
                              void *context);
 void controller_sessions_event(struct controller *controller, const struct proxy_event *event);
 void controller_verifier(void *context, uint64_t request, enum side side, const char *role, bool groups);
+/* Reads the types of both sides anew, and tells the proxy; done comes in any case. */
+void controller_read_types(struct controller *controller,
+                           void (*done)(struct controller *controller, void *context), void *context);
 void controller_refresh_types(struct controller *controller);
 void controller_method_sessions(void *context, struct rpc_call *call);
 /* The proxy stops: nobody will answer these any more. */

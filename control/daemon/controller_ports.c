@@ -326,19 +326,47 @@ static void check(struct controller *controller, const struct flip_request *requ
 
 /* --- all of it --- */
 
+/* A target link to be opened, once the types of both sides are known as they are now. */
+struct arming {
+    uint64_t flip;
+    struct proxy_route route;
+    int64_t deadline_us;
+};
+
+static void arm(struct controller *controller, void *context)
+{
+    struct arming *arming = context;
+    if (controller->arming == arming->flip && !controller->stopping) {
+        proxy_arm(controller->proxy, arming->flip, arming->route, arming->deadline_us - clock_mono_us());
+    }
+    free(arming);
+}
+
+static void begin_arming(struct controller *controller, const struct flip_request *request)
+{
+    struct arming *arming = calloc(1, sizeof *arming);
+    ENSURE(arming != NULL);
+    *arming = (struct arming){.flip = request->flip,
+                              .route = {.side = request->side, .epoch = request->epoch, .open = true},
+                              .deadline_us = request->deadline_us};
+    controller->arming = request->flip;
+    controller->proxy_tickets[PROXY_EVENT_ARMED] = request->ticket;
+    controller_read_types(controller, arm, arming);
+}
+
 static void to_the_proxy(struct controller *controller, const struct flip_request *request)
 {
     const struct proxy_route route = {.side = request->side, .epoch = request->epoch, .open = true};
     switch (request->kind) {
     case FLIP_ACTION_ARM:
-        controller->proxy_tickets[PROXY_EVENT_ARMED] = request->ticket;
-        proxy_arm(controller->proxy, request->flip, route, request->deadline_us - clock_mono_us());
+        begin_arming(controller, request);
         break;
     case FLIP_ACTION_SWAP:
         controller->proxy_tickets[PROXY_EVENT_SWAPPED] = request->ticket;
         proxy_swap(controller->proxy, request->flip, route);
         break;
     case FLIP_ACTION_DISARM:
+        controller->arming = 0;
         controller->proxy_tickets[PROXY_EVENT_DISARMED] = request->ticket;
         proxy_disarm(controller->proxy, request->flip);
         break;

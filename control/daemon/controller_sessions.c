@@ -2,6 +2,7 @@
 #include "control/daemon/controller_internal.h"
 
 #include "conf/base/ensure.h"
+#include "conf/base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -216,26 +217,77 @@ void controller_verifier(void *context, uint64_t id, enum side side, const char 
     ask(request);
 }
 
-/* --- types whose oids differ --- */
+/* --- the types of both sides --- */
+
+static const enum proxy_type_kind kinds[] = {
+    [REPLICATION_TYPE_PLAIN] = PROXY_TYPE_PLAIN,
+    [REPLICATION_TYPE_ARRAY] = PROXY_TYPE_ARRAY,
+    [REPLICATION_TYPE_COMPOSITE] = PROXY_TYPE_COMPOSITE,
+    [REPLICATION_TYPE_DOMAIN] = PROXY_TYPE_DOMAIN,
+    [REPLICATION_TYPE_RANGE] = PROXY_TYPE_RANGE,
+    [REPLICATION_TYPE_MULTIRANGE] = PROXY_TYPE_MULTIRANGE,
+};
+
+/* What waits until the types of every database have been read, or can't be. */
+struct types_waiter {
+    struct controller *controller;
+    size_t missing;
+    void (*done)(struct controller *controller, void *context);
+    void *context;
+};
 
 static void on_types(void *context, const struct replication_result *result, const char *database,
-                     const uint32_t *oids, size_t count)
+                     const struct replication_type *types, size_t count)
 {
-    struct controller *controller = context;
+    struct types_waiter *waiter = context;
+    struct controller *controller = waiter->controller;
     if (result->ok && !controller->stopping) {
-        proxy_set_differing_types(controller->proxy, database, oids, count);
+        struct proxy_type *told = calloc(count + 1, sizeof *told);
+        ENSURE(told != NULL);
+        for (size_t i = 0; i < count; i++) {
+            told[i].kind = kinds[types[i].kind];
+            memcpy(told[i].oids, types[i].oids, sizeof told[i].oids);
+            memcpy(told[i].related, types[i].related, sizeof told[i].related);
+        }
+        proxy_set_types(controller->proxy, database, told, count);
+        free(told);
+    } else if (!result->ok) {
+        LOG_WARN("types_not_read", LOG_STR("database", database), LOG_STR("error", result->error.message));
+    }
+    if (--waiter->missing == 0) {
+        waiter->done(controller, waiter->context);
+        free(waiter);
     }
     controller_unref(controller);
 }
 
-void controller_refresh_types(struct controller *controller)
+void controller_read_types(struct controller *controller,
+                           void (*done)(struct controller *controller, void *context), void *context)
 {
     const struct settings_list *databases = &controller->settings->databases;
-    for (size_t i = 0; controller->flip.prepared && i < databases->count; i++) {
-        controller_ref(controller);
-        replication_differing_types(controller->replication, controller->flip.history.active,
-                                    databases->items[i], on_types, controller);
+    if (!controller->flip.prepared || databases->count == 0) {
+        done(controller, context);
+        return;
     }
+    struct types_waiter *waiter = calloc(1, sizeof *waiter);
+    ENSURE(waiter != NULL);
+    *waiter = (struct types_waiter){
+        .controller = controller, .missing = databases->count, .done = done, .context = context};
+    for (size_t i = 0; i < databases->count; i++) {
+        controller_ref(controller);
+        replication_read_types(controller->replication, databases->items[i], on_types, waiter);
+    }
+}
+
+static void nothing_more(struct controller *controller, void *context)
+{
+    (void)controller;
+    (void)context;
+}
+
+void controller_refresh_types(struct controller *controller)
+{
+    controller_read_types(controller, nothing_more, NULL);
 }
 
 void controller_sessions_stop(struct controller *controller)

@@ -98,12 +98,15 @@ static void value_read(void *context, const struct replication_result *result, c
 }
 
 static void types_read(void *context, const struct replication_result *result, const char *database,
-                       const uint32_t *oids, size_t count)
+                       const struct replication_type *types, size_t count)
 {
+    static const char letters[] = "bacdrm";
     print_result(context, result);
     printf(" %s", database);
     for (size_t i = 0; i < count; i++) {
-        printf(" %" PRIu32, oids[i]);
+        printf(" %s=%c:%" PRIu32 "/%" PRIu32 ":%" PRIu32 "/%" PRIu32, types[i].name, letters[types[i].kind],
+               types[i].oids[SIDE_BLUE], types[i].oids[SIDE_GREEN], types[i].related[SIDE_BLUE],
+               types[i].related[SIDE_GREEN]);
     }
     printf("\n");
     free(context);
@@ -205,9 +208,8 @@ static bool start_question(char **words, int count)
     const char *name = words[1];
     if (strcmp(name, "role") == 0 && count == 4) {
         replication_read_role(replication, side_of(words[2]), words[3], false, role_read, number_of(words[0]));
-    } else if (strcmp(name, "types") == 0 && count == 4) {
-        replication_differing_types(replication, side_of(words[2]), words[3], types_read,
-                                    number_of(words[0]));
+    } else if (strcmp(name, "types") == 0 && count == 3) {
+        replication_read_types(replication, words[2], types_read, number_of(words[0]));
     } else if (strcmp(name, "facts") == 0) {
         replication_read_facts(replication, facts_read, number_of(words[0]));
     } else if (strcmp(name, "sample") == 0) {

@@ -180,29 +180,6 @@ def test_immovable_wait(world):
     assert client.value("select 1") == "1"
 
 
-def test_user_defined_types(world):
-    """A type whose oid differs makes a session that used it immovable; the others move."""
-    world.pair(ledger=True)
-    with world.blue.connect("app", "app") as connection:
-        connection.query("create type waste as enum ('a')")
-        connection.query("drop type waste; create type mood as enum ('sad', 'happy'); create table person (id int primary key, m mood);"
-                         " insert into person values (1, 'happy')")
-    d = world.daemon()
-    d.prepare()
-    d.wait_steady("blue")
-    oids = [side.value("select 'mood'::regtype::oid") for side in (world.blue, world.green)]
-    user, calm = world.connect(application_name="user"), world.connect()
-    user.send(pg.parse("s", "select m from person where m = $1"), pg.describe("S", "s"), pg.bind("", "s", ["happy"]), pg.execute(), pg.SYNC)
-    assert user.results()[-1] == [("happy",)]
-    result = d.verb("cutover", code=0).json
-    assert calm.value("select m from person") == "happy"
-    if oids[0] != oids[1]:
-        assert result["disconnected"] == 1, (oids, result)
-    else:
-        assert result["disconnected"] == 0, (oids, result)
-        assert user.run("s", ["happy"]) == [("happy",)]
-
-
 def test_scram_sessions_move(world):
     """The key that a client's proof revealed logs in to the other side, whose roles are the same."""
     from cluster import SCRAM

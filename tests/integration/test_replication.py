@@ -565,9 +565,21 @@ def test_questions(world):
     assert console.fails("query blue app0 300 select pg_sleep(30)").code == "timeout"
     assert time.monotonic() - began < 5 * SLOW
     assert console.fails("query blue nowhere 300 select 1").code == "usage"
-    assert console.do("types blue app0").split()[0] == "app0"
-    world.blue.query("create type public.mood as enum ('sad', 'glad')", "app0", "switchback")
-    oid = rows(world.blue, "select 'public.mood'::regtype::oid")[0][0]
-    assert oid in console.do("types blue app0").split()[1:]
-    assert oid not in console.do("types green app0").split()[1:]
+    world.blue.query("create type public.mood as enum ('sad', 'glad'); create domain public.moods as public.mood[];"
+                     " create type public.span as range (subtype = public.mood)", "app0", "switchback")
+
+    def types():
+        return dict(word.split("=") for word in console.do("types app0").split()[1:])
+
+    def oid(name, side=None):
+        return rows(side or world.blue, "select '%s'::regtype::oid" % name)[0][0]
+
+    found = types()
+    assert found["public.mood"] == "b:%s/0:0/0" % oid("public.mood"), found
+    assert found["public.mood[]"] == "a:%s/0:%s/0" % (oid("public.mood[]"), oid("public.mood")), found
+    assert found["public.moods"] == "d:%s/0:%s/0" % (oid("public.moods"), oid("public.mood[]")), found
+    assert found["public.span"] == "r:%s/0:%s/0" % (oid("public.span"), oid("public.mood")), found
+    assert found["public.span_multirange" if "public.span_multirange" in found else "public.multirange_span"].startswith("m:"), found
+    world.green.query("create type public.mood as enum ('sad', 'glad')", "app0", "switchback")
+    assert types()["public.mood"] == "b:%s/%s:0/0" % (oid("public.mood"), oid("public.mood", world.green))
     console.stop()

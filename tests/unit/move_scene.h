@@ -26,7 +26,7 @@ enum { BUFFER_SIZE = 65536, TEXT_SIZE = 4096 };
 struct scene {
     struct move *move;
     struct boundary boundary;
-    struct move_types types;
+    struct move_numbers numbers;
     uint8_t bytes[BUFFER_SIZE];
     struct build build;
     size_t step; /* how many bytes come in one read */
@@ -69,7 +69,7 @@ static inline void client(struct scene *scene)
         struct slice range = slice_of(scene->bytes + at, left < scene->step ? left : scene->step);
         while (frame_next(&cursor, &range, &piece) == WIRE_OK) {
             assert_int_equal(boundary_client(&scene->boundary, &piece, 1), BOUNDARY_FORWARD);
-            move_client(scene->move, &piece, &scene->boundary, &scene->types);
+            move_client(scene->move, &piece, &scene->boundary);
         }
     }
     build_init(&scene->build, scene->bytes, sizeof scene->bytes);
@@ -89,9 +89,9 @@ static inline enum move_answer server(struct scene *scene)
         while (frame_next(&cursor, &range, &piece) == WIRE_OK) {
             boundary_server(&scene->boundary, &piece, 1, &step);
             if (step.ours) {
-                answer = move_ask_answer(scene->move, &piece, &scene->types);
+                answer = move_ask_answer(scene->move, &piece);
             } else {
-                move_server(scene->move, &piece, &step, &scene->types);
+                move_server(scene->move, &step);
             }
         }
     }
@@ -107,7 +107,7 @@ static inline enum move_answer target(struct scene *scene)
     frame_init(&cursor, FRAME_FROM_SERVER);
     struct slice range = slice_of(scene->bytes, scene->build.length);
     while (answer == MOVE_MORE && frame_next(&cursor, &range, &piece) == WIRE_OK) {
-        answer = move_replay_answer(scene->move, &piece);
+        answer = move_replay_answer(scene->move, &piece, scene->numbers.numbering);
     }
     build_init(&scene->build, scene->bytes, sizeof scene->bytes);
     return answer;
@@ -222,7 +222,7 @@ static inline int replay(struct scene *scene, char text[TEXT_SIZE])
     int syncs = 0;
     size_t length = 0;
     strbuf_init(&out, BUFFER_SIZE);
-    assert_true(move_replay(scene->move, &out));
+    assert_true(move_replay(scene->move, &scene->numbers, &out));
     frame_init(&cursor, FRAME_FROM_CLIENT);
     struct slice range = slice_of(strbuf_text(&out), out.length);
     text[0] = '\0';

@@ -193,31 +193,72 @@ static void what_cannot_move_is_named(void **state)
     assert_true(move_is_movable(scene->move, NULL, 0));
 }
 
-static void differing_types_are_noticed(void **state)
+/* The types of each Parse of a replay that has any, but our own. */
+static void replayed_types(struct scene *scene, char text[TEXT_SIZE])
+{
+    struct strbuf out;
+    struct frame_cursor cursor;
+    struct frame_piece piece;
+    struct decode_parse parse;
+    strbuf_init(&out, BUFFER_SIZE);
+    assert_true(move_replay(scene->move, &scene->numbers, &out));
+    frame_init(&cursor, FRAME_FROM_CLIENT);
+    struct slice range = slice_of(strbuf_text(&out), out.length);
+    text[0] = '\0';
+    while (frame_next(&cursor, &range, &piece) == WIRE_OK) {
+        if (piece.type == 'P' && decode_parse(piece.bytes, &parse) && parse.type_count > 0 &&
+            !slice_equals(parse.name, "switchback set")) {
+            size_t length = strlen(text);
+            (void)snprintf(text + length, TEXT_SIZE - length, "%.*s", (int)parse.name.length,
+                           (const char *)parse.name.data);
+            for (uint16_t i = 0; i < parse.type_count; i++) {
+                length = strlen(text);
+                (void)snprintf(text + length, TEXT_SIZE - length, " %u", decode_oid(parse.types, i));
+            }
+            strcat(text, ";");
+        }
+    }
+    strbuf_deinit(&out);
+}
+
+/* The client of a session that began on green, on blue now, speaks green's numbers; its server has blue's. */
+static void statements_get_the_targets_types(void **state)
 {
     struct scene *scene = *state;
-    static const uint32_t oids[] = {16400, 16500};
+    static const struct proxy_type types[] = {{.oids = {16400, 16500}}, {.oids = {16500, 16400}}};
     static const uint32_t used[] = {23, 16500};
-    char reasons[256];
-    scene->types = (struct move_types){.oids = oids, .count = 2};
-    build_parse(&scene->build, slice_text(""), slice_text("select $1"), used, 1);
+    struct type_map *map = type_map_new(types, 2);
+    assert_non_null(map);
+    char text[TEXT_SIZE];
+    bool settings = false;
+    build_parse(&scene->build, slice_text(""), slice_text("select $1, $2"), used, 2);
     build_sync(&scene->build);
     client(scene);
-    assert_true(move_is_movable(scene->move, NULL, 0));
-    build_begin(&scene->build, 'T');
-    build_u16(&scene->build, 2);
-    for (uint32_t i = 0; i < 2; i++) {
-        build_string(&scene->build, "column");
-        build_u32(&scene->build, 16400); /* of the table: not a type */
-        build_u16(&scene->build, 1);
-        build_u32(&scene->build, i == 0 ? 25 : 16500);
-        build_bytes(&scene->build, "\xff\xff\xff\xff\xff\xff\0\0", 8);
-    }
-    build_end(&scene->build);
-    scene->step = 7;
-    server(scene);
+    empty(scene, "1");
+    build_ready(&scene->build, 'I');
+    (void)server(scene);
+    assert_true(ask(scene, &settings, text));
+    rows_of_a_plain_session(scene);
+    row(scene, "prep", "s", "select $1, $2", "{16400,25}", "false");
+    assert_int_equal(answered(scene), MOVE_DONE);
+    scene->numbers.statements = (struct translation){.map = map, .from = SIDE_BLUE, .to = SIDE_GREEN};
+    scene->numbers.unnamed = (struct translation){.map = map, .from = SIDE_GREEN, .to = SIDE_GREEN};
+    replayed_types(scene, text);
+    assert_string_equal(text, "s 16500 25; 23 16500;");
+    scene->numbers.unnamed = (struct translation){.map = map, .from = SIDE_BLUE, .to = SIDE_GREEN};
+    replayed_types(scene, text);
+    assert_string_equal(text, "s 16500 25; 23 16400;");
+    type_map_unref(map);
+}
+
+static void a_type_that_the_other_side_lacks_stays(void **state)
+{
+    struct scene *scene = *state;
+    char reasons[256];
+    assert_true(move_is_movable(scene->move, reasons, sizeof reasons));
+    move_knows_type(scene->move, 16500);
     assert_false(move_is_movable(scene->move, reasons, sizeof reasons));
-    assert_string_equal(reasons, "used type 16500, whose oid differs between the sides");
+    assert_string_equal(reasons, "knows type 16500, which the other side lacks or numbers otherwise");
 }
 
 static void names_come_from_parameters_too(void **state)
@@ -389,7 +430,8 @@ int main(void)
         TEST(a_changed_digest_asks_for_all),
         TEST(set_local_is_no_change),
         TEST(what_cannot_move_is_named),
-        TEST(differing_types_are_noticed),
+        TEST(statements_get_the_targets_types),
+        TEST(a_type_that_the_other_side_lacks_stays),
         TEST(names_come_from_parameters_too),
         TEST(asking_fails),
         TEST(the_target_refuses),
