@@ -259,6 +259,9 @@ static void ask_role(struct session *session)
         go_on(session);
         return;
     }
+    if (!login_may_reach_side(session)) {
+        return;
+    }
     size_t size = strlen(session->startup.user) + 1;
     struct verifier_request *request = calloc(1, sizeof(*request) + size);
     if (request == NULL) {
@@ -297,6 +300,7 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
         return;
     }
     if (role->unavailable) {
+        side_health_failed(worker, worker->hold.route.side, "it could not be asked for a role");
         counter_add(&worker->statistics.logins_failed, 1);
         session_end(session, "57P03", "the active side can't be asked for the role now", NULL);
         return;

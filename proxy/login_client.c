@@ -198,14 +198,21 @@ static bool admit(struct session *session)
     return false;
 }
 
-static void refuse_side(struct session *session, enum side side)
+bool login_may_reach_side(struct session *session)
 {
+    struct worker *worker = session->worker;
+    enum side side = worker->hold.route.side;
+    if (session->login->reaches_side || side_health_may_try(worker, side)) {
+        session->login->reaches_side = true;
+        return true;
+    }
     char message[SIDE_PROBLEM_SIZE + 64];
-    (void)snprintf(message, sizeof(message), "the database server can't be reached: %s",
-                   session->worker->health[side].problem);
-    counter_add(&session->worker->statistics.refused[PROXY_REFUSED_SERVER], 1);
+    (void)snprintf(message, sizeof(message), "the active side does not answer: %s",
+                   worker->health[side].problem);
+    counter_add(&worker->statistics.refused[PROXY_REFUSED_SERVER], 1);
     session_end(session, "57P03", message,
                 "It failed for others before, and is tried again within a second.");
+    return false;
 }
 
 void login_client_resume(struct session *session)
@@ -228,8 +235,7 @@ void login_client_resume(struct session *session)
         return;
     }
     enum side side = worker->hold.route.side;
-    if (!side_health_may_try(worker, side)) {
-        refuse_side(session, side);
+    if (!login_may_reach_side(session)) {
         return;
     }
     session->login->phase = PHASE_SERVER;

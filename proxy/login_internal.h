@@ -38,6 +38,7 @@ enum login_phase {
 struct client_login {
     enum login_phase phase;
     bool ssl_answered, gss_answered;
+    bool reaches_side;    /* it may try, though the side may count as down */
     bool direct_tls;      /* the handshake came without a request */
     bool proxied_known;   /* PHASE_PROXIED: the address was read */
     size_t proxied_left;  /* and so much of the header is still to be skipped */
@@ -62,6 +63,9 @@ bool login_is_in(const struct session *session, enum login_phase phase);
 /* Takes bytes off the buffer of what the client sent. */
 void login_consume(struct client_login *login, size_t length);
 void login_send(struct session *session, const struct build *build);
+
+/* The login goes on with the active side, unless that counts as down: then it was refused. */
+MUST_USE bool login_may_reach_side(struct session *session);
 
 /* login_proxied.c: the client's address is that of a balancer; takes what there is of its header. */
 bool login_is_balanced(const struct session *session);

@@ -238,6 +238,19 @@ def test_server_connect_timeout(world):
     d.until(lambda: d.metric("switchback_server_down", side="blue") == 0, what="it counts as up")
 
 
+def test_dead_side_with_passwords(world):
+    """Where roles are asked of the side the same holds: nobody waits behind those who found out."""
+    world.pair(hba=SCRAM)
+    d = world.daemon(auth={"method": "scram-sha-256"}, workers=1)
+    assert refusal(d.address, password="secret") is None
+    world.blue.stop()
+    errors = [refusal(d.address, password="secret") for _ in range(8)]
+    assert all(error and error.sqlstate == "57P03" for error in errors), errors
+    assert any("does not answer" in error.message for error in errors), errors
+    world.blue.start()
+    d.until(lambda: refusal(d.address, password="secret") is None, what="the side is back")
+
+
 def test_hold_notice(world):
     """By setting, a client that a hold keeps is told so, and loses nothing by it."""
     world.pair()
