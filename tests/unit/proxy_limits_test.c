@@ -1,6 +1,8 @@
 /* What may not last for ever, and a side that doesn't answer; against a scripted server. */
 #include "tests/unit/proxy_world.h"
 
+#include <netinet/tcp.h>
+
 /* what a test waits for; and what must not pass while this program does something, on a busy machine */
 enum { SHORT_US = 100000, LONGER_US = 700000 };
 
@@ -200,6 +202,55 @@ static void a_side_that_refuses_is_not_dead(void **state)
     world_free(world);
 }
 
+/* The proxy's end of a connection of ours: it lives in this process. */
+static int other_end(int fd)
+{
+    struct sockaddr_in ours, theirs;
+    socklen_t length = sizeof(ours);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&ours, &length), 0);
+    for (int other = 0; other < 1024; other++) {
+        length = sizeof(theirs);
+        if (other != fd && getpeername(other, (struct sockaddr *)&theirs, &length) == 0 &&
+            theirs.sin_family == AF_INET && theirs.sin_port == ours.sin_port) {
+            return other;
+        }
+    }
+    fail_msg("the other end is not here");
+    return -1;
+}
+
+static int option_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t length = sizeof(value);
+    assert_int_equal(getsockopt(fd, level, name, &value, &length), 0);
+    return value;
+}
+
+static void dead_peers_are_noticed_as_configured(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.tcp_clients = (struct settings_tcp){.keepalives_idle_us = 90000000,
+                                                        .keepalives_interval_us = 7000000,
+                                                        .keepalives_count = 3,
+                                                        .user_timeout_us = 45000000};
+    world->settings.tcp_servers = (struct settings_tcp){.keepalives_idle_us = 0};
+    world_start(world);
+    struct pair pair = pair_new(world);
+    int client = other_end(pair.client), server = other_end(pair.server);
+    assert_int_equal(option_of(client, SOL_SOCKET, SO_KEEPALIVE), 1);
+    assert_int_equal(option_of(client, IPPROTO_TCP, TCP_KEEPIDLE), 90);
+    assert_int_equal(option_of(client, IPPROTO_TCP, TCP_KEEPINTVL), 7);
+    assert_int_equal(option_of(client, IPPROTO_TCP, TCP_KEEPCNT), 3);
+    assert_int_equal(option_of(client, IPPROTO_TCP, TCP_USER_TIMEOUT), 45000);
+    assert_int_equal(option_of(server, SOL_SOCKET, SO_KEEPALIVE), 0);
+    assert_int_equal(option_of(server, IPPROTO_TCP, TCP_USER_TIMEOUT), 0);
+    assert_int_equal(option_of(server, IPPROTO_TCP, TCP_NODELAY), 1);
+    pair_close(&pair);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +261,7 @@ int main(void)
         cmocka_unit_test(a_client_that_a_hold_keeps_is_told),
         cmocka_unit_test(a_dead_side_is_not_asked_by_everyone),
         cmocka_unit_test(a_side_that_refuses_is_not_dead),
+        cmocka_unit_test(dead_peers_are_noticed_as_configured),
     };
     return cmocka_run_group_tests_name("proxy limits", tests, NULL, NULL);
 }
