@@ -1,9 +1,11 @@
 """Where clients come from, how many there may be, and how long things may last."""
+import os
 import socket
 import struct
 
 import pg
 from cluster import SCRAM
+from test_tls import Scene
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -265,3 +267,43 @@ def test_hold_notice(world):
         client.until_ready()
         assert not quiet.readable(0.1)
         assert quiet.value("select 1") == "1" and not quiet.notices
+
+
+def tls_behind_balancer(scene, address, direct):
+    """A client whose balancer passes TLS through; its header and the first bytes come in one segment."""
+    made = socket.create_connection(scene.address, 30)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    made.sendall(proxied(address))
+    if not direct:
+        made.sendall(struct.pack("!ii", 8, pg.SSL_REQUEST))
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        assert made.recv(1) == b"S"
+    raw = pg.Raw.__new__(pg.Raw)
+    raw.buffer = b""
+    raw.socket = scene.ca.client().wrap_socket(made, server_hostname="localhost")
+    raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    return raw
+
+
+def test_proxy_protocol_before_tls(world):
+    """TLS begins behind the header, and the rules for addresses go by what the header says."""
+    scene = Scene(world, start=False)
+    rules = os.path.join(world.folder, "hba.conf")
+    with open(rules, "w") as file:
+        file.write("hostssl all all 203.0.113.0/24 trust\nhost all all 127.0.0.0/8 reject\n")
+    d = scene.daemon
+    d.write(auth={"method": "hba", "hba_file": rules}, listen={"proxy_protocol": ["127.0.0.1"]})
+    d.start()
+    for direct in (False, True):
+        with tls_behind_balancer(scene, "203.0.113.7", direct) as raw:
+            raw.send(login())
+            until_ready(raw)
+            assert "203.0.113.7:5555" in clients_of(d)
+        with tls_behind_balancer(scene, "198.51.100.1", direct) as raw:
+            raw.send(login())
+            kind, body = raw.receive()
+            assert kind == "E" and pg.fields(body)["C"] == "28000" and "198.51.100.1" in pg.fields(body)["M"], (kind, body)
+    with pg.Raw(d.address) as raw:
+        raw.send(proxied() + login())
+        kind, body = raw.receive()
+        assert kind == "E" and pg.fields(body)["C"] == "28000", (kind, body)
