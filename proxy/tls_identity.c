@@ -9,15 +9,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The bytes need not end in a NUL. NULL: they have one inside, or out of memory. */
+static char *copy_text(const void *bytes, size_t length)
+{
+    char *text = length > 0 && memchr(bytes, 0, length) != NULL ? NULL : malloc(length + 1);
+    if (text != NULL) {
+        if (length > 0) {
+            memcpy(text, bytes, length);
+        }
+        text[length] = '\0';
+    }
+    return text;
+}
+
 /* NULL: a NUL inside, or out of memory. */
 static char *text_of(const ASN1_STRING *string)
 {
     unsigned char *utf8 = NULL;
     int length = ASN1_STRING_to_UTF8(&utf8, string);
-    char *text = NULL;
-    if (length >= 0 && memchr(utf8, 0, (size_t)length) == NULL) {
-        text = strndup((const char *)utf8, (size_t)length);
-    }
+    char *text = length < 0 ? NULL : copy_text(utf8, (size_t)length);
     OPENSSL_free(utf8);
     return text;
 }
@@ -34,11 +44,7 @@ static char *subject_of(const X509_NAME *name)
     char *text = NULL, *bytes = NULL;
     if (bio != NULL && X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253) != -1) {
         long length = BIO_get_mem_data(bio, &bytes);
-        if (length == 0) {
-            text = strdup("");
-        } else if (memchr(bytes, 0, (size_t)length) == NULL) {
-            text = strndup(bytes, (size_t)length);
-        }
+        text = length < 0 ? NULL : copy_text(bytes, (size_t)length);
     }
     BIO_free(bio);
     return text;
