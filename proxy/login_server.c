@@ -11,6 +11,7 @@
 #include "proxy/worker.h"
 
 #include <netdb.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -70,10 +71,13 @@ static void set_hba_hint(struct server_link *link)
         (void)getnameinfo((struct sockaddr *)&address, (socklen_t)length, host, sizeof(host), NULL, 0,
                           NI_NUMERICHOST);
     }
+    bool tls = stream_is_tls(&link->stream);
+    bool shows = tls && SSL_CTX_get0_certificate(link->config->sides[link->side].tls) != NULL;
     (void)snprintf(failure->hint, sizeof(failure->hint),
-                   "Add to pg_hba.conf of side %s: host \"%.64s\" \"%.64s\" %.64s/%d trust",
-                   side_name(link->side), startup->database, startup->user, host,
-                   address.ss_family == AF_INET6 ? 128 : 32);
+                   "Add to pg_hba.conf of side %s: %s \"%.64s\" \"%.64s\" %.64s/%d %s", side_name(link->side),
+                   tls ? "hostssl" : "host", startup->database, startup->user, host,
+                   address.ss_family == AF_INET6 ? 128 : 32,
+                   shows ? "cert map=proxy, and to its pg_ident.conf the proxy's certificate" : "trust");
 }
 
 static bool fail_without_secret(struct server_link *link)

@@ -254,6 +254,8 @@ class Connection(Raw):
                     self.send(message(b"p", scram.final(body[4:])))
                 elif code == 12:
                     scram.check(body[4:])
+                elif code == 5:
+                    self.send(message(b"p", cstr(md5_answer(user, password or "", body[4:]))))
                 elif code != 0:
                     raise ProtocolError("authentication request %d" % code)
             elif self._aside(kind, body):
@@ -392,16 +394,21 @@ def cancel(address, pid, key):
         raw.closed_by_peer()
 
 
-class Scram:
-    """The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding."""
+def md5_answer(user, password, salt):
+    stored = hashlib.md5(password.encode() + user.encode()).hexdigest()
+    return "md5" + hashlib.md5(stored.encode() + salt).hexdigest()
 
-    def __init__(self, password):
-        self.password = password.encode()
+
+class Scram:
+    """The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677); header and binding: of channel binding."""
+
+    def __init__(self, password, header="n,,", binding=b""):
+        self.password, self.header, self.binding = password.encode(), header, binding
         self.nonce = base64.b64encode(os.urandom(18)).decode()
         self.bare = "n=,r=" + self.nonce
 
     def first(self):
-        return ("n,," + self.bare).encode()
+        return (self.header + self.bare).encode()
 
     def final(self, server_first):
         server_first = server_first.decode()
@@ -410,7 +417,8 @@ class Scram:
             raise ProtocolError("the server's nonce doesn't extend ours")
         salted = hashlib.pbkdf2_hmac("sha256", self.password, base64.b64decode(parts["s"]), int(parts["i"]))
         client_key = hmac.digest(salted, b"Client Key", "sha256")
-        without_proof = "c=biws,r=" + parts["r"]
+        channel = base64.b64encode(self.header.encode() + self.binding).decode()
+        without_proof = "c=%s,r=%s" % (channel, parts["r"])
         text = ",".join((self.bare, server_first, without_proof)).encode()
         signature = hmac.digest(hashlib.sha256(client_key).digest(), text, "sha256")
         proof = bytes(a ^ b for a, b in zip(client_key, signature))
