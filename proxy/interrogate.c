@@ -109,6 +109,26 @@ void interrogate_build(struct build *build, const struct interrogate_question *q
     build_sync(build);
 }
 
+/* One lock of each: it is for people, and one is enough to be in the way. */
+static const char who_holds[] =
+    "select 'lock'" T ", l.pid" T ", l.classid" T ", l.objid" T ", l.objsubid" T
+    " from (select distinct on (a.pid) a.pid, a.classid, a.objid, a.objsubid from "
+    "pg_catalog.pg_lock_status() a"
+    " where a.locktype operator(pg_catalog.=) 'advisory' and a.granted and a.pid is not null) l"
+    " union all select 'slot', r.active_pid" T ", r.slot_name" T ", null, null"
+    " from pg_catalog.pg_replication_slots r where r.temporary and r.active_pid is not null";
+
+void interrogate_build_scout(struct build *build)
+{
+    build_close(build, 'S', slice_text(ASIDE));
+    build_close(build, 'S', slice_text(ASK));
+    build_parse(build, slice_text(ASIDE), slice_text(put_timeouts_aside), NULL, 0);
+    execute(build, ASIDE);
+    build_parse(build, slice_text(ASK), slice_text(who_holds), NULL, 0);
+    execute(build, ASK);
+    build_sync(build);
+}
+
 void interrogate_build_cleanup(struct build *build)
 {
     build_close(build, 'S', slice_text(ASIDE));
@@ -145,6 +165,22 @@ struct row {
     bool nulls[COLUMNS];
     char name[192]; /* of column a, for people */
 };
+
+static bool read_row(struct slice body, struct row *row)
+{
+    uint16_t count = 0;
+    struct slice rest;
+    if (!decode_data_row(body, &count, &rest) || count != COLUMNS) {
+        return false;
+    }
+    for (size_t i = 0; i < COLUMNS; i++) {
+        if (!decode_column_next(&rest, &row->columns[i], &row->nulls[i])) {
+            return false;
+        }
+    }
+    (void)slice_copy(row->columns[1], row->name, sizeof row->name);
+    return true;
+}
 
 static void add(struct interrogation *self, enum snapshot_kind kind, struct slice name, struct slice value,
                 struct slice extra)
@@ -244,18 +280,46 @@ static void row_channel(struct interrogation *self, const struct row *row)
     add(self, SNAPSHOT_CHANNEL, row->columns[1], slice_of("", 0), slice_of("", 0));
 }
 
+static unsigned long number(struct slice text)
+{
+    char digits[16];
+    return strtoul(slice_copy(text, digits, sizeof digits), NULL, 10);
+}
+
 /* pg_locks shows a bigint key as its halves with objsubid 1, two integer keys with objsubid 2. */
+static void name_lock(const struct slice key[3], char *name, size_t size)
+{
+    unsigned long high = number(key[0]);
+    unsigned long low = number(key[1]);
+    if (slice_equals(key[2], "2")) {
+        (void)snprintf(name, size, "advisory lock (%d, %d)", (int32_t)high, (int32_t)low);
+    } else {
+        (void)snprintf(name, size, "advisory lock %lld", (long long)(high << 32 | low));
+    }
+}
+
 static void row_lock(struct interrogation *self, const struct row *row)
 {
-    char high[16];
-    char low[16];
-    unsigned long a = strtoul(slice_copy(row->columns[1], high, sizeof high), NULL, 10);
-    unsigned long b = strtoul(slice_copy(row->columns[2], low, sizeof low), NULL, 10);
-    if (slice_equals(row->columns[3], "2")) {
-        interrogate_reason(self->reasons, "advisory lock (%d, %d)", (int32_t)a, (int32_t)b);
-    } else {
-        interrogate_reason(self->reasons, "advisory lock %lld", (long long)(a << 32 | b));
+    char name[MOVE_HOLDING_SIZE];
+    name_lock(&row->columns[1], name, sizeof name);
+    interrogate_reason(self->reasons, "%s", name);
+}
+
+bool interrogate_scout_row(struct slice body, uint32_t *pid, char holding[MOVE_HOLDING_SIZE])
+{
+    struct row row;
+    if (!read_row(body, &row)) {
+        return false;
     }
+    *pid = (uint32_t)number(row.columns[1]);
+    if (slice_equals(row.columns[0], "lock")) {
+        name_lock(&row.columns[2], holding, MOVE_HOLDING_SIZE);
+    } else {
+        char slot[64];
+        (void)snprintf(holding, MOVE_HOLDING_SIZE, "temporary replication slot %s",
+                       slice_copy(row.columns[2], slot, sizeof slot));
+    }
+    return true;
 }
 
 static void row_temporary(struct interrogation *self, const struct row *row)
@@ -285,19 +349,10 @@ static const struct {
 void interrogate_row(struct interrogation *self, struct slice body)
 {
     struct row row;
-    uint16_t count = 0;
-    struct slice rest;
-    if (!decode_data_row(body, &count, &rest) || count != COLUMNS) {
+    if (!read_row(body, &row)) {
         self->failed = true;
         return;
     }
-    for (size_t i = 0; i < COLUMNS; i++) {
-        if (!decode_column_next(&rest, &row.columns[i], &row.nulls[i])) {
-            self->failed = true;
-            return;
-        }
-    }
-    (void)slice_copy(row.columns[1], row.name, sizeof row.name);
     for (size_t i = 0; i < ARRAY_LENGTH(takers); i++) {
         if (slice_equals(row.columns[0], takers[i].kind)) {
             takers[i].take(self, &row);

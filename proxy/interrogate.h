@@ -50,6 +50,15 @@ struct interrogate_question {
  */
 enum { INTERROGATE_COMPLETES = 2 };
 void interrogate_build(struct build *build, const struct interrogate_question *question);
+/*
+ * Asks for all sessions of that server at once which of them hold advisory locks (of a transaction or not)
+ * and temporary replication slots: a server goes through the locks of all sessions whenever one asks for its
+ * own.
+ */
+void interrogate_build_scout(struct build *build);
+/* A DataRow of that answer: a backend, and what it holds. False: it makes no sense. */
+MUST_USE bool interrogate_scout_row(struct slice body, uint32_t *pid, char holding[MOVE_HOLDING_SIZE]);
+
 /* Removes what a question that failed has left prepared. */
 void interrogate_build_cleanup(struct build *build);
 

@@ -111,10 +111,21 @@ static bool has_unnamed(const struct move *move)
     return move->target_unnamed == move->unnamed.id;
 }
 
-bool move_is_ready(const struct move *move)
+/* The target has all that travels. */
+static bool is_carried(const struct move *move)
 {
     return move->target != NULL && move->target == move->own && move->dirt == 0 && has_unnamed(move) &&
            move_is_movable(move, NULL, 0);
+}
+
+bool move_is_ready(const struct move *move)
+{
+    return is_carried(move) && move->scouted;
+}
+
+bool move_lacks_scout(const struct move *move)
+{
+    return is_carried(move) && !move->scouted;
 }
 
 /* Memory of an idle session is worth more than to be asked less at the next flip. */

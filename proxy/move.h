@@ -66,6 +66,22 @@ MUST_USE bool move_ask(struct move *move, struct strbuf *out);
 /* A piece of the answer (step.ours). */
 MUST_USE enum move_answer move_ask_answer(struct move *move, const struct frame_piece *piece);
 
+/*
+ * In the hold a session isn't asked whether it holds advisory locks or temporary replication slots: one asks
+ * for all of a server. move_lacks_scout() if everything else about it is known and replayed. move_scout()
+ * gives the messages for the one that asks, with exactly one Sync; of the answer, *pid is 0 or a backend that
+ * holds something. Then move_scouted() for each session that move_lacks_scout() was true for before; holding:
+ * NULL, it holds nothing.
+ */
+enum { MOVE_HOLDING_SIZE = 192 };
+bool move_lacks_scout(const struct move *move);
+MUST_USE bool move_scout(struct move *move, struct strbuf *out);
+MUST_USE enum move_answer move_scout_answer(struct move *move, const struct frame_piece *piece, uint32_t *pid,
+                                            char holding[MOVE_HOLDING_SIZE]);
+void move_scouted(struct move *move, const char *holding);
+/* The scout failed: the session must be asked for everything itself. */
+void move_not_scouted(struct move *move);
+
 /* ParameterStatus of the target link's login. */
 void move_target_parameter(struct move *move, struct slice name, struct slice value);
 /*

@@ -25,6 +25,7 @@ static bool nothing_to_ask(struct move *move)
 {
     if (move->own == NULL && move->dirt == 0) {
         move->own = snapshot_new();
+        move->scouted = true;
         return move->own != NULL;
     }
     return true;
@@ -44,17 +45,19 @@ static void build_asking(const struct move *move, struct build *build)
     }
 }
 
-static bool append_asking(const struct move *move, struct strbuf *out)
+/* The messages that fill() makes of a session's state, or of none. */
+static bool append_messages(const struct move *move,
+                            void (*fill)(const struct move *move, struct build *build), struct strbuf *out)
 {
     struct build build;
     build_init(&build, NULL, 0);
-    build_asking(move, &build);
+    fill(move, &build);
     uint8_t *bytes = malloc(build.length);
     if (bytes == NULL) {
         return false;
     }
     build_init(&build, bytes, build.length);
-    build_asking(move, &build);
+    fill(move, &build);
     strbuf_append(out, bytes, build.length);
     free(bytes);
     return !out->failed;
@@ -66,7 +69,7 @@ bool move_ask(struct move *move, struct strbuf *out)
         return false;
     }
     if (move->cleaning) {
-        return append_asking(move, out);
+        return append_messages(move, build_asking, out);
     }
     if (move->dirt == 0) {
         return true;
@@ -80,7 +83,7 @@ bool move_ask(struct move *move, struct strbuf *out)
     if (asking->snapshot == NULL) {
         return false;
     }
-    if (!append_asking(move, out)) {
+    if (!append_messages(move, build_asking, out)) {
         return false;
     }
     move->asked_dirt = move->dirt;
@@ -138,6 +141,7 @@ static enum move_answer ask_done(struct move *move)
         move->dirt |= MOVE_DIRT_USED | MOVE_DIRT_SETTINGS;
         return MOVE_AGAIN;
     }
+    move->scouted = asking->level == INTERROGATE_FULL;
     snapshot_sort(asking->snapshot);
     snapshot_unref(move->own);
     move->own = asking->snapshot;
@@ -158,6 +162,9 @@ static enum move_answer ask_refused(struct move *move, struct slice body)
     struct decode_error error;
     decode_error(body, &error);
     bool fatal = decode_error_is_fatal(&error);
+    if (!fatal && move->asking.snapshot == NULL && !move->cleaning) {
+        return MOVE_MORE; /* to a question that nobody waits for any more */
+    }
     if (!fatal && move->completes == INTERROGATE_COMPLETES) { /* all is said but for the unnamed statement */
         if (slice_equals(error.sqlstate, "26000")) {
             move_forget_unnamed(&move->unnamed);
@@ -198,4 +205,61 @@ enum move_answer move_ask_answer(struct move *move, const struct frame_piece *pi
     default:
         return ask_refused(move, body);
     }
+}
+
+/* --- one question for all sessions of a server -------------------------------------------------------------
+ */
+
+static void build_scout(const struct move *move, struct build *build)
+{
+    (void)move;
+    interrogate_build_scout(build);
+}
+
+bool move_scout(struct move *move, struct strbuf *out)
+{
+    move->completes = 0;
+    move->broken = false;
+    return append_messages(NULL, build_scout, out);
+}
+
+enum move_answer move_scout_answer(struct move *move, const struct frame_piece *piece, uint32_t *pid,
+                                   char holding[MOVE_HOLDING_SIZE])
+{
+    struct slice body;
+    struct decode_error error;
+    *pid = 0;
+    if (piece->type == 'C' && piece->last) {
+        move->completes++;
+    }
+    if ((piece->type != 'D' && piece->type != 'E' && piece->type != 'Z') || !move_body(move, piece, &body)) {
+        return MOVE_MORE;
+    }
+    switch (piece->type) {
+    case 'D':
+        if (move->completes > 0 && !interrogate_scout_row(body, pid, holding)) {
+            move->broken = true;
+        }
+        return MOVE_MORE;
+    case 'E':
+        decode_error(body, &error);
+        move->broken = true;
+        return decode_error_is_fatal(&error) ? MOVE_FATAL : MOVE_MORE;
+    default:
+        strbuf_clear(&move->body);
+        return move->broken ? MOVE_FAILED : MOVE_DONE;
+    }
+}
+
+void move_scouted(struct move *move, const char *holding)
+{
+    move->scouted = true;
+    if (holding != NULL) {
+        interrogate_reason(&move->reasons, "%s", holding);
+    }
+}
+
+void move_not_scouted(struct move *move)
+{
+    move->dirt |= MOVE_DIRT_USED | MOVE_DIRT_SETTINGS;
 }

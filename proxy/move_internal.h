@@ -80,6 +80,7 @@ struct move {
     uint8_t asked_dirt; /* dirt and hints before we asked */
     uint32_t asked_hints;
     uint8_t attempts;
+    bool scouted;      /* whether it holds locks or slots is known, since its last traffic */
     uint8_t completes; /* CommandCompletes of the answer so far */
     bool cancelled;    /* the last error was a cancel: a timeout's, or one that came late */
     bool cleaning;     /* asking has failed for good, and its remains are being removed */

@@ -4,6 +4,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "proxy/answer.h"
+#include "proxy/lock_scout.h"
 #include "proxy/relay.h"
 #include "proxy/renumber.h"
 #include "proxy/session.h"
@@ -29,6 +30,17 @@ enum {
 
 static void settle(struct session *session, enum mover_step step);
 static void replay(struct session *session);
+
+/* Alone changes a session's step, and with it how many are at it. */
+static void set_step(struct session *session, enum mover_step step)
+{
+    struct mover_flip *flip = &session->worker->flip;
+    enum mover_step old = session->mover->step;
+    flip->opening += (unsigned)(step == MOVER_OPENING) - (unsigned)(old == MOVER_OPENING);
+    flip->asking += (unsigned)(step == MOVER_ASKING) - (unsigned)(old == MOVER_ASKING);
+    flip->replaying += (unsigned)(step == MOVER_REPLAYING) - (unsigned)(old == MOVER_REPLAYING);
+    session->mover->step = step;
+}
 
 /* --- the worker's part --- */
 
@@ -135,8 +147,7 @@ static void on_target_ready(struct server_link *link, struct slice greeting)
 {
     struct session *session = link->session;
     each_parameter(greeting, session, note_target_parameter);
-    session->mover->step = MOVER_WAITING;
-    session->worker->flip.opening--;
+    set_step(session, MOVER_WAITING);
     mover_advance(session);
     advance_others(session->worker);
 }
@@ -147,7 +158,6 @@ static void on_target_failed(struct server_link *link, const struct link_failure
     char reason[PROXY_REASON_SIZE];
     (void)snprintf(reason, sizeof(reason), "login to %s: %.200s", side_name(link->side), failure->message);
     session->mover->target = NULL; /* it closes itself */
-    session->worker->flip.opening--;
     fail(session, reason);
     advance_others(session->worker);
 }
@@ -162,7 +172,7 @@ static void reopen_target(struct session *session, const char *reason)
     }
     mover->losses++;
     move_lose_target(session->move);
-    mover->step = MOVER_QUEUED;
+    set_step(session, MOVER_QUEUED);
     session_update(session);
 }
 
@@ -249,18 +259,18 @@ static void open_target(struct session *session)
         fail(session, "the target link could not be opened");
         return;
     }
-    session->mover->step = MOVER_OPENING;
-    flip->opening++;
+    set_step(session, MOVER_OPENING);
 }
 
 /* --- asking and replaying --- */
 
 static void settle(struct session *session, enum mover_step step)
 {
-    session->mover->step = step;
+    set_step(session, step);
     session->mover->settled = true;
     session_update(session);
     check_armed(session->worker);
+    scout_advance(session->worker);
 }
 
 static void replay(struct session *session)
@@ -275,12 +285,12 @@ static void replay(struct session *session)
         fail(session, "out of memory");
     } else if (!move_replay(session->move, &numbers, &out) || out.failed) {
         fail(session, move_failure(session->move));
-    } else if (out.length == 0 && move_is_ready(session->move)) {
+    } else if (out.length == 0 && (move_is_ready(session->move) || move_lacks_scout(session->move))) {
         settle(session, MOVER_READY);
     } else if (out.length == 0 || mover->rounds++ == ROUNDS_MAX) {
         fail(session, "its state does not come to rest");
     } else {
-        mover->step = MOVER_REPLAYING;
+        set_step(session, MOVER_REPLAYING);
         link_write(mover->target, out.data, out.length);
     }
     strbuf_deinit(&out);
@@ -300,7 +310,6 @@ static void on_known(struct session *session)
 
 static void ask(struct session *session)
 {
-    struct worker *worker = session->worker;
     struct mover *mover = session->mover;
     struct strbuf out;
     strbuf_init(&out, QUESTION_MAX);
@@ -310,29 +319,43 @@ static void ask(struct session *session)
         on_known(session);
         return;
     }
-    mover->step = MOVER_ASKING;
-    worker->flip.asking++;
+    set_step(session, MOVER_ASKING);
+    mover_inject(session, &out);
+    strbuf_deinit(&out);
+}
+
+void mover_inject(struct session *session, const struct strbuf *question)
+{
     session->link->cursor.quiet_rows = false;
     boundary_inject(&session->boundary, clock_mono_us());
-    link_write(session->link, out.data, out.length);
-    strbuf_deinit(&out);
+    link_write(session->link, question->data, question->length);
     session_update(session);
+}
+
+void mover_resettle(struct session *session)
+{
+    bool movable = move_is_movable(session->move, NULL, 0);
+    session_set_immovable(session, !movable);
+    settle(session, movable ? MOVER_READY : MOVER_IMMOVABLE);
 }
 
 void mover_asked(struct session *session, const struct frame_piece *piece, const struct boundary_step *step)
 {
-    enum move_answer answer = move_ask_answer(session->move, piece);
     if (step->kind == BOUNDARY_READY) {
         session->link->cursor.quiet_rows = true;
     }
+    if (session->worker->flip.scout == session) {
+        scout_answered(session, piece);
+        return;
+    }
+    enum move_answer answer = move_ask_answer(session->move, piece);
     if (answer == MOVE_MORE) {
         return;
     }
     struct worker *worker = session->worker;
     bool wanted = session->mover != NULL && session->mover->step == MOVER_ASKING;
     if (wanted) {
-        worker->flip.asking--;
-        session->mover->step = MOVER_WAITING;
+        set_step(session, MOVER_WAITING);
     }
     if (answer == MOVE_FATAL) {
         session_end(session, "57P01", "the server ended the connection", NULL);
@@ -368,7 +391,11 @@ void mover_advance(struct session *session)
     case MOVER_IMMOVABLE:
         /* what the traffic since may have changed is asked when no more can come */
         if (held && !mover_is_settled(session) && session_at_boundary(session)) {
-            ask(session);
+            if (move_lacks_scout(session->move)) {
+                scout_advance(worker);
+            } else {
+                ask(session);
+            }
         }
         break;
     default:
@@ -565,19 +592,23 @@ void mover_session_end(struct session *session)
     if (mover == NULL) {
         return;
     }
-    bool makes_room = mover->step == MOVER_ASKING || mover->step == MOVER_OPENING;
-    flip->asking -= mover->step == MOVER_ASKING;
-    flip->opening -= mover->step == MOVER_OPENING;
+    enum mover_step step = mover->step;
+    bool was_scout = flip->scout == session;
+    set_step(session, MOVER_FAILED);
+    scout_forget(session);
     if (mover->target != NULL) {
-        link_close(mover->target, mover->target->phase == LINK_READY && mover->step != MOVER_REPLAYING);
+        link_close(mover->target, mover->target->phase == LINK_READY && step != MOVER_REPLAYING);
         move_reset_target(session->move);
     }
     numbering_free(mover->numbering);
     free(mover);
     session->mover = NULL;
     if (flip->stands) {
-        if (makes_room) {
+        if (step == MOVER_ASKING || step == MOVER_OPENING) { /* it makes room */
             advance_others(session->worker);
+        }
+        if (step == MOVER_ASKING || step == MOVER_REPLAYING || was_scout) {
+            scout_advance(session->worker);
         }
         check_armed(session->worker);
     }

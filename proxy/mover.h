@@ -3,6 +3,7 @@
  * knows how), and swaps the links under a hold. Everything about one session is here, and the worker's part
  * of a flip: how many are not done, and the answers ARMED, SWAPPED and DISARMED.
  *
+ * lock_scout.c asks once for all sessions of the worker what each would take longest to be asked for.
  * session.c calls mover_advance() on every change, relay.c hands over what the session's own server answers
  * to our questions, route_hold.c asks whether a session is ready to be swapped.
  */
@@ -33,6 +34,7 @@ struct mover {
     bool hopeless;               /* asking it failed: it is not asked again */
     bool settled;                /* has been ready, immovable or failed once */
     bool awaited;                /* ARMED waits for it */
+    bool scouted;                /* the scout's question is about it as well */
     unsigned rounds;             /* of replaying */
     unsigned losses;             /* targets that were lost, and opened again */
     struct numbering *numbering; /* that it will have there; NULL: none (yet) */
@@ -45,7 +47,8 @@ struct mover_flip {
     uint64_t id;
     struct proxy_route target;
     bool answered; /* ARMED was told */
-    unsigned opening, asking;
+    unsigned opening, asking, replaying;
+    struct session *scout; /* whose server is asked for all, see lock_scout.h */
     int64_t begun_us, deadline_us;
     uv_timer_t timer;
 };
@@ -67,6 +70,11 @@ void mover_advance(struct session *session);
 
 /* A piece that its own server sent in answer to our questions. */
 void mover_asked(struct session *session, const struct frame_piece *piece, const struct boundary_step *step);
+
+/* Sends a question of ours to its own server, at the boundary: what it answers comes by mover_asked(). */
+void mover_inject(struct session *session, const struct strbuf *question);
+/* It is ready, or can't move, as far as its state is known now. */
+void mover_resettle(struct session *session);
 
 /* Nothing is left to be done before it can be swapped, or it can't be. */
 bool mover_is_settled(const struct session *session);

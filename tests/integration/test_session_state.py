@@ -174,3 +174,33 @@ def test_nothing_of_ours_is_seen(world):
     assert run.finish(code=0).json["moved"] == 2
     assert busy_names == [] and client.results() == [[("mine",)]]
     assert ours(client) == [] and ours(busy) == []
+
+
+def test_locks_that_functions_take(world):
+    """What a session takes between arming and the hold, unseen in its SQL, is found by the one that asks for all."""
+    d = world.prepared()
+    world.blue.query("create function f() returns text language sql as 'select pg_advisory_lock(4711)::text'", "app")
+    holder, busy = world.connect(), world.connect()
+    movers = [world.connect() for _ in range(8)]
+    for client in (holder, *movers):
+        client.query("select 1")
+    busy.query("begin; select 1")  # arming waits a moment for it, and works for the others meanwhile
+    run = d.start_verb("cutover")
+    d.wait_status(lambda s: s["phase"] in ("arm", "hold", "drain"), what="arming")
+    for client in movers:
+        client.send(pg.query("select 2"))
+    for _ in range(1000):
+        holder.send(pg.query("select f()"))
+        if not holder.readable(0.2):
+            break  # held
+        holder.results()
+    busy.query("commit")
+    result = run.finish(code=0).json
+    assert (result["moved"], result["disconnected"]) == (len(movers) + 1, 1), result
+    try:
+        holder.results()
+        raise AssertionError("it moved")
+    except pg.PgError as error:
+        assert error.sqlstate == "57P01" and "advisory lock 4711" in error.message, error
+    for client in movers:
+        assert client.results() == [[("2",)]]

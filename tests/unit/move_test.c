@@ -81,6 +81,9 @@ static void only_differences_travel_again(void **state)
                         "unlisten \"old\"; close s2; close s4; parse s2(select 3)/0; parse s3(select 3)/0; "
                         "prepare s4 as select 1; ");
     assert_int_equal(accept_all(scene, syncs), MOVE_DONE);
+    assert_false(move_is_ready(scene->move)); /* it may hold a lock since */
+    assert_true(move_lacks_scout(scene->move));
+    move_scouted(scene->move, NULL);
     assert_true(move_is_ready(scene->move));
 
     query(scene, "reset a.b", "RESET");
@@ -421,6 +424,53 @@ static void replication_never_moves(void **state)
     move_free(move);
 }
 
+/* One asks for all who holds something; whoever does can't move, the others are ready. */
+static void one_asks_who_holds_locks(void **state)
+{
+    struct scene *scene = *state;
+    char holding[MOVE_HOLDING_SIZE];
+    char reasons[256];
+    struct strbuf out;
+    uint32_t pid = 0;
+    for (int fails = 0; fails < 2; fails++) {
+        strbuf_init(&out, BUFFER_SIZE);
+        assert_true(move_scout(scene->move, &out));
+        strbuf_deinit(&out);
+        row(scene, "timeout", "lock_timeout", "1s", "session", "0");
+        tag(scene, "SELECT 1");
+        row(scene, "lock", "4711", "0", "42", "1");
+        row(scene, "slot", "4712", "z", NULL, NULL);
+        if (fails == 0) {
+            tag(scene, "SELECT 2");
+        } else {
+            build_error(&scene->build, "ERROR", "57014", "canceled", NULL);
+        }
+        build_ready(&scene->build, 'I');
+        struct frame_cursor cursor;
+        struct frame_piece piece;
+        struct slice range = slice_of(scene->bytes, scene->build.length);
+        enum move_answer answer = MOVE_MORE;
+        unsigned found = 0;
+        frame_init(&cursor, FRAME_FROM_SERVER);
+        while (answer == MOVE_MORE && frame_next(&cursor, &range, &piece) == WIRE_OK) {
+            answer = move_scout_answer(scene->move, &piece, &pid, holding);
+            if (pid != 0) {
+                assert_int_equal(pid, 4711 + found);
+                assert_string_equal(holding,
+                                    found == 0 ? "advisory lock 42" : "temporary replication slot z");
+                found++;
+            }
+        }
+        build_init(&scene->build, scene->bytes, sizeof scene->bytes);
+        assert_int_equal(found, 2);
+        assert_int_equal(answer, fails == 0 ? MOVE_DONE : MOVE_FAILED);
+    }
+    assert_true(move_is_movable(scene->move, NULL, 0));
+    move_scouted(scene->move, "advisory lock 42");
+    assert_false(move_is_movable(scene->move, reasons, sizeof reasons));
+    assert_string_equal(reasons, "advisory lock 42");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +486,7 @@ int main(void)
         TEST(asking_fails),
         TEST(the_target_refuses),
         TEST(the_client_is_told_what_differs),
+        TEST(one_asks_who_holds_locks),
         TEST(an_idle_client_is_told_once),
         cmocka_unit_test(replication_never_moves),
     };
