@@ -38,14 +38,15 @@ void side_health_failed(struct worker *worker, enum side side, const char *probl
     struct side_health *health = &worker->health[side];
     counter_add(&worker->statistics.connect_failures[side], 1);
     (void)snprintf(health->problem, sizeof(health->problem), "%s", problem);
-    if (is_down(health)) {
+    bool was_down = is_down(health);
+    health->failures += !was_down;
+    if (!is_down(health)) {
         return;
     }
-    health->failures++;
-    if (is_down(health)) {
+    atomic_store_explicit(&worker->statistics.side_down_us[side], clock_mono_us(), memory_order_relaxed);
+    if (!was_down) {
         health->backoff_us = BACKOFF_FIRST_US;
         health->next_try_us = clock_mono_us() + BACKOFF_FIRST_US;
-        atomic_store_explicit(&worker->statistics.side_down[side], 1, memory_order_relaxed);
         LOG_WARN("side_down", LOG_STR("side", side_name(side)), LOG_U64("worker", worker->index),
                  LOG_STR("error", problem));
     }
@@ -58,7 +59,7 @@ void side_health_answered(struct worker *worker, enum side side)
         return;
     }
     if (is_down(health)) {
-        atomic_store_explicit(&worker->statistics.side_down[side], 0, memory_order_relaxed);
+        atomic_store_explicit(&worker->statistics.side_down_us[side], 0, memory_order_relaxed);
         LOG_INFO("side_up", LOG_STR("side", side_name(side)), LOG_U64("worker", worker->index));
     }
     *health = (struct side_health){.failures = 0};

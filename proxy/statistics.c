@@ -5,6 +5,9 @@
 /* Eight buckets for each power of two. */
 enum { SUB_BITS = 3, SUB_BUCKETS = 1 << SUB_BITS };
 
+/* That a side is down is known from those who try; when nobody has for so long, it isn't known any more. */
+enum { DOWN_KNOWN_US = 60 * 1000000 };
+
 /* PostgreSQL documentation, "PostgreSQL Error Codes"; position 0 is every other class. */
 static const char error_classes[PROXY_ERROR_CLASSES][3] = {
     "",   "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20",
@@ -128,7 +131,8 @@ void statistics_sum(const struct statistics *statistics, struct proxy_stats *sum
     for (int side = 0; side < SIDE_COUNT; side++) {
         sum_side(&statistics->sides[side], &sum->sides[side]);
         sum->connect_failures[side] += counter_read(&statistics->connect_failures[side]);
-        sum->side_down[side] |= counter_read(&statistics->side_down[side]) != 0;
+        int64_t down_us = atomic_load_explicit(&statistics->side_down_us[side], memory_order_relaxed);
+        sum->side_down[side] |= down_us != 0 && now_us - down_us < DOWN_KNOWN_US;
     }
     for (int state = 0; state < SESSION_STATE_COUNT; state++) {
         sum->sessions += counter_read(&statistics->sessions_by_state[state]);

@@ -23,8 +23,9 @@ struct statistics {
     counter sessions_immovable, sessions_waiting;
     counter sessions_total, logins_failed, cancels;
     counter refused[PROXY_REFUSAL_COUNT], timeouts[PROXY_TIMEOUT_COUNT];
-    counter connect_failures[SIDE_COUNT], side_down[SIDE_COUNT];
-    _Atomic int64_t oldest_wait_since_us; /* of a client that the gate keeps; 0: none */
+    counter connect_failures[SIDE_COUNT];
+    _Atomic int64_t side_down_us[SIDE_COUNT]; /* when one that counts as down failed last; 0: it is up */
+    _Atomic int64_t oldest_wait_since_us;     /* of a client that the gate keeps; 0: none */
 };
 
 /* Only the worker that owns the counter: a plain addition that readers see whole. */

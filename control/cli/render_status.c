@@ -258,9 +258,15 @@ static void put_clients(struct strbuf *out, const json_t *status)
 {
     const json_t *sessions = json_object_get(status, "sessions");
     json_int_t immovable = field_integer(sessions, "immovable"), held = field_integer(sessions, "held");
+    json_int_t total = field_integer(sessions, "total"), max = field_integer(sessions, "max");
+    enum { NEARLY_FULL = 5 }; /* a fifth of the places is left */
     put_label(out, "clients");
-    strbuf_printf(out, "%" JSON_INTEGER_FORMAT " connected, %" JSON_INTEGER_FORMAT " in a transaction",
-                  field_integer(sessions, "total"), field_integer(sessions, "in_transaction"));
+    strbuf_printf(out, "%" JSON_INTEGER_FORMAT " connected", total);
+    if (max > 0 && total >= max - max / NEARLY_FULL) {
+        strbuf_printf(out, " of at most %" JSON_INTEGER_FORMAT, max);
+    }
+    strbuf_printf(out, ", %" JSON_INTEGER_FORMAT " in a transaction",
+                  field_integer(sessions, "in_transaction"));
     if (held > 0) {
         strbuf_printf(out, ", %" JSON_INTEGER_FORMAT " held", held);
     }

@@ -84,12 +84,31 @@ static json_t *flip_json(const struct controller *controller)
     return json;
 }
 
-static json_t *sessions_json(const struct proxy_stats *stats)
+static json_t *sessions_json(const struct controller *controller, const struct proxy_stats *stats)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)stats->sessions, "held",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "total", (json_int_t)stats->sessions, "held",
                      (json_int_t)stats->sessions_held, "in_transaction",
                      (json_int_t)stats->sessions_in_transaction, "immovable",
-                     (json_int_t)stats->sessions_immovable, "waiting", (json_int_t)stats->sessions_waiting);
+                     (json_int_t)stats->sessions_immovable, "waiting", (json_int_t)stats->sessions_waiting,
+                     "max", (json_int_t)controller->settings->max_clients);
+}
+
+/* Who was turned away and who was ended, since the start. */
+static json_t *ended_json(const struct proxy_stats *stats)
+{
+    json_t *refused = json_object(), *timeouts = json_object(), *failures = json_object();
+    for (enum proxy_refusal i = 0; i < PROXY_REFUSAL_COUNT; i++) {
+        json_object_set_new(refused, proxy_refusal_name(i), json_integer((json_int_t)stats->refused[i]));
+    }
+    for (enum proxy_timeout i = 0; i < PROXY_TIMEOUT_COUNT; i++) {
+        json_object_set_new(timeouts, proxy_timeout_name(i), json_integer((json_int_t)stats->timeouts[i]));
+    }
+    for (enum side side = SIDE_BLUE; side < SIDE_COUNT; side++) {
+        json_object_set_new(failures, side_name(side),
+                            json_integer((json_int_t)stats->connect_failures[side]));
+    }
+    return json_pack("{s:I, s:o, s:o, s:o}", "logins_failed", (json_int_t)stats->logins_failed, "refused",
+                     refused, "timeouts", timeouts, "connect_failures", failures);
 }
 
 static json_t *hold_json(const struct controller *controller)
@@ -148,7 +167,7 @@ static void add_trouble(json_t *list, const struct error *error)
 }
 
 static void add_side_trouble(json_t *list, enum side side, bool active,
-                             const struct replication_side_sample *sample)
+                             const struct replication_side_sample *sample, bool down)
 {
     struct error error;
     if (!sample->reachable) {
@@ -160,9 +179,17 @@ static void add_side_trouble(json_t *list, enum side side, bool active,
                   sample->problem);
         add_trouble(list, &error);
     }
+    if (sample->reachable && active && down) {
+        error_set(&error, ERROR_UNREACHABLE,
+                  "%s, the active side, does not answer the logins of clients, though it does the manager's",
+                  side_name(side));
+        error_remedy(&error, "see side_down in the log; is timeouts.server_connect too short for it?");
+        add_trouble(list, &error);
+    }
 }
 
-static json_t *trouble_json(const struct controller *controller, const struct replication_sample *sample)
+static json_t *trouble_json(const struct controller *controller, const struct replication_sample *sample,
+                            const struct proxy_stats *stats)
 {
     json_t *list = json_array();
     const struct flip *flip = &controller->flip;
@@ -174,8 +201,8 @@ static json_t *trouble_json(const struct controller *controller, const struct re
         add_trouble(list, &flip->why);
     }
     if (sample->taken_us != 0) {
-        add_side_trouble(list, active, known, &sample->sides[active]);
-        add_side_trouble(list, side_other(active), false, &sample->sides[side_other(active)]);
+        add_side_trouble(list, active, known, &sample->sides[active], stats->side_down[active]);
+        add_side_trouble(list, side_other(active), false, &sample->sides[side_other(active)], false);
     }
     if (flip->watch.failing) {
         add_trouble(list, &flip->watch.why);
@@ -208,21 +235,23 @@ void controller_method_status(void *context, struct rpc_call *call)
     replication_sample(controller->replication, &sample);
     proxy_stats(controller->proxy, &stats);
     const bool known = active_side(controller, &active);
-    json_t *status = json_pack("{s:o, s:o, s:I, s:s, s:o, s:o, s:{s:o, s:o}, s:o, s:o, s:o, s:o}", "active",
-                               known ? json_string(side_name(active)) : json_null(), "since",
-                               known && flip->history.active_since_us > 0
-                                   ? json_string(clock_format(flip->history.active_since_us, since))
-                                   : json_null(),
-                               "epoch", (json_int_t)flip->history.epoch, "phase", flip_phase_text(flip),
-                               "flip", flip_json(controller), "trouble", trouble_json(controller, &sample),
-                               "sides", "blue", side_json(controller, SIDE_BLUE, &sample.sides[SIDE_BLUE]),
-                               "green", side_json(controller, SIDE_GREEN, &sample.sides[SIDE_GREEN]),
-                               "way_back", way_back_json(controller, &sample), "lag", lag_json(&sample),
-                               "sessions", sessions_json(&stats), "gates", controller_gates_json(controller));
-    json_t *more = json_pack("{s:o, s:o, s:o, s:b, s:s, s:s}", "hold", hold_json(controller), "watch",
-                             watch_json(controller), "last_flip", last_flip_json(controller), "prepared",
-                             flip->prepared && !flip->history.finalized ? 1 : 0, "version", version_number(),
-                             "started", clock_format(controller->started_us, started));
+    json_t *status =
+        json_pack("{s:o, s:o, s:I, s:s, s:o, s:o, s:{s:o, s:o}, s:o, s:o, s:o, s:o}", "active",
+                  known ? json_string(side_name(active)) : json_null(), "since",
+                  known && flip->history.active_since_us > 0
+                      ? json_string(clock_format(flip->history.active_since_us, since))
+                      : json_null(),
+                  "epoch", (json_int_t)flip->history.epoch, "phase", flip_phase_text(flip), "flip",
+                  flip_json(controller), "trouble", trouble_json(controller, &sample, &stats), "sides",
+                  "blue", side_json(controller, SIDE_BLUE, &sample.sides[SIDE_BLUE]), "green",
+                  side_json(controller, SIDE_GREEN, &sample.sides[SIDE_GREEN]), "way_back",
+                  way_back_json(controller, &sample), "lag", lag_json(&sample), "sessions",
+                  sessions_json(controller, &stats), "gates", controller_gates_json(controller));
+    json_t *more =
+        json_pack("{s:o, s:o, s:o, s:o, s:b, s:s, s:s}", "ended", ended_json(&stats), "hold",
+                  hold_json(controller), "watch", watch_json(controller), "last_flip",
+                  last_flip_json(controller), "prepared", flip->prepared && !flip->history.finalized ? 1 : 0,
+                  "version", version_number(), "started", clock_format(controller->started_us, started));
     if (status != NULL && more != NULL) {
         json_object_update(status, more);
     }

@@ -201,6 +201,8 @@ def test_idle_timeouts(world):
             what="their servers are gone")
     d.write(timeouts={"client_idle": "0s", "idle_in_transaction": "0s"})
     d.verb("reload", code=0)
+    ended_by = d.status()["ended"]["timeouts"]
+    assert ended_by["client_idle"] >= 1 and ended_by["idle_in_transaction"] == 2 and ended_by["query"] == 0, ended_by
     with pg.Connection(d.address) as stays:
         stays.query("begin")
         assert not stays.readable(2.5)

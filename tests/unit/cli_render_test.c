@@ -130,7 +130,8 @@ static void columns_are_as_wide_as_they_must(void **state)
     "'standing': 'standby'}},"                                                                               \
     " 'way_back': {'open': true, 'reason': null, 'estimate_ms': 40, 'commits_at_risk': 0},"                  \
     " 'lag': {'seconds': 0, 'bytes': 0, 'marker_age_ms': 120, 'streaming': true},"                           \
-    " 'sessions': {'total': 212, 'held': 0, 'in_transaction': 31, 'immovable': 2, 'waiting': 0},"            \
+    " 'sessions': {'total': 212, 'held': 0, 'in_transaction': 31, 'immovable': 2, 'waiting': 0, 'max': "     \
+    "1000},"                                                                                                 \
     " 'gates': [{'name': 'a', 'state': 'pass', 'value': 0, 'reason': null},"                                 \
     "   {'name': 'b', 'state': 'pass'}, {'name': 'c', 'state': 'pass'}, {'name': 'd', 'state': 'pass'}],"    \
     " 'hold': null, 'watch': null, 'last_flip': null}"
@@ -230,17 +231,18 @@ static void status_before_prepare(void **state)
 static void status_in_a_flip(void **state)
 {
     (void)state;
-    expect_status("{'phase': 'drain', 'flip': {'id': 12, 'kind': 'cutover', 'from': 'blue', 'to': 'green',"
-                  " 'phase': 'drain', 'elapsed_ms': 1234, 'message': '3 sessions left'},"
-                  " 'lag': {'seconds': 0.5, 'bytes': 5100000, 'streaming': true},"
-                  " 'sessions': {'total': 212, 'held': 209, 'in_transaction': 3, 'immovable': 0}}",
-                  "flip      12 cutover blue -> green: drain, 1.2 s, 3 sessions left\n"
-                  "active    blue, since 02:14:07 (epoch 7)      standby green 17.10, fenced\n"
-                  "in sync   no, lag 500 ms, 5.1 MB\n"
-                  "way back  open, about 40 ms, 0 commits at risk\n"
-                  "clients   212 connected, 3 in a transaction, 209 held\n"
-                  "gates     4 pass\n"
-                  "next      switchback watch; switchback abort takes it back\n");
+    expect_status(
+        "{'phase': 'drain', 'flip': {'id': 12, 'kind': 'cutover', 'from': 'blue', 'to': 'green',"
+        " 'phase': 'drain', 'elapsed_ms': 1234, 'message': '3 sessions left'},"
+        " 'lag': {'seconds': 0.5, 'bytes': 5100000, 'streaming': true},"
+        " 'sessions': {'total': 212, 'held': 209, 'in_transaction': 3, 'immovable': 0, 'max': 260}}",
+        "flip      12 cutover blue -> green: drain, 1.2 s, 3 sessions left\n"
+        "active    blue, since 02:14:07 (epoch 7)      standby green 17.10, fenced\n"
+        "in sync   no, lag 500 ms, 5.1 MB\n"
+        "way back  open, about 40 ms, 0 commits at risk\n"
+        "clients   212 connected of at most 260, 3 in a transaction, 209 held\n"
+        "gates     4 pass\n"
+        "next      switchback watch; switchback abort takes it back\n");
 }
 
 static void status_in_the_watch(void **state)
