@@ -1,11 +1,21 @@
 """Clients that have learned types by their oids go on with them on the other side, where those are other types."""
+import importlib.util
+import os
+import shutil
 import struct
 
 import pg
 
+PROGRAMS = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "drivers", "types"))
+JDBC = "/usr/share/java/postgresql.jar"
+
 # created in this order on blue, and in the other on green, from the same oid on
 SWAPPED = [
     ("zmood", "create type zmood as enum ('sad', 'glad')"),
+    ("late1", "create type late1 as enum ('a', 'b')"),
+    ("late2", "create type late2 as enum ('c', 'd')"),
+    ("late3", "create type late3 as enum ('e', 'f')"),
+    ("late4", "create type late4 as enum ('g', 'h')"),
     ("acolor", "create type acolor as enum ('red', 'blue')"),
 ]
 OTHERS = [
@@ -44,8 +54,8 @@ def make_types(world):
             create(side, sql)
         for sql in OTHERS if side is world.blue else OTHERS[1:2] + OTHERS[:1] + OTHERS[:1:-1]:
             create(side, sql)
-    assert oid(world.blue, "zmood") == oid(world.green, "acolor")
-    assert oid(world.green, "zmood") == oid(world.blue, "acolor")
+    for (name, _), (other, _) in zip(SWAPPED, SWAPPED[::-1]):
+        assert oid(world.blue, name) == oid(world.green, other), (name, other)
 
 
 def prepared(world):
@@ -197,3 +207,40 @@ def test_a_moved_client_sees_the_same_bytes(world):
     for name, parts in exchanges(there):
         assert len(answers(born, parts)) == len(before[name]), name
 
+
+# --- drivers that cache types
+
+
+class Driver:
+    """A program of tests/drivers/types, or None if what it needs isn't installed."""
+
+    def __init__(self, world, name, command):
+        self.name = name
+        self.process = world.spawn(command, stdin=-1)
+
+    def round(self, *words):
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        assert answer == "ok", "%s, %s: %s" % (self.name, words, answer or self.process.communicate()[1])
+
+
+def drivers(world, d):
+    conninfo = "postgresql://app@127.0.0.1:%d/app" % d.port
+    for module, program in (("psycopg", "psycopg3_types.py"), ("asyncpg", "asyncpg_types.py")):
+        if importlib.util.find_spec(module):
+            yield Driver(world, module, ["/usr/bin/python3", os.path.join(PROGRAMS, program), conninfo])
+    if os.path.exists(JDBC) and shutil.which("java"):
+        yield Driver(world, "pgjdbc", ["java", "-XX:TieredStopAtLevel=1", "-cp", JDBC, os.path.join(PROGRAMS, "PgjdbcTypes.java"),
+                                       "jdbc:" + conninfo.replace("app@", "") + "?user=app"])
+
+
+def test_drivers_keep_their_types(world):
+    """psycopg 3, asyncpg and pgjdbc use what they have learned, and learn more on either side."""
+    d = prepared(world)
+    programs = list(drivers(world, d))
+    for program in programs:
+        program.round("use", "late1")
+    for i, to in enumerate(flips(d, 4)):
+        for program in programs:
+            program.round("use", *(["late%d" % (i + 2)] if i < 3 else []))
