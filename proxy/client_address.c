@@ -6,7 +6,7 @@
 
 void client_address_of_socket(union client_address *address, int socket, bool is_unix)
 {
-    struct sockaddr_storage peer;
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof(peer);
     memset(address, 0, sizeof(*address));
     if (is_unix) {

@@ -48,6 +48,7 @@ static struct client_count *get(struct client_limits *limits, enum kind kind, co
 static void drop_unused(struct client_limits *limits, struct client_count *count)
 {
     if (count != NULL && count->number == 0) {
+        ENSURE(limits->counts != NULL); /* it is in there */
         HASH_DEL(limits->counts, count);
         free(count);
     }

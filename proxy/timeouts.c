@@ -1,6 +1,5 @@
 #include "proxy/timeouts.h"
 
-#include "conf/base/clock.h"
 #include "conf/base/log.h"
 #include "proxy/cancel.h"
 #include "proxy/login_client.h"
@@ -106,7 +105,7 @@ void timeouts_note(struct session *session)
     }
     if (quiet != watch->quiet) {
         watch->quiet = quiet;
-        watch->quiet_since_us = clock_mono_us();
+        watch->quiet_since_us = session->state_since_us; /* its state has just changed */
     }
 }
 

@@ -309,3 +309,14 @@ def test_proxy_protocol_before_tls(world):
         raw.send(proxied() + login())
         kind, body = raw.receive()
         assert kind == "E" and pg.fields(body)["C"] == "28000", (kind, body)
+
+
+def test_timeouts_in_flips(world):
+    """With every timeout on, flips under load end nobody and cancel nothing."""
+    d = world.prepared(timeouts={"client_idle": "20s", "idle_in_transaction": "20s", "query": "20s", "hold_notice": "20ms"})
+    load = world.ledger(sessions=12, rate=40)
+    for target in ("green", "blue", "green"):
+        d.verb("cutover" if target == "green" else "flip-back", code=0)
+        d.wait_steady(target)
+    load.assert_clean()
+    assert not any(d.status()["ended"]["timeouts"].values()), d.status()["ended"]
