@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ sys.dont_write_bytecode = True
 
 import cluster  # noqa: E402
 import pg  # noqa: E402
+from certificates import Authority  # noqa: E402
 import world as worlds  # noqa: E402
 
 PGBENCH = os.path.join(cluster.OLD_BIN, "pgbench")
@@ -48,12 +50,19 @@ def resident_bytes(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class PgBouncer:
-    """PgBouncer in session mode in front of a cluster."""
+def unverified():
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
-    def __init__(self, folder, server):
+
+class PgBouncer:
+    """PgBouncer in session mode in front of a cluster; pair: certificate and key, then both its sides have TLS."""
+
+    def __init__(self, folder, server, pair=None):
         self.port = cluster.free_port()
-        folder = os.path.join(folder, "pgbouncer")
+        folder = os.path.join(folder, "pgbouncer-tls" if pair else "pgbouncer")
         os.mkdir(folder)
         ini = os.path.join(folder, "pgbouncer.ini")
         with open(os.path.join(folder, "users"), "w") as file:
@@ -62,6 +71,9 @@ class PgBouncer:
             file.write("[databases]\n* = host=127.0.0.1 port=%d\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"
                        "unix_socket_dir =\nauth_type = trust\nauth_file = %s/users\npool_mode = session\nmax_client_conn = 2000\n"
                        "default_pool_size = 1000\nlogfile = %s/log\n" % (server.port, self.port, folder, folder))
+            file.write("server_tls_sslmode = %s\nclient_tls_sslmode = %s\n" % (("require", "require") if pair else ("disable", "disable")))
+            if pair:
+                file.write("client_tls_cert_file = %s\nclient_tls_key_file = %s\n" % pair)
         if os.geteuid() == 0:
             for path in (folder, ini, os.path.join(folder, "users")):
                 cluster.own(path)
@@ -70,7 +82,7 @@ class PgBouncer:
         self.version = subprocess.run([os.environ["PGBOUNCER"], "--version"], capture_output=True, text=True).stdout.split("\n")[0]
         for _ in range(200):
             try:
-                pg.Connection(("127.0.0.1", self.port)).close()
+                pg.Connection(("127.0.0.1", self.port), tls=unverified() if pair else None).close()
                 return
             except (OSError, pg.Closed):
                 time.sleep(0.02)
@@ -81,9 +93,9 @@ class PgBouncer:
         self.process.wait()
 
 
-def pgbench(port, pid, clients, seconds, arguments):
+def pgbench(port, pid, clients, seconds, arguments, sslmode):
     """(transactions a second, microseconds of the proxy's CPU a transaction)."""
-    environment = dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(port), PGUSER="app", PGDATABASE="app")
+    environment = dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(port), PGUSER="app", PGDATABASE="app", PGSSLMODE=sslmode)
     before = cpu_seconds(pid) if pid else 0
     done = subprocess.run([PGBENCH, "-n", "-c", str(clients), "-j", "1", "-T", str(seconds)] + arguments, env=environment,
                           capture_output=True, text=True)
@@ -94,11 +106,11 @@ def pgbench(port, pid, clients, seconds, arguments):
     return float(re.search(r"tps = ([0-9.]+)", done.stdout).group(1)), used * 1e6 / int(found.group(1))
 
 
-def compare(title, ways, clients, arguments, options):
+def compare(title, ways, clients, arguments, options, sslmode="disable"):
     """Measures each way in turn, `rounds` times."""
     rounds = []
     for _ in range(options.rounds):
-        rounds.append({name: pgbench(port, pid, clients, options.seconds, arguments) for name, port, pid in ways})
+        rounds.append({name: pgbench(port, pid, clients, options.seconds, arguments, sslmode) for name, port, pid in ways})
     medians = {name: [statistics.median(r[name][i] for r in rounds) for i in (0, 1)] for name, _, _ in ways}
     throughput = statistics.median(r["switchback"][0] / r["pgbouncer"][0] for r in rounds)
     cpu = statistics.median(r["switchback"][1] / r["pgbouncer"][1] for r in rounds)
@@ -124,18 +136,50 @@ def traffic(here, d, bouncer, options):
         target("large results: CPU of PgBouncer's", "%.2f" % cpu, "<= 0.35", cpu <= 0.35)
 
 
-def idle(d, options):
+def tls(here, options, folder):
+    """The same with TLS on both sides of each proxy, and the memory of an idle client then."""
+    ca = Authority(folder, "bench")
+    cert, key = ca.sign("server", "localhost", "DNS:localhost", owner="cluster")
+    here.blue.query("alter system set ssl_cert_file = '%s'" % cert, "postgres")
+    here.blue.query("alter system set ssl_key_file = '%s'" % key, "postgres")
+    here.blue.query("alter system set ssl = on", "postgres")
+    here.blue.query("select pg_reload_conf()", "postgres")
+    pair = ca.sign("proxy", "localhost", "DNS:localhost", owner="cluster")
+    d = here.daemon(workers=1, log={"level": "info"}, listen={"tls": {"mode": "require", "cert": pair[0], "key": pair[1]}},
+                    sides={"blue": {"tls": {"mode": "require"}}})
+    bouncer = PgBouncer(folder, here.blue, pair)
+    try:
+        ways = [("switchback", d.port, d.process.pid), ("pgbouncer", bouncer.port, bouncer.process.pid), ("direct", here.blue.port, None)]
+        script = os.path.join(here.folder, "large.sql")
+        with open(script, "w") as file:
+            file.write(LARGE)
+        throughput, cpu = compare("TLS, simple, 8 clients", ways, 8, ["-S"], options, "require")
+        target("TLS, small transactions: CPU of PgBouncer's", "%.2f" % cpu, "<= 1.00", cpu <= 1)
+        throughput, cpu = compare("TLS, results of 560 kB", ways, 8, ["-f", script, "-M", "prepared"], options, "require")
+        target("TLS, large results: CPU of PgBouncer's", "%.2f" % cpu, "<= 1.00", cpu <= 1)
+        ways.pop()
+        compare("TLS, a login each", ways, 8, ["-S", "-C"], options, "require")
+        idle(d, options, tls=unverified())
+    finally:
+        bouncer.stop()
+        d.stop()
+        here.blue.query("alter system set ssl = off", "postgres")
+        here.blue.query("select pg_reload_conf()", "postgres")
+
+
+def idle(d, options, tls=None):
     """Resident memory that each idle client adds."""
-    first = [pg.Connection(d.address) for _ in range(20)]  # what the first clients cost once
+    first = [pg.Connection(d.address, tls=tls) for _ in range(20)]  # what the first clients cost once
     before = resident_bytes(d.process.pid)
-    clients = [pg.Connection(d.address) for _ in range(options.idle)]
+    clients = [pg.Connection(d.address, tls=tls) for _ in range(options.idle)]
     for client in clients:
         client.query("select 1")
     each = (resident_bytes(d.process.pid) - before) / len(clients)
     for client in first + clients:
         client.close()
-    print("%-26s  %.1f KiB each, of %d" % ("idle clients", each / 1024, len(clients)), flush=True)
-    target("an idle client's memory", "%.1f KiB" % (each / 1024), "< 8 KiB", each < 8192)
+    print("%-26s  %.1f KiB each, of %d" % ("idle clients" + (", TLS on both sides" if tls else ""), each / 1024, len(clients)), flush=True)
+    if not tls:
+        target("an idle client's memory", "%.1f KiB" % (each / 1024), "< 8 KiB", each < 8192)
 
 
 def percentile(values, share):
@@ -231,7 +275,7 @@ def main():
     arguments.add_argument("--rate", type=float, default=10, help="operations a second of each session in the flips")
     arguments.add_argument("--idle", type=int, default=500, help="idle clients")
     arguments.add_argument("--cores", type=int, default=2)
-    arguments.add_argument("--only", choices=("traffic", "large", "idle", "flip", "gate"))
+    arguments.add_argument("--only", choices=("traffic", "large", "tls", "idle", "flip", "gate"))
     options = arguments.parse_args()
 
     cores = sorted(os.sched_getaffinity(0))[:options.cores]
@@ -255,6 +299,8 @@ def main():
         subprocess.run([PGBENCH, "-i", "-q", "-s", "10", here.conninfo(here.blue)], check=True, capture_output=True)
         if options.only in (None, "traffic", "large"):
             traffic(here, d, bouncer, options)
+        if options.only in (None, "tls"):
+            tls(here, options, folder)
         if options.only in (None, "idle"):
             idle(d, options)
         here.blue.query("drop table pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history")
