@@ -58,9 +58,10 @@ struct proxy_session_info {
     enum side side;
     uint64_t epoch;
     enum session_state state;
-    int32_t backend_pid;       /* of the server link; 0: none */
-    int32_t armed_backend_pid; /* of the target link; 0: none */
-    bool waiting;              /* the client sent something that a hold keeps */
+    int32_t backend_pid;          /* of the server link; 0: none */
+    int32_t armed_backend_pid;    /* of the target link; 0: none */
+    const char *tls, *server_tls; /* version spoken with the client, with its server; NULL: none */
+    bool waiting;                 /* the client sent something that a hold keeps */
     bool movable;
     char reasons[PROXY_REASON_SIZE]; /* why it can't move, separated by "; " */
     int64_t age_us, state_age_us;

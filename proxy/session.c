@@ -435,10 +435,12 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
                                         .epoch = session->worker->hold.route.epoch,
                                         .waiting = session->kept_since_us != 0,
                                         .movable = true,
+                                        .tls = stream_tls_version(&session->client),
                                         .age_us = now_us - session->created_us,
                                         .state_age_us = now_us - session->state_since_us};
     if (link != NULL) {
         info->side = link->side;
+        info->server_tls = stream_tls_version(&link->stream);
         info->epoch = link->epoch;
         info->backend_pid = (int32_t)link->pid;
     }

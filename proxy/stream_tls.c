@@ -271,6 +271,11 @@ const char *stream_tls_failure(const struct stream *stream)
     return stream->tls_failure == NULL ? "" : stream->tls_failure;
 }
 
+const char *stream_tls_version(const struct stream *stream)
+{
+    return stream->tls_secured ? SSL_get_version(stream->ssl) : NULL;
+}
+
 bool stream_tls_has_protocol(const struct stream *stream)
 {
     const unsigned char *name = NULL;

@@ -26,6 +26,9 @@ MUST_USE bool stream_tls_connect(struct stream *stream, SSL_CTX *context, const 
 /* Why it ended with UV_EPROTO: the handshake's error, or the certificate's. "": it didn't. */
 const char *stream_tls_failure(const struct stream *stream);
 
+/* "TLSv1.3"; it lasts as long as the program. NULL: no TLS stands. */
+const char *stream_tls_version(const struct stream *stream);
+
 /* The peer chose the protocol `postgresql` by ALPN. */
 bool stream_tls_has_protocol(const struct stream *stream);
 

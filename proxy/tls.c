@@ -1,5 +1,6 @@
 #include "proxy/tls.h"
 
+#include "conf/base/log.h"
 #include "conf/base/network.h"
 
 #include <errno.h>
@@ -10,11 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { EXPIRY_WARNING_DAYS = 14 };
+
 /* A setting that could not be used, with what OpenSSL says about it. */
 static bool complain(struct error *error, const char *section, const char *key, const char *path,
                      const char *otherwise)
 {
-    unsigned long code = ERR_peek_last_error();
+    unsigned long first = ERR_peek_error(), code = ERR_SYSTEM_ERROR(first) ? first : ERR_peek_last_error();
     const char *reason =
         ERR_SYSTEM_ERROR(code) ? strerror(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
     (void)error_set(error, ERROR_CONFIG, "%s.%s: %s: %s", section, key, path,
@@ -24,6 +27,7 @@ static bool complain(struct error *error, const char *section, const char *key, 
 }
 
 /* A key that asks for a passphrase can't be used: nobody is there to type it. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is OpenSSL's callback */
 static int refuse_passphrase(char *buffer, int size, int writing, void *asked)
 {
     (void)buffer;
@@ -49,6 +53,17 @@ static bool check_key_file(const char *section, const char *path, struct error *
     return true;
 }
 
+/* Certificates that end soon are forgotten until they do: each load says so. */
+static void warn_of_end(const SSL_CTX *context, const char *section, const char *cert)
+{
+    const ASN1_TIME *end = X509_get0_notAfter(SSL_CTX_get0_certificate(context));
+    int days = 0, seconds = 0;
+    if (end != NULL && ASN1_TIME_diff(&days, &seconds, NULL, end) == 1 && days < EXPIRY_WARNING_DAYS) {
+        LOG_WARN("certificate_expires", LOG_STR("setting", section), LOG_STR("path", cert),
+                 LOG_BOOL("expired", days < 0 || seconds < 0), LOG_I64("days", days));
+    }
+}
+
 static bool load_pair(SSL_CTX *context, const char *section, const char *cert, const char *key,
                       struct error *error)
 {
@@ -71,6 +86,9 @@ static bool load_pair(SSL_CTX *context, const char *section, const char *cert, c
         }
     }
     SSL_CTX_set_default_passwd_cb_userdata(context, NULL);
+    if (ok) {
+        warn_of_end(context, section, cert);
+    }
     return ok;
 }
 
@@ -84,7 +102,8 @@ static bool load_trust(SSL_CTX *context, const char *section, const char *ca, co
         return true;
     }
     X509_STORE *store = SSL_CTX_get_cert_store(context);
-    if (X509_STORE_load_file(store, crl) != 1) {
+    X509_LOOKUP *lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+    if (lookup == NULL || X509_load_crl_file(lookup, crl, X509_FILETYPE_PEM) < 1) {
         return complain(error, section, "crl", crl, "it holds no revocation list in PEM");
     }
     (void)X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);

@@ -56,14 +56,15 @@ static json_t *reasons_json(const char *reasons)
 
 static json_t *session_json(const struct proxy_session_info *session)
 {
-    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:o, s:I, s:I}", "id",
+    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:o, s:I, s:I, s:s?, s:s?}", "id",
                      (json_int_t)session->id, "user", text_json(session->user), "database",
                      text_json(session->database), "client", text_json(session->client), "application",
                      text_json(session->application), "side", side_name(session->side), "state",
                      proxy_session_state_name(session->state), "waiting", session->waiting ? 1 : 0, "movable",
                      session->movable ? 1 : 0, "reasons", reasons_json(session->reasons), "age_ms",
                      (json_int_t)(session->age_us / CONTROLLER_MS_US), "state_age_ms",
-                     (json_int_t)(session->state_age_us / CONTROLLER_MS_US));
+                     (json_int_t)(session->state_age_us / CONTROLLER_MS_US), "tls", session->tls,
+                     "server_tls", session->server_tls);
 }
 
 struct listing {

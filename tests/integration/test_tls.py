@@ -1,59 +1,15 @@
-"""TLS with clients and with the servers."""
+"""TLS with clients."""
 import os
 import socket
 import ssl
 import struct
-import threading
+import subprocess
 import time
 
 import pg
 from certificates import Authority
-
-SSL_REQUEST = struct.pack("!ii", 8, pg.SSL_REQUEST)
-GSSENC_REQUEST = struct.pack("!ii", 8, pg.GSSENC_REQUEST)
-
-
-class Scene:
-    """A pair whose servers speak TLS, and a daemon that does, all with certificates of one authority."""
-
-    def __init__(self, world, start=True, pair=None, listen=None, side=None, servers=True, **settings):
-        self.world, self.ca = world, Authority(world.folder)
-        made = {}
-        for name in ("blue", "green"):
-            cert, key = self.ca.sign(name, alternatives="DNS:%s.db,DNS:localhost,IP:127.0.0.1" % name, owner="cluster")
-            made[name] = dict(ssl="on", ssl_cert_file=cert, ssl_key_file=key, ssl_ca_file=self.ca.cert) if servers else {}
-        pair = dict(pair or {})
-        hba = pair.pop("hba", None)
-        arguments = {"hba": hba} if hba else {}
-        world.blue = world.cluster("blue", **arguments, **made["blue"], **pair)
-        world.green = world.cluster("green", new=True, **arguments, **made["green"], **pair)
-        world.blue.query("create role app login password 'secret'", "postgres")
-        world.blue.query("create database app owner app", "postgres")
-        self.pair = self.ca.sign("proxy", "localhost", "DNS:localhost,DNS:proxy.example,IP:127.0.0.1")
-        listen = {"mode": "prefer", "cert": self.pair[0], "key": self.pair[1], **(listen or {})}
-        side = {"mode": "verify-ca", "ca": self.ca.cert} if side is None else side
-        self.daemon = world.daemon(start=start, listen={"tls": listen},
-                                   sides={name: {"tls": side} for name in ("blue", "green")}, **settings)
-
-    @property
-    def address(self):
-        return self.daemon.address
-
-    def connect(self, cert=None, protocol="postgresql", **arguments):
-        made = pg.Connection(self.address, tls=self.ca.client(cert, protocol), server_name="localhost", **arguments)
-        self.world.connections.append(made)
-        return made
-
-    def psql(self, conninfo, sql="select 1", **environment):
-        return self.world.psql(self.daemon, ["-Atc", sql, conninfo], environment=environment)
-
-
-def in_tls(connection):
-    """The backend of that session has TLS."""
-    return connection.value("select ssl from pg_stat_ssl where pid = pg_backend_pid()") == "t"
-
-
-# --- clients
+from daemon import BINARY
+from tls_scene import GSSENC_REQUEST, SSL_REQUEST, Scene, bytewise, in_tls, relayed
 
 
 def test_modes_of_libpq(world):
@@ -89,7 +45,7 @@ def test_what_a_client_verifies(world):
     s.daemon.verb("reload", json=False)
     expired = s.psql("host=localhost sslmode=verify-ca sslrootcert=" + s.ca.cert)
     assert expired.returncode == 2 and "certificate verify failed" in expired.stderr, expired
-    assert "tls_failed" in s.daemon.log_text()
+    s.daemon.until(lambda: "tls_failed" in s.daemon.log_text(), what="it was logged")
 
 
 def test_versions(world):
@@ -168,46 +124,6 @@ def test_requests_before_startup(world):
             assert b"08P01" in raw.buffer and b"S" != raw.buffer[:1], raw.buffer
 
 
-def relayed(address, client_to_proxy, proxy_to_client=None):
-    """A man in the middle on a port of his own: what passes goes through the functions. Returns its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def carry(source, target, change):
-        try:
-            while True:
-                data = source.recv(65536)
-                if not data:
-                    break
-                for piece in (change(data) if change else [data]):
-                    target.sendall(piece)
-        except OSError:
-            pass
-        for end in (source, target):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def serve():
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(address)
-            for end in (client, server):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=carry, args=(client, server, client_to_proxy), daemon=True).start()
-            threading.Thread(target=carry, args=(server, client, proxy_to_client), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    return listener.getsockname()
-
-
-def bytewise(data):
-    return [data[i:i + 1] for i in range(len(data))]
-
-
 def test_handshake_byte_by_byte(world):
     """A handshake and a session in pieces of one byte, with the client, and with the server."""
     s = Scene(world)
@@ -258,8 +174,7 @@ def test_half_a_handshake_ends_by_the_login_timeout(world):
         assert raw.closed_by_peer(20)
         assert raw.buffer == b"", "nothing may be sent in the clear once TLS was agreed"
     with pg.Raw(s.address, tls=s.ca.client()) as raw:
-        kind, body = raw.receive()
-        assert kind == "E", "after the handshake the client is told why"
+        assert raw.closed_by_peer(20)
 
 
 def test_close(world):
@@ -302,13 +217,141 @@ def test_client_certificates(world):
         return False
 
     assert refused(bad)
-    assert "the certificate can't be trusted" in s.daemon.log_text()
+    s.daemon.until(lambda: "the certificate can't be trusted" in s.daemon.log_text(), what="it was logged")
     assert refused(s.ca.sign("old", "app", days=-1))
     crl = s.ca.revoke("good")
     s.daemon.write(listen={"tls": {"crl": crl}})
     s.daemon.verb("reload", json=False)
     assert refused(good)
     assert s.connect(s.ca.sign("new", "app")).value("select 1") == "1"
+
+
+def test_starts_only_with_usable_files(world):
+    """A certificate that can't be used is a bad configuration: for --check-config, and for serve."""
+    s = Scene(world, start=False, servers=False, side={"mode": "disable"})
+    cert, key = s.pair
+    with open(os.path.join(s.daemon.folder, "locked.key"), "w") as file:
+        file.write("")
+    encrypted = s.ca.path("encrypted.key")
+    world.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", encrypted], check=True)
+    os.chmod(encrypted, 0o600)
+    public = s.ca.path("public.key")
+    with open(key) as source, open(public, "w") as out:
+        out.write(source.read())
+    os.chmod(public, 0o644)
+    for listen, words in (({"cert": "/nowhere.crt"}, "listen.tls.cert: /nowhere.crt: No such file or directory"),
+                          ({"key": "/nowhere.key"}, "listen.tls.key: /nowhere.key: No such file or directory"),
+                          ({"key": encrypted}, "protected by a passphrase"),
+                          ({"key": public}, "others may read it"),
+                          ({"cert": key}, "listen.tls.cert"),
+                          ({"ca": key}, "listen.tls.ca"),
+                          ({"ca": s.ca.cert, "crl": cert}, "listen.tls.crl")):
+        s.daemon.write(listen={"tls": {"cert": cert, "key": key, "ca": "", "crl": "", **listen}})
+        checked = world.run([BINARY, "serve", "-c", s.daemon.config_path, "--check-config"])
+        assert checked.returncode == 2 and words in checked.stderr, (words, checked)
+        served = world.run([BINARY, "serve", "-c", s.daemon.config_path])
+        assert served.returncode == 2 and words in served.stderr, (words, served)
+    s.daemon.write(listen={"tls": {"cert": cert, "key": key, "ca": "", "crl": ""}})
+    assert world.run([BINARY, "serve", "-c", s.daemon.config_path, "--check-config"], check=True)
+    assert "certificate_expires" in world.run([BINARY, "serve", "-c", s.daemon.config_path, "--check-config"]).stderr
+
+
+def test_sessions_say_what_is_spoken(world):
+    s = Scene(world)
+    s.connect(application_name="secure")
+    world.connect(application_name="plain")
+    found = {one["application"]: (one["tls"], one["server_tls"]) for one in s.daemon.verb("sessions", code=0).json["sessions"]}
+    assert found == {"secure": ("TLSv1.3", "TLSv1.3"), "plain": (None, "TLSv1.3")}, found
+
+
+def test_unix_sockets_have_no_tls(world):
+    s = Scene(world, listen={"mode": "require"})
+    with pg.Raw(s.daemon.unix_address) as raw:
+        raw.send(SSL_REQUEST)
+        assert raw.take(1) == b"N"
+        raw.send(pg.startup({"user": "app", "database": "app"}))
+        assert raw.receive()[0] == "R"
+    with pg.Raw(s.daemon.unix_address) as raw:
+        raw.send(b"\x16\x03\x01\x00\x05hello")
+        assert raw.closed_by_peer() and not raw.buffer
+
+
+def test_behind_a_balancer(world):
+    """A PROXY header in the clear, then TLS, by request and at once, in one segment with it."""
+    s = Scene(world, listen={"mode": "require"}, start=False)
+    s.daemon.write(listen={"proxy_protocol": ["127.0.0.0/8"]})
+    s.daemon.start()
+    header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack("!H4s4sHH", 12, bytes([10, 1, 2, 3]), bytes([10, 0, 0, 1]), 4321, 5432)
+    context = s.ca.client()
+    for direct in (False, True):
+        with socket.create_connection(s.address, 30) as plain:
+            if not direct:
+                plain.sendall(header + SSL_REQUEST)
+                assert plain.recv(1) == b"S"
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            first = header if direct else b""
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    plain.sendall(first + outgoing.read())
+                    first = b""
+                    incoming.write(plain.recv(65536))
+            tls.write(pg.startup({"user": "app", "database": "app", "application_name": "balanced"}))
+            plain.sendall(outgoing.read())
+            s.daemon.until(lambda: any(one["client"].startswith("10.1.2.3:") and one["tls"] for one in
+                                       s.daemon.verb("sessions", code=0).json["sessions"]), what="the session has its client's address")
+
+
+def test_key_update(world):
+    """The openssl program: TLS 1.3 changes its keys in the middle, as either end may."""
+    s = Scene(world)
+    client = world.spawn(["openssl", "s_client", "-connect", "127.0.0.1:%d" % s.daemon.port, "-starttls", "postgres", "-CAfile", s.ca.cert,
+                          "-verify_return_error", "-alpn", "postgresql"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    raw, seen = client.stdout.buffer, b""
+
+    def until(word):
+        nonlocal seen
+        while word not in seen:
+            data = os.read(raw.fileno(), 65536)
+            assert data, seen[-2000:]
+            seen += data
+        seen = b""
+
+    def say(data):
+        os.write(client.stdin.fileno(), data)
+
+    until(b"Verify return code: 0 (ok)")
+    say(pg.startup({"user": "app", "database": "app"}))
+    until(b"Z\0\0\0\5I")
+    for number in range(3):
+        say(b"K\n")  # a command of s_client: update, and ask the peer for one
+        until(b"KEYUPDATE")
+        time.sleep(0.1)
+        say(pg.SYNC + pg.query("select 'answer %d'" % number))
+        until(b"answer %d" % number)
+
+
+def test_slow_reader(world):
+    """A client that doesn't read stops its server; the proxy keeps little of the rest, and loses none."""
+    s = Scene(world)
+    connection = s.connect()
+
+    def resident():
+        with open("/proc/%d/statm" % s.daemon.process.pid) as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    connection.send(pg.query("select repeat('x', 1000000) from generate_series(1, 100)"))
+    pid = world.blue.value("select pid from pg_stat_activity where usename = 'app' and query like 'select repeat%'")
+    s.daemon.until(lambda: world.blue.value("select wait_event from pg_stat_activity where pid = " + pid) == "ClientWrite",
+                   what="the server waits for the proxy")
+    assert resident() - before < 24 * 1024 * 1024, resident() - before
+    rows = connection.results()
+    rows = rows[0] if len(rows) == 1 else rows
+    assert len(rows) == 100 and all(row[0] == "x" * 1000000 for row in rows)
 
 
 def test_reload_of_certificates(world):
@@ -368,131 +411,3 @@ def test_cancel(world):
             assert error.sqlstate == "57014", error
     log = world.blue.log_text()
     assert "cancel" in log and "cancel_failed" not in s.daemon.log_text(), s.daemon.log_text()
-
-
-# --- servers
-
-
-def login_error(address, **arguments):
-    try:
-        pg.Connection(address, **arguments).close()
-    except pg.PgError as error:
-        return error
-    return None
-
-
-def until_listening(d):
-    """A daemon whose active side it can't reach is never ready, but it takes clients."""
-    def tries():
-        try:
-            socket.create_connection(d.address, 5).close()
-            return True
-        except OSError:
-            return False
-    d.until(tries, what="it takes clients")
-
-
-def test_modes_to_servers(world):
-    """Each mode against a server with TLS and one without: green has none."""
-    s = Scene(world)
-    world.green.query("alter system set ssl = off", "postgres")
-    world.green.query("select pg_reload_conf()", "postgres")
-    other = Authority(world.folder, "other")
-    connects = {"disable": "plain", "prefer": "TLS", "require": "TLS", "verify-ca": "TLS", "verify-full": "TLS"}
-    for mode, outcome in connects.items():
-        d = world.daemon(sides={"blue": {"tls": {"mode": mode, "ca": s.ca.cert if mode.startswith("verify") else ""}}})
-        with pg.Connection(d.address) as connection:
-            assert in_tls(connection) == (outcome == "TLS"), mode
-        d.stop()
-    # no TLS there
-    for mode, works in (("prefer", True), ("require", False)):
-        d = world.daemon(start=False, initial="green", sides={"green": {"tls": {"mode": mode}}})
-        d.write(unmanaged="pass")
-        d.start(wait=False)
-        until_listening(d)
-        error = login_error(d.address, user="postgres", database="postgres", timeout=60)
-        assert (error is None) == works, (mode, error)
-        if error:
-            assert error.sqlstate == "08006" and "does not speak TLS" in error.message, error
-        d.stop()
-    # somebody else's certificate, and another host's
-    for tls, words in (({"mode": "verify-ca", "ca": other.cert}, "can't be trusted"),
-                       ({"mode": "require", "ca": other.cert}, "can't be trusted"),
-                       ({"mode": "verify-full", "ca": s.ca.cert, "server_name": "green.db"}, "not for \"green.db\"")):
-        d = world.daemon(start=False, sides={"blue": {"tls": tls}})
-        d.start(wait=False)
-        until_listening(d)
-        error = login_error(d.address, timeout=60)
-        assert error and error.sqlstate == "08006" and words in error.message, (tls, error)
-        d.stop()
-    d = world.daemon(sides={"blue": {"tls": {"mode": "verify-full", "ca": s.ca.cert, "server_name": "blue.db"}}})
-    with pg.Connection(d.address) as connection:
-        assert in_tls(connection)
-
-
-def test_prefer_goes_without_where_the_server_wants_that(world):
-    """hostnossl: libpq's prefer connects there, and so must ours."""
-    hba = "local all all trust\nhostnossl all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
-    s = Scene(world, pair={"hba": hba}, side={"mode": "prefer"})
-    with pg.Connection(s.address) as connection:
-        assert not in_tls(connection)
-
-
-def test_client_certificate_for_the_server(world):
-    """The side asks for a certificate instead of a password (pg_hba: cert with a map)."""
-    hba = ("local all all trust\nhost all postgres,switchback 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
-           "hostssl all all 127.0.0.1/32 cert map=proxy\n")
-    s = Scene(world, start=False, pair={"hba": hba})
-    for side in (world.blue, world.green):
-        with open(os.path.join(side.data, "pg_ident.conf"), "w") as file:
-            file.write("proxy switchback app\n")
-        side.query("select pg_reload_conf()", "postgres")
-    cert, key = s.ca.sign("switchback")
-    s.daemon.write(sides={name: {"tls": {"cert": cert, "key": key}} for name in ("blue", "green")})
-    s.daemon.start()
-    with s.connect() as connection:
-        assert connection.value("select current_user || ssl::text from pg_stat_ssl where pid = pg_backend_pid()") == "apptrue"
-        assert connection.value("select client_dn from pg_stat_ssl where pid = pg_backend_pid()") == "/CN=switchback"
-
-
-def test_bytes_with_the_servers_answer_are_refused(world):
-    """Whoever stands between could put them there, to be read as if TLS had brought them."""
-    s = Scene(world, side={"mode": "prefer"})
-
-    def add(data):
-        return [data + b"E\0\0\0\x0eSFATAL\0M\0\0"] if data == b"S" else [data]
-
-    address = relayed(world.blue.address, None, add)
-    d = world.daemon(start=False, sides={"blue": {"port": address[1], "tls": {"mode": "prefer"}}})
-    d.start(wait=False)
-    until_listening(d)
-    error = login_error(d.address, timeout=60)
-    assert error and error.sqlstate == "08006" and "unencrypted data" in error.message, error
-
-
-def test_flip_in_tls(world):
-    """The whole way in TLS: clients, their links, the manager, replication. No error, no lost commit."""
-    hba = "local all all trust\nhostssl all all 127.0.0.1/32 trust\nhostssl replication all 127.0.0.1/32 trust\n"
-    s = Scene(world, start=False)
-    world.psql(world.blue, ["-q", "-v", "accounts=1000", "-f", os.path.join(os.path.dirname(__file__), "..", "drivers", "ledger.sql")], check=True)
-    for side in (world.blue, world.green):
-        side.write_hba(hba)  # nothing comes in without
-    sides = {name: {"tls": {"mode": "verify-full", "server_name": name + ".db"}} for name in ("blue", "green")}
-    s.daemon.write(sides=sides)
-    s.daemon.start()
-    s.daemon.prepare()
-    s.daemon.wait_steady("blue")
-    load = world.ledger(sessions=8)
-    client = s.connect()
-    client.query("set application_name = 'moved'")
-    client.query("prepare p as select 7")
-    for target in ("green", "blue"):
-        answer = s.daemon.verb("cutover" if target == "green" else "flip-back")
-        assert answer.code == 0 and answer.json["result"] == "done", answer
-        assert client.value("show application_name") == "moved" and client.value("execute p") == "7"
-        assert in_tls(client)
-    load.stop()
-    load.verify(world.blue)
-    with world.green.connect("app", tls=s.ca.client()) as connection:
-        subscriptions = connection.value("select string_agg(subconninfo, ' ') from pg_subscription")
-    assert "sslmode='verify-full'" in subscriptions and "hostaddr='127.0.0.1'" in subscriptions, subscriptions

@@ -1,0 +1,133 @@
+"""TLS with the servers: links of clients, the manager, replication."""
+import os
+import socket
+import time
+
+import pg
+from certificates import Authority
+from tls_scene import Scene, in_tls, relayed
+
+
+def login_error(address, **arguments):
+    try:
+        pg.Connection(address, **arguments).close()
+    except pg.PgError as error:
+        return error
+    return None
+
+
+def until_listening(d):
+    """A daemon whose active side it can't reach is never ready, but it takes clients."""
+    def tries():
+        try:
+            socket.create_connection(d.address, 5).close()
+            return True
+        except OSError:
+            return False
+    d.until(tries, what="it takes clients")
+
+
+def test_modes_to_servers(world):
+    """Each mode against a server with TLS and one without: green has none."""
+    s = Scene(world)
+    world.green.query("alter system set ssl = off", "postgres")
+    world.green.query("select pg_reload_conf()", "postgres")
+    other = Authority(world.folder, "other")
+    connects = {"disable": "plain", "prefer": "TLS", "require": "TLS", "verify-ca": "TLS", "verify-full": "TLS"}
+    for mode, outcome in connects.items():
+        d = world.daemon(sides={"blue": {"tls": {"mode": mode, "ca": s.ca.cert if mode.startswith("verify") else ""}}})
+        with pg.Connection(d.address) as connection:
+            assert in_tls(connection) == (outcome == "TLS"), mode
+        d.stop()
+    # no TLS there
+    for mode, works in (("prefer", True), ("require", False)):
+        d = world.daemon(start=False, initial="green", sides={"green": {"tls": {"mode": mode}}})
+        d.write(unmanaged="pass")
+        d.start(wait=False)
+        until_listening(d)
+        error = login_error(d.address, user="postgres", database="postgres", timeout=60)
+        assert (error is None) == works, (mode, error)
+        if error:
+            assert error.sqlstate == "08006" and "does not speak TLS" in error.message, error
+        d.stop()
+    # somebody else's certificate, and another host's
+    for tls, words in (({"mode": "verify-ca", "ca": other.cert}, "can't be trusted"),
+                       ({"mode": "require", "ca": other.cert}, "can't be trusted"),
+                       ({"mode": "verify-full", "ca": s.ca.cert, "server_name": "green.db"}, "not for \"green.db\"")):
+        d = world.daemon(start=False, sides={"blue": {"tls": tls}})
+        d.start(wait=False)
+        until_listening(d)
+        error = login_error(d.address, timeout=60)
+        assert error and error.sqlstate == "08006" and words in error.message, (tls, error)
+        d.stop()
+    d = world.daemon(sides={"blue": {"tls": {"mode": "verify-full", "ca": s.ca.cert, "server_name": "blue.db"}}})
+    with pg.Connection(d.address) as connection:
+        assert in_tls(connection)
+
+
+def test_prefer_goes_without_where_the_server_wants_that(world):
+    """hostnossl: libpq's prefer connects there, and so must ours."""
+    hba = "local all all trust\nhostnossl all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+    s = Scene(world, pair={"hba": hba}, side={"mode": "prefer"})
+    with pg.Connection(s.address) as connection:
+        assert not in_tls(connection)
+
+
+def test_client_certificate_for_the_server(world):
+    """The side asks for a certificate instead of a password (pg_hba: cert with a map)."""
+    hba = ("local all all trust\nhost all postgres,switchback 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+           "hostssl all all 127.0.0.1/32 cert map=proxy\n")
+    s = Scene(world, start=False, pair={"hba": hba})
+    for side in (world.blue, world.green):
+        with open(os.path.join(side.data, "pg_ident.conf"), "w") as file:
+            file.write("proxy switchback app\n")
+        side.query("select pg_reload_conf()", "postgres")
+    cert, key = s.ca.sign("switchback")
+    s.daemon.write(sides={name: {"tls": {"cert": cert, "key": key}} for name in ("blue", "green")})
+    s.daemon.start()
+    with s.connect() as connection:
+        assert connection.value("select current_user || ssl::text from pg_stat_ssl where pid = pg_backend_pid()") == "apptrue"
+        assert connection.value("select client_dn from pg_stat_ssl where pid = pg_backend_pid()") == "/CN=switchback"
+
+
+def test_bytes_with_the_servers_answer_are_refused(world):
+    """Whoever stands between could put them there, to be read as if TLS had brought them."""
+    s = Scene(world, side={"mode": "prefer"})
+
+    def add(data):
+        return [data + b"E\0\0\0\x0eSFATAL\0M\0\0"] if data == b"S" else [data]
+
+    address = relayed(world.blue.address, None, add)
+    d = world.daemon(start=False, sides={"blue": {"port": address[1], "tls": {"mode": "prefer"}}})
+    d.start(wait=False)
+    until_listening(d)
+    error = login_error(d.address, timeout=60)
+    assert error and error.sqlstate == "08006" and "unencrypted data" in error.message, error
+
+
+def test_flip_in_tls(world):
+    """The whole way in TLS: clients, their links, the manager, replication. No error, no lost commit."""
+    hba = "local all all trust\nhostssl all all 127.0.0.1/32 trust\nhostssl replication all 127.0.0.1/32 trust\n"
+    s = Scene(world, start=False)
+    world.psql(world.blue, ["-q", "-v", "accounts=1000", "-f", os.path.join(os.path.dirname(__file__), "..", "drivers", "ledger.sql")], check=True)
+    for side in (world.blue, world.green):
+        side.write_hba(hba)  # nothing comes in without
+    sides = {name: {"tls": {"mode": "verify-full", "server_name": name + ".db"}} for name in ("blue", "green")}
+    s.daemon.write(sides=sides)
+    s.daemon.start()
+    s.daemon.prepare()
+    s.daemon.wait_steady("blue")
+    load = world.ledger(sessions=8)
+    client = s.connect()
+    client.query("set application_name = 'moved'")
+    client.query("prepare p as select 7")
+    for target in ("green", "blue"):
+        answer = s.daemon.verb("cutover" if target == "green" else "flip-back")
+        assert answer.code == 0 and answer.json["result"] == "done", answer
+        assert client.value("show application_name") == "moved" and client.value("execute p") == "7"
+        assert in_tls(client)
+    load.stop()
+    load.verify(world.blue)
+    with world.green.connect("app", tls=s.ca.client()) as connection:
+        subscriptions = connection.value("select string_agg(subconninfo, ' ') from pg_subscription")
+    assert "sslmode='verify-full'" in subscriptions and "hostaddr='127.0.0.1'" in subscriptions, subscriptions
