@@ -70,10 +70,9 @@ def regression(port, parent, name, timeout=600):
     return _pg_regress("pg_regress", "regress", port, _folder(parent, name), ["--schedule=" + schedule], timeout)
 
 
-def isolation(port, parent, name, tests=(), timeout=1800):
-    """The isolation tests: all, or those named."""
-    chosen = list(tests) or ["--schedule=" + os.path.join(HOME, "isolation", "isolation_schedule")]
-    return _pg_regress("pg_isolation_regress", "isolation", port, _folder(parent, name), chosen, timeout)
+def isolation(port, parent, name, timeout=900):
+    schedule = os.path.join(HOME, "isolation", "isolation_schedule")
+    return _pg_regress("pg_isolation_regress", "isolation", port, _folder(parent, name), ["--schedule=" + schedule], timeout)
 
 
 def pipeline(port, parent, name, timeout=300):

@@ -24,4 +24,8 @@ if regress.HOME:  # what fetch.sh printed
     def test_libpq_pipeline(world):
         judged(world, regress.pipeline)
 
+    def test_isolation(world):
+        judged(world, regress.isolation)
+
     test_regression.timeout = 600
+    test_isolation.timeout = 900
