@@ -7,7 +7,7 @@
 /* Something that the client has sent is not done, or not answered. */
 static bool is_busy(const struct session *session)
 {
-    return session->kept != NULL || (boundary_owes(&session->boundary) && !session->boundary.ours);
+    return session->kept != NULL || (boundary_may_owe(&session->boundary) && !session->boundary.ours);
 }
 
 static bool lets_finish(const struct session *session)

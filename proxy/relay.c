@@ -9,6 +9,7 @@
 #include "proxy/wire/build.h"
 #include "proxy/worker.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -70,7 +71,7 @@ static void refuse(struct session *session, enum hold_verdict verdict)
 static void on_terminate(struct session *session)
 {
     session->terminated = true;
-    if (boundary_owes(&session->boundary)) {
+    if (boundary_may_owe(&session->boundary)) {
         return;
     }
     if (stream_flush(&session->client) && session->client.unsent == 0) {
@@ -78,6 +79,33 @@ static void on_terminate(struct session *session)
     } else {
         session_finish(session);
     }
+}
+
+/*
+ * The client broke the protocol, in the header that ends at `end`. What is wrong with it says the server,
+ * behind all that it owes: it gets the header, and ends the connection. In a hold it gets nothing, and owes
+ * nothing.
+ */
+static void on_bad_message(struct session *session, const char *from, const char *end)
+{
+    uint8_t type = (uint8_t)end[-FRAME_HEADER_SIZE];
+    uint32_t least = 0;
+    uint32_t most = 0;
+    if (frame_bounds(FRAME_FROM_CLIENT, type, &least, &most)) {
+        (void)snprintf(session->violation, sizeof(session->violation), "invalid message length");
+    } else {
+        (void)snprintf(session->violation, sizeof(session->violation), "invalid frontend message type %u",
+                       type);
+    }
+    if (session->discard != RELAY_DISCARD_NOTHING || hold_check(session, type) != HOLD_PASS) {
+        forward(session, from, end - FRAME_HEADER_SIZE);
+        session_end(session, "08P01", session->violation, NULL);
+        return;
+    }
+    LOG_INFO("client_protocol", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
+             LOG_STR("client", session->peer), LOG_STR("error", session->violation));
+    session->terminated = true;
+    forward(session, from, end);
 }
 
 static void send_ready(struct session *session)
@@ -160,15 +188,14 @@ static void pass_to_server(struct session *session, const char *from, const char
         if (session->numbering != NULL && renumber_client(session, &piece, from, start)) {
             from = next;
         }
-        if (piece.type == 'X') {
+        if (piece.type == 'X' && piece.last) {
             forward(session, from, next);
             on_terminate(session);
             return;
         }
     }
     if (answer == WIRE_BAD) {
-        forward(session, from, (const char *)rest.data - FRAME_HEADER_SIZE);
-        session_end(session, "08P01", "invalid frontend message", NULL);
+        on_bad_message(session, from, (const char *)rest.data);
         return;
     }
     /* the beginning of a header waits for the rest: it stays in the cursor */
@@ -461,7 +488,9 @@ static void on_ended(struct server_link *link, int status)
         statistics_statements(counters, 1, clock_mono_us() - since_us);
         statistics_error(counters, session->fatal ? session->sqlstate : "08006");
     }
-    if (session->fatal || expected) {
+    if (session->violation[0] != '\0' && !session->fatal) {
+        session_end(session, "08P01", session->violation, NULL); /* of a length servers only log */
+    } else if (session->fatal || expected) {
         session_finish(session); /* the server has said why, or was told to end */
     } else {
         session_end(session, "08006", "the server closed the connection unexpectedly", NULL);

@@ -93,11 +93,12 @@ struct session {
     int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
     struct session_watch watch;
     struct client_place place; /* counted against the limits of its database and role */
+    char violation[40];        /* how the client broke the protocol; the server is to say so */
     bool counted;              /* against max_clients */
     uint8_t discard;           /* enum relay_discard */
     bool fatal;                /* the server has said that it ends the connection */
     bool established;          /* logged in: the client has seen ReadyForQuery */
-    bool terminated;           /* the client sent Terminate */
+    bool terminated;           /* the client sent Terminate, or its violation */
     bool client_ended;         /* nothing more comes from it (client_end.h) */
     bool client_gone;          /* nothing can be sent to it, either */
     bool immovable;            /* counted as such, as far as was asked */

@@ -156,10 +156,10 @@ static void client_copy_end(struct boundary *b, int64_t now_us)
     }
 }
 
-static void client_counted(struct boundary *b, uint8_t type, int64_t now_us)
+static void client_counted(struct boundary *b, const struct frame_piece *piece, int64_t now_us)
 {
     struct boundary_segment *segment = NULL;
-    switch (type) {
+    switch (piece->type) {
     case 'P':
         segment = open_segment(b, now_us);
         segment->parses++;
@@ -195,7 +195,12 @@ static void client_counted(struct boundary *b, uint8_t type, int64_t now_us)
     case 'd':
         b->early_data = true;
         return;
-    default: /* Flush and Terminate owe nothing */
+    case 'H': /* owes nothing, unless it has a body: that is an error like any extended message's */
+        if (piece->length > 0) {
+            open_segment(b, now_us)->pending++;
+        }
+        return;
+    default: /* Terminate owes nothing */
         return;
     }
 }
@@ -227,7 +232,7 @@ enum boundary_verdict boundary_client(struct boundary *b, const struct frame_pie
     } else if (is_full(b) && !is_copy_message(piece->type) && piece->type != 'X') {
         return BOUNDARY_WAIT;
     } else {
-        client_counted(b, piece->type, now_us);
+        client_counted(b, piece, now_us);
     }
     return (enum boundary_verdict)b->verdict;
 }
@@ -534,6 +539,11 @@ void boundary_inject(struct boundary *b, int64_t now_us)
 bool boundary_owes(const struct boundary *b)
 {
     return b->count > 0 || b->ours;
+}
+
+bool boundary_may_owe(const struct boundary *b)
+{
+    return boundary_owes(b) || b->doubtful > 0;
 }
 
 bool boundary_at(const struct boundary *b)

@@ -112,6 +112,7 @@ bool boundary_owes(const struct boundary *boundary); /* a reply, or an unfinishe
 /* The server has something to do, or the client its part of a COPY; not: a pipeline without Sync that waits
  * for more. */
 bool boundary_is_working(const struct boundary *boundary);
+bool boundary_may_owe(const struct boundary *boundary); /* the same, and a Sync that may have been ignored */
 bool boundary_in_transaction(const struct boundary *boundary);
 bool boundary_in_copy_in(const struct boundary *boundary);
 /* When what is being answered began, microseconds; 0: nothing is. */

@@ -13,24 +13,25 @@ struct bounds {
         true, (least_bytes), (most_bytes)                                                                    \
     }
 
+/* Of a client, those that a server has, too: it answers a body that is too short with an error of its own. */
 static const struct bounds table[2][128] =
     {
         [FRAME_FROM_CLIENT] =
             {
-                ['B'] = BODY(8, LARGE),  /* Bind */
-                ['C'] = BODY(2, SMALL),  /* Close */
-                ['D'] = BODY(2, SMALL),  /* Describe */
-                ['E'] = BODY(5, SMALL),  /* Execute */
-                ['F'] = BODY(10, LARGE), /* FunctionCall */
-                ['H'] = BODY(0, 0),      /* Flush */
-                ['P'] = BODY(4, LARGE),  /* Parse */
-                ['Q'] = BODY(1, LARGE),  /* Query */
-                ['S'] = BODY(0, 0),      /* Sync */
-                ['X'] = BODY(0, 0),      /* Terminate */
-                ['c'] = BODY(0, 0),      /* CopyDone */
-                ['d'] = BODY(0, LARGE),  /* CopyData */
-                ['f'] = BODY(1, SMALL),  /* CopyFail */
-                ['p'] = BODY(0, TOKEN),  /* PasswordMessage, SASLInitialResponse, SASLResponse */
+                ['B'] = BODY(0, LARGE), /* Bind */
+                ['C'] = BODY(0, SMALL), /* Close */
+                ['D'] = BODY(0, SMALL), /* Describe */
+                ['E'] = BODY(0, SMALL), /* Execute */
+                ['F'] = BODY(0, LARGE), /* FunctionCall */
+                ['H'] = BODY(0, SMALL), /* Flush */
+                ['P'] = BODY(0, LARGE), /* Parse */
+                ['Q'] = BODY(0, LARGE), /* Query */
+                ['S'] = BODY(0, SMALL), /* Sync */
+                ['X'] = BODY(0, SMALL), /* Terminate */
+                ['c'] = BODY(0, SMALL), /* CopyDone */
+                ['d'] = BODY(0, LARGE), /* CopyData */
+                ['f'] = BODY(0, SMALL), /* CopyFail */
+                ['p'] = BODY(0, TOKEN), /* PasswordMessage, SASLInitialResponse, SASLResponse */
             },
         [FRAME_FROM_SERVER] =
             {

@@ -172,23 +172,52 @@ static void protocol_violations_end_the_session(void **state)
     (void)state;
     struct world *world = world_new();
     world_start(world);
+    /* the server gets the header, behind what came before, and nothing that follows */
     static const struct {
         const char *bytes;
-        size_t length;
-    } cases[] = {{BYTES("!\0\0\0\x04")},
-                 {BYTES("Q\0\0\0\x03")},
-                 {BYTES("Q\xff\xff\xff\xff")},
-                 {BYTES("S\0\0\0\x05x")}};
+        size_t length, passed;
+    } cases[] = {{BYTES("!\0\0\0\x04"), 5},
+                 {BYTES("Q\0\0\0\x03"), 5},
+                 {BYTES("Q\xff\xff\xff\xffmore"), 5},
+                 {BYTES("H\0\0\0\x04?\0\0\0\x05x"), 10}};
     for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
         struct pair pair = pair_new(world);
         put(pair.client, cases[i].bytes, cases[i].length);
-        expect_error(world, pair.client, "08P01");
+        expect(world, pair.server, cases[i].bytes, cases[i].passed);
+        bool says_it = i % 2 == 0; /* of some a server only writes to its log */
+        if (says_it) {
+            put(pair.server, BYTES(FATAL));
+        }
+        (void)shutdown(pair.server, SHUT_RDWR);
+        if (says_it) {
+            expect(world, pair.client, BYTES(FATAL));
+        } else {
+            expect_error(world, pair.client, "08P01");
+        }
         expect_end(world, pair.client);
         pair_close(&pair);
     }
     struct pair pair = pair_new(world);
     put(pair.server, BYTES("?\0\0\0\x04"));
     expect_error(world, pair.client, "08P01");
+    expect_end(world, pair.client);
+    pair_close(&pair);
+    world_free(world);
+}
+
+static void a_goodbye_is_whole_before_it_counts(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_1 "X\0\0\0\x06"));
+    expect(world, pair.server, BYTES(QUERY_1 "X\0\0\0\x06"));
+    put(pair.client, BYTES("yz"));
+    expect(world, pair.server, BYTES("yz"));
+    put(pair.server, BYTES(COMPLETE_1 READY_I));
+    (void)shutdown(pair.server, SHUT_RDWR);
+    expect(world, pair.client, BYTES(COMPLETE_1 READY_I));
     expect_end(world, pair.client);
     pair_close(&pair);
     world_free(world);
@@ -282,6 +311,7 @@ int main(void)
         cmocka_unit_test(a_server_that_goes_says_why_or_we_do),
         cmocka_unit_test(a_client_that_goes_is_cancelled),
         cmocka_unit_test(protocol_violations_end_the_session),
+        cmocka_unit_test(a_goodbye_is_whole_before_it_counts),
         cmocka_unit_test(a_slow_reader_stops_the_writer),
         cmocka_unit_test(random_messages_are_survived),
     };

@@ -1,11 +1,13 @@
 /*
  * proxy/wire/boundary, by scenarios. A scenario is a line of words:
- *   >X      the client sends a message of type X, which is forwarded; >X- it is discarded; >X? it must wait
+ *   >X      the client sends a message of type X, which is forwarded; >X- it is discarded; >X? it must wait;
+ *           >X+ it has a body that it shouldn't have
  *   <X      the server sends a message of type X; <ZI <ZT <ZE its status; <E an error, <EF a fatal one
  *   @ !     the session is at its boundary, is not
  *   pN aN   N Parse messages were counted, N were settled
  *   sN      the last ReadyForQuery answered N statements
  *   c -     the server is in copy-in, is not
+ *   may     one more ReadyForQuery may come; none
  *   ask     our own messages are sent; ours, theirs: whose the last server message was
  * The answers are those of real servers (15 and 17), to whom random message sequences were sent.
  */
@@ -42,7 +44,7 @@ static struct frame_piece piece_of(uint8_t type, struct slice body)
 
 static bool client_says(struct scene *scene, const char *word)
 {
-    struct frame_piece piece = piece_of((uint8_t)word[1], slice_of("", 0));
+    struct frame_piece piece = piece_of((uint8_t)word[1], slice_of("x", word[2] == '+' ? 1 : 0));
     enum boundary_verdict expected = BOUNDARY_FORWARD;
     if (word[2] == '-') {
         expected = BOUNDARY_DISCARD;
@@ -89,6 +91,10 @@ static bool play(struct scene *scene, const char *word)
         return boundary_in_copy_in(boundary);
     case '-':
         return !boundary_in_copy_in(boundary);
+    case 'm':
+        return boundary_may_owe(boundary);
+    case 'n':
+        return !boundary_may_owe(boundary);
     case 'o':
         return scene->step.ours;
     case 't':
@@ -132,6 +138,7 @@ static const struct {
     {"extended", ">P >B >D >E ! >S <1 <2 <n <C ! <ZI @ p1 a1 s1"},
     {"nothing sent since the last Sync", ">P ! >H <1 ! >B >E >H <2 <C ! >S ! <ZI @"},
     {"Flush alone owes nothing", ">H @"},
+    {"Flush with a body fails, and what follows is skipped", ">H+ ! >Q <E ! >S <ZI @ >Q <C <ZI @"},
     {"Sync alone", ">S ! <ZI @"},
     {"Describe of a statement", ">P >D >S <1 <t ! <T ! <ZI @"},
     {"portal suspended", ">P >B >E >E >S <1 <2 <D <s <D <C <ZI @ s2"},
@@ -157,6 +164,7 @@ static const struct {
     {"copy in fails at once, data comes late", ">Q <G >d <E <ZI @ >d- >d- >c- @ >Q <C <ZI @"},
     {"copy in fails at once, CopyDone was on its way", ">Q <G >d >d >c <E ! <ZI @"},
     {"copy in, Sync and Flush are ignored", ">Q <G >S >H >d >S >c <C <ZI @"},
+    {"copy in fails at a Sync that it may have ignored", ">Q <G >S >c <E <ZI @ may <ZI @ none"},
     {"data sent before the server asked for it", ">Q >d >d >c <G - ! <C <ZI @"},
     {"data sent to a Query that fails", ">Q >d >c <E <ZI @"},
     {"CopyDone without a copy", ">Q >c <C <ZI @ >c- @"},
