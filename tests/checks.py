@@ -45,7 +45,7 @@ def tracked(*patterns):
                              capture_output=True, text=True)
         if out.returncode == 0:
             return [name for name in out.stdout.split("\n") if name and os.path.exists(os.path.join(TOP, name))]
-    except FileNotFoundError:
+    except OSError:
         pass
     names = []  # no git, or an unpacked archive
     for folder, folders, files in os.walk(TOP):
