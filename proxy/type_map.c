@@ -127,11 +127,13 @@ const struct proxy_type *type_map_find(const struct type_map *map, enum side sid
 /* Without what nobody gives out, which is all that can go back by itself. */
 static uint32_t translate_given(struct translation t, uint32_t oid)
 {
-    const struct proxy_type *type = type_map_find(t.map, t.from, oid);
-    if (type != NULL) {
-        return type->oids[t.to] != 0 ? type->oids[t.to] : nobodys(oid);
+    const struct proxy_type *here = type_map_find(t.map, t.from, oid);
+    const struct proxy_type *there = type_map_find(t.map, t.to, oid);
+    if (here != NULL && here->oids[t.to] != 0) {
+        return here->oids[t.to];
     }
-    return type_map_find(t.map, t.to, oid) != NULL ? nobodys(oid) : oid;
+    bool is_anothers = there != NULL && (here != NULL || there->oids[t.from] != 0);
+    return is_anothers ? nobodys(oid) : oid;
 }
 
 uint32_t translate(struct translation t, uint32_t oid)
