@@ -25,7 +25,7 @@ struct worker;
 struct link_failure {
     char sqlstate[6];
     char message[400];
-    char hint[300];
+    char hint[400];
     struct slice verbatim; /* the server's own ErrorResponse, whole: passed on as it is; or empty */
 };
 
