@@ -104,6 +104,12 @@ static bool retry_without_tls(struct server_link *link)
     return true;
 }
 
+/* By pg_hba.conf (hostnossl), before we were asked who we are. */
+static bool is_refused_with_tls(const struct server_link *link)
+{
+    return stream_is_tls(&link->stream) && strcmp(link->login->failure.sqlstate, "28000") == 0;
+}
+
 static void begin_login(struct server_link *link)
 {
     if (!login_server_begin(link)) {
@@ -170,7 +176,7 @@ static void on_received(struct stream *stream, char *bytes, size_t length)
     case LOGIN_MORE:
         break;
     case LOGIN_FAILED:
-        if (!stream_is_tls(stream) || !retry_without_tls(link)) {
+        if (!is_refused_with_tls(link) || !retry_without_tls(link)) {
             fail(link);
         }
         break;
