@@ -311,6 +311,7 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
     }
     consult_userlist(session);
     go_on(session);
+    login_auth_take(session); /* a client may have answered before it was asked */
     session_update_reading(session);
 }
 
@@ -342,7 +343,8 @@ bool login_auth_waits(const struct session *session)
     }
 }
 
-void login_auth_take(struct session *session)
+/* One message, if it is whole. */
+static bool take_one(struct session *session)
 {
     struct client_login *login = session->login;
     struct slice rest = slice_of(login->buffer.data, login->buffer.length);
@@ -354,10 +356,10 @@ void login_auth_take(struct session *session)
         session_end(session, "08P01",
                     login->phase == PHASE_MD5 ? "expected password response" : "expected SASL response",
                     NULL);
-        return;
+        return false;
     }
     if (answer == WIRE_PARTIAL || !piece.last) {
-        return;
+        return false;
     }
     size_t used = FRAME_HEADER_SIZE + piece.length;
     if (login->phase == PHASE_MD5) {
@@ -367,5 +369,12 @@ void login_auth_take(struct session *session)
     }
     if (session->login != NULL) {
         login_consume(session->login, used);
+    }
+    return true;
+}
+
+void login_auth_take(struct session *session)
+{
+    while (!login_is_over(session) && login_auth_waits(session) && take_one(session)) {
     }
 }

@@ -274,8 +274,6 @@ void login_client_received(struct session *session, const char *bytes, size_t le
     }
     while (login_is_in(session, PHASE_STARTUP) && login->buffer.length > 0 && login_startup_take(session)) {
     }
-    if (!login_is_over(session) && login_auth_waits(session)) {
-        login_auth_take(session);
-    }
+    login_auth_take(session);
     session_update_reading(session);
 }

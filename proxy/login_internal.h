@@ -76,7 +76,7 @@ bool login_startup_take(struct session *session);
 
 /* login_auth.c: the startup packet is accepted, the client must prove who it is. */
 void login_auth_begin(struct session *session);
-/* Takes one message off the buffer, if it is whole. */
+/* Takes the messages off the buffer that are whole, as far as they are waited for. */
 void login_auth_take(struct session *session);
 /* Waits for a message from the client. */
 bool login_auth_waits(const struct session *session);

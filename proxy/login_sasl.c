@@ -18,7 +18,8 @@ void login_sasl_begin(struct session *session)
             LOG_WARN("verifier_unusable", LOG_STR("user", session->startup.user),
                      LOG_STR("hint", "the role's password is not stored as scram-sha-256"));
         }
-        scram_verifier_mock(session->worker->shared->mock_secret, session->startup.user, &login->verifier);
+        scram_verifier_mock(session->worker->shared->mock_secret, session->startup.user, role->iterations,
+                            &login->verifier);
     }
     login->binding.length = tls_end_point(&session->client, login->binding.hash);
     bool plus = login->binding.length > 0;

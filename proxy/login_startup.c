@@ -103,7 +103,7 @@ static bool keep_startup(struct session *session, const struct startup *startup)
         return false;
     }
     kept->replication = startup_is_replication(startup);
-    kept->physical = kept->replication && !slice_equals(startup->replication, "database");
+    kept->physical = kept->replication;
     struct slice rest = startup->parameters;
     struct slice name, value;
     while (startup_next(&rest, &name, &value)) {
@@ -119,10 +119,14 @@ static bool keep_startup(struct session *session, const struct startup *startup)
         memcpy(copy + name.length + 1, value.data, value.length);
         copy[name.length + 1 + value.length] = '\0';
         kept->length += name.length + value.length + 2;
+        /* of what is said twice the last counts, but for `database`: so the server has it, and what it has
+         * must be what the rules and policies here have judged */
         if (user) {
             kept->user = copy + name.length + 1;
-        } else if (database && value.length > 0) {
-            kept->database = copy + name.length + 1;
+        } else if (database) {
+            kept->database = value.length > 0 ? copy + name.length + 1 : NULL;
+        } else if (slice_equals(name, "replication") && slice_equals(value, "database")) {
+            kept->physical = false;
         }
     }
     if (kept->database == NULL) {

@@ -148,6 +148,18 @@ static bool make_workers(struct proxy *proxy, unsigned count, struct proxy_route
     return true;
 }
 
+static bool take_mock_secret(struct proxy *proxy)
+{
+    uint8_t *secret = proxy->shared.mock_secret;
+    size_t size = sizeof(proxy->shared.mock_secret);
+    if (proxy->callbacks.mock_secret == NULL) {
+        return RAND_bytes(secret, (int)size) == 1;
+    }
+    memcpy(secret, proxy->callbacks.mock_secret, size);
+    proxy->callbacks.mock_secret = NULL;
+    return true;
+}
+
 static bool start(struct proxy *proxy, const struct settings *settings, struct proxy_route route,
                   const struct proxy_sockets *passed, struct error *error)
 {
@@ -159,7 +171,7 @@ static bool start(struct proxy *proxy, const struct settings *settings, struct p
         return false;
     }
     if (!collect_init(&proxy->collect, count, proxy->callbacks.event, proxy->callbacks.context) ||
-        RAND_bytes(proxy->shared.mock_secret, sizeof(proxy->shared.mock_secret)) != 1 ||
+        !take_mock_secret(proxy) ||
         RAND_bytes(proxy->shared.cancel_master, sizeof(proxy->shared.cancel_master)) != 1) {
         return error_set(error, ERROR_MEMORY, "out of memory or randomness for the proxy");
     }

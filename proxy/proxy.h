@@ -28,8 +28,9 @@ enum { PROXY_NAME_SIZE = 64, PROXY_PEER_SIZE = 64, PROXY_REASON_SIZE = 256, PROX
 struct proxy_verifier {
     bool found; /* false: no such role, no password, or expired: the client gets a mock exchange */
     bool can_login;
-    bool md5;         /* what a role that isn't found is asked for, where md5 is allowed */
-    bool unavailable; /* the active side could not be asked: 57P03 */
+    bool md5;            /* what a role that isn't found is asked for, where md5 is allowed */
+    uint32_t iterations; /* of SCRAM, that it is told; 0: PostgreSQL's default */
+    bool unavailable;    /* the active side could not be asked: 57P03 */
     /* rolpassword: "SCRAM-SHA-256$4096:salt$stored:server" or "md5..."; wiped after use */
     char text[PROXY_VERIFIER_SIZE];
     /* if they were asked for: the role and those it is a member of, each ended by a NUL; borrowed */
@@ -172,6 +173,9 @@ struct proxy_event {
 struct proxy_callbacks {
     void *context;
     void (*event)(void *context, const struct proxy_event *event);
+    /* 32 bytes that stay the same over restarts, so that the salts told to unknown users do; NULL: fresh ones
+     */
+    const uint8_t *mock_secret;
     /* A client wants to log in: answer with proxy_verifier_answer(), now or later. groups: those, too. */
     void (*verifier)(void *context, uint64_t request, enum side side, const char *role, bool groups);
 };

@@ -93,6 +93,7 @@ static bool configure(const struct pass *pass, enum side side, bool same_major, 
     put_setting(&sql, "manager", brief->manager.user);
     put_setting(&sql, "side", side == pass->walk->active ? "active" : "standby");
     put_setting(&sql, "prepared", pass->prepared ? "on" : "off");
+    put_setting(&sql, "md5_allowed", brief->md5_allowed ? "on" : "off");
     put_setting(&sql, "same_major", same_major ? "on" : "off");
     put_setting(&sql, "publication", names_publication(side));
     put_setting(&sql, "subscription", names_subscription(side_other(side)));

@@ -186,7 +186,8 @@ static const struct check checks[] = {
      .on = CHECK_ON_ACTIVE,
      .sql =
          "select 'warn', rolname::text, 'an md5 password: no login by SCRAM' from pg_authid where rolpassword"
-         " like 'md5%' and rolcanlogin order by 2"},
+         " like 'md5%' and rolcanlogin and not current_setting('switchback.md5_allowed')::boolean order by "
+         "2"},
     {.id = "role_settings",
      .passes = "roles and databases have the same settings on both sides",
      .finds = "ALTER ROLE or ALTER DATABASE ... SET differ",

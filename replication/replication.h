@@ -215,8 +215,9 @@ void replication_check(struct replication *replication, enum side active, replic
 
 struct replication_role {
     bool found, can_login;
-    bool md5;           /* what a role without a verifier would be asked for: password_encryption says md5 */
-    char verifier[256]; /* "" if none; expired counts as none */
+    bool md5;            /* what a role without a verifier would be asked for: password_encryption says md5 */
+    uint32_t iterations; /* scram_iterations, 16 and later; 0: there is none */
+    char verifier[256];  /* "" if none; expired counts as none */
     /* if they were asked for: the role and those it is a member of, at any remove, each ended by a NUL */
     const char *groups;
     size_t groups_length;

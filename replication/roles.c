@@ -92,8 +92,9 @@ static void role_answered(void *context, const struct reply *reply)
     question->role.can_login = PQgetvalue(row, 0, 1)[0] == 't';
     question->valid = PQgetvalue(row, 0, 2)[0] == 't';
     question->role.md5 = PQgetvalue(row, 0, 3)[0] == 't';
-    if (question->valid && PQgetisnull(row, 0, 4) == 0) {
-        keep_verifier(question, PQgetvalue(row, 0, 4));
+    question->role.iterations = (uint32_t)strtoul(PQgetvalue(row, 0, 4), NULL, 10);
+    if (question->valid && PQgetisnull(row, 0, 5) == 0) {
+        keep_verifier(question, PQgetvalue(row, 0, 5));
     }
     if (reply->count > 1) {
         keep_groups(question, reply->results[1]);
@@ -117,7 +118,8 @@ static void ask(struct role_question *question, bool groups)
     strbuf_printf(&sql,
                   "select r.oid is not null, coalesce(r.rolcanlogin, false),"
                   " r.rolvaliduntil is null or r.rolvaliduntil > now(),"
-                  " current_setting('password_encryption') <> 'scram-sha-256', %s"
+                  " current_setting('password_encryption') <> 'scram-sha-256',"
+                  " current_setting('scram_iterations', true), %s"
                   " from (select 1) one left join %s r on ",
                   by_query ? "null" : "r.rolpassword", by_query ? "pg_roles" : "pg_authid");
     sql_format(&sql, "r.rolname = %L", question->name);

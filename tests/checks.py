@@ -23,7 +23,7 @@ LAYERS = {
     "conf/settings": ["conf/base", "conf/hba"],
     "proxy/wire": ["conf/base"],
     "proxy": ["proxy/wire", "conf/base", "conf/hba", "conf/settings"],
-    "replication": ["conf/base", "conf/settings"],
+    "replication": ["conf/base", "conf/hba", "conf/settings"],
     "control/flip": ["conf/base", "conf/settings"],
     "control/gates": ["conf/base", "conf/settings", "proxy/proxy.h", "replication/replication.h"],
     "control/daemon": ["conf/base", "conf/settings", "control/flip", "control/gates", "proxy/proxy.h",

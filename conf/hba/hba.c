@@ -183,6 +183,16 @@ bool hba_has_file(const struct hba *hba)
     return hba->has_file;
 }
 
+bool hba_has_method(const struct hba *hba, enum hba_method method)
+{
+    for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {
+        if (rule->demand.method == method) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool hba_needs_groups(const struct hba *hba)
 {
     for (const struct hba_rule *rule = hba->rules; rule != NULL; rule = rule->next) {

@@ -64,6 +64,8 @@ const struct hba_demand *hba_match(const struct hba *hba, const struct hba_clien
 
 /* The rules stand in a file: not those of hba_load_method(). */
 bool hba_has_file(const struct hba *hba);
+/* Some rule has that method. */
+bool hba_has_method(const struct hba *hba, enum hba_method method);
 /* Some rule can only be judged by one who knows of which roles a role is a member. */
 bool hba_needs_groups(const struct hba *hba);
 /* The first rule that can never hold without TLS to clients; that asks for a certificate. NULL: none does. */

@@ -4,6 +4,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "control/daemon/controller_internal.h"
+#include "control/daemon/mock_secret.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -225,14 +226,21 @@ static bool read_journal(struct controller *controller, struct flip_history *his
 static bool start_proxy(struct controller *controller, const struct flip_history *history,
                         const struct proxy_sockets *sockets, struct error *error)
 {
-    const struct proxy_callbacks callbacks = {
-        .context = controller, .event = controller_proxy_event, .verifier = controller_verifier};
+    uint8_t mock_secret[MOCK_SECRET_SIZE];
+    const struct proxy_callbacks callbacks = {.context = controller,
+                                              .mock_secret = mock_secret,
+                                              .event = controller_proxy_event,
+                                              .verifier = controller_verifier};
     const struct proxy_route closed = {.side =
                                            history->known ? history->active : controller->settings->initial,
                                        .epoch = history->epoch > 0 ? history->epoch : 1,
                                        .open = false};
+    if (!mock_secret_load(controller->settings->state_dir, mock_secret, error)) {
+        return false;
+    }
     controller->proxy =
         proxy_start(controller->loop, controller->settings, closed, &callbacks, sockets, error);
+    explicit_bzero(mock_secret, sizeof mock_secret);
     return controller->proxy != NULL;
 }
 

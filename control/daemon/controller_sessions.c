@@ -162,6 +162,7 @@ static void on_role(void *context, const struct replication_result *result,
         verifier.found = role->found && role->verifier[0] != '\0';
         verifier.can_login = role->can_login;
         verifier.md5 = role->md5;
+        verifier.iterations = role->iterations;
         verifier.groups = role->groups;
         verifier.groups_length = role->groups_length;
         (void)snprintf(verifier.text, sizeof verifier.text, "%s", role->verifier);

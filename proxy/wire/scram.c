@@ -108,13 +108,14 @@ static void stored_key_of(const uint8_t client_key[SCRAM_KEY_SIZE], uint8_t stor
 static void encode_binding(const char *flag, const struct scram_binding *binding,
                            char text[SCRAM_BINDING_SIZE])
 {
-    uint8_t bytes[sizeof BINDING_FLAG + 2 + SCRAM_HASH_MAX];
-    size_t length = strlen(flag);
-    ENSURE(length < sizeof BINDING_FLAG && (binding == NULL || binding->length <= SCRAM_HASH_MAX));
-    memcpy(bytes, flag, length);
-    memcpy(bytes + length, ",,", 2);
-    length += 2;
+    char header[sizeof BINDING_FLAG + 2];
+    uint8_t bytes[sizeof header + SCRAM_HASH_MAX];
+    int written = snprintf(header, sizeof header, "%s,,", flag);
+    ENSURE(written > 0 && (size_t)written < sizeof header);
+    size_t length = (size_t)written;
+    memcpy(bytes, header, length);
     if (binding != NULL) {
+        ENSURE(binding->length <= SCRAM_HASH_MAX);
         memcpy(bytes + length, binding->hash, binding->length);
         length += binding->length;
     }
@@ -198,12 +199,13 @@ bool scram_verifier_parse(const char *text, struct scram_verifier *verifier)
            decode_key(rest, verifier->server_key);
 }
 
-void scram_verifier_mock(const uint8_t secret[SCRAM_KEY_SIZE], const char *role,
+void scram_verifier_mock(const uint8_t secret[SCRAM_KEY_SIZE], const char *role, uint32_t iterations,
                          struct scram_verifier *verifier)
 {
     uint8_t salt[SCRAM_KEY_SIZE];
-    *verifier =
-        (struct scram_verifier){.iterations = MOCK_ITERATIONS, .salt_length = MOCK_SALT_SIZE, .mock = true};
+    *verifier = (struct scram_verifier){.iterations = iterations == 0 ? MOCK_ITERATIONS : iterations,
+                                        .salt_length = MOCK_SALT_SIZE,
+                                        .mock = true};
     hmac(secret, role, salt);
     memcpy(verifier->salt, salt, MOCK_SALT_SIZE);
     hmac(salt, "stored key", verifier->stored_key);
@@ -347,6 +349,8 @@ enum scram_result scram_server_final(struct scram_server *server, struct slice c
         client_key[i] = proof[i] ^ signature[i];
     }
     stored_key_of(client_key, stored_key);
+    OPENSSL_cleanse(proof, sizeof proof);
+    OPENSSL_cleanse(signature, sizeof signature);
     bool holds = CRYPTO_memcmp(stored_key, server->verifier.stored_key, SCRAM_KEY_SIZE) == 0;
     if (!holds || server->verifier.mock) {
         OPENSSL_cleanse(client_key, SCRAM_KEY_SIZE);

@@ -42,8 +42,9 @@ struct scram_verifier {
 /* "SCRAM-SHA-256$4096:salt$stored:server"; false: not such a verifier. */
 MUST_USE bool scram_verifier_parse(const char *text, struct scram_verifier *verifier);
 /* For a role that doesn't exist or can't use SCRAM: salt and keys derived from the secret and the name, the
- * same each time, so that nobody learns which roles exist. */
-void scram_verifier_mock(const uint8_t secret[SCRAM_KEY_SIZE], const char *role,
+ * same each time, so that nobody learns which roles exist. iterations: what roles usually have; 0: as
+ * PostgreSQL's default. */
+void scram_verifier_mock(const uint8_t secret[SCRAM_KEY_SIZE], const char *role, uint32_t iterations,
                          struct scram_verifier *verifier);
 
 /* A fresh random nonce; false: no randomness. */

@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (scram_verifier_parse(slice_copy(input, text, sizeof text), &verifier)) {
         ENSURE(verifier.salt_length <= SCRAM_SALT_MAX && verifier.iterations > 0);
     }
-    scram_verifier_mock(secret, "anna", &verifier);
+    scram_verifier_mock(secret, "anna", 0, &verifier);
     (void)!scram_server_first(&server, &verifier, &no_binding, false, "S", input, reply);
     ENSURE(scram_server_first(&server, &verifier, &no_binding, false, "S", slice_text("n,,n=,r=C"), reply) ==
            SCRAM_OK);

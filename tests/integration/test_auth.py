@@ -9,7 +9,7 @@ import threading
 import pg
 from certificates import Authority
 from cluster import SCRAM, TRUST
-from test_login import refusal
+from test_login import refusal, scram_opening
 from test_tls import Scene
 
 MD5 = SCRAM.replace("scram-sha-256", "md5")
@@ -66,6 +66,19 @@ def test_md5_of_unknown_roles(world):
     world.blue.query("select pg_reload_conf()", "postgres")
     d.until(lambda: request("nobody") == (5, 8), what="unknown roles are asked for md5")
     assert refusal(d.address, user="nobody", password="x").sqlstate == "28P01"
+
+
+def test_iterations_of_unknown_roles(world):
+    """16 and later say how often they hash: unknown roles are told the same number."""
+    world.pair(hba=SCRAM, blue_new=True)
+    if world.blue.version < 16:
+        return
+    world.blue.query("alter system set scram_iterations = 5000", "postgres")
+    world.blue.query("select pg_reload_conf()", "postgres")
+    d = world.daemon(auth={"method": "scram-sha-256"})
+    world.blue.query("set scram_iterations = 5000; create role thorough login password 'x'", "postgres")
+    known, unknown = (scram_opening(d.address, user) for user in ("thorough", "nobody"))
+    assert known[:4] == unknown[:4] and known[3] == "5000", (known, unknown)
 
 
 # --- rules
@@ -237,6 +250,13 @@ def test_channel_binding(world):
     assert attempt(plus, "n,,") == attempt(plus, "y,,") == attempt(plain, flag, None) == "08P01"
     assert attempt(plus, "p=tls-unique,,", None) == "08P01"
     assert attempt("SCRAM-SHA-1", "n,,") == "08P01"
+
+    # what the login revealed opens the other side, too, bound to that one's certificate
+    s.daemon.prepare()
+    s.daemon.wait_steady("blue")
+    session = s.connect(password="secret")
+    s.daemon.verb("cutover", code=0)
+    assert session.value("show port") == str(world.green.port)
 
 
 class Between:

@@ -57,6 +57,21 @@ def test_unknown_users_look_like_known_ones(world):
     known, unknown, again = (scram_opening(d.address, user) for user in ("app", "nobody", "nobody"))
     assert known[:4] == unknown[:4], (known, unknown)
     assert unknown[4] == again[4] and unknown[4] != known[4]
+    d.stop()
+    d.start()
+    assert scram_opening(d.address, "nobody") == unknown, "a salt that a restart changes is nobody's"
+    # a wrong proof is answered in the same words, in one message
+    for user in ("app", "nobody"):
+        with pg.Raw(d.address) as raw:
+            scram = pg.Scram("wrong")
+            raw.send(pg.startup({"user": user, "database": "app"}))
+            raw.receive()
+            message = scram.first()
+            raw.send(pg.message(b"p", pg.cstr("SCRAM-SHA-256") + len(message).to_bytes(4, "big") + message))
+            raw.send(pg.message(b"p", scram.final(raw.receive()[1][4:])))
+            kind, body = raw.receive()
+            assert kind == "E" and pg.fields(body)["M"] == 'password authentication failed for user "%s"' % user, body
+            assert raw.closed_by_peer() and not raw.buffer
 
 
 def test_scram_abuse(world):

@@ -226,6 +226,75 @@ static void long_names_are_cut_as_the_server_does(void **state)
     end_world(world);
 }
 
+/* The server takes the last of what is said twice; what rules and policies judge must be the same. */
+static void what_is_said_twice_counts_as_for_the_server(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *parameters; /* separated by "|" */
+        const char *sqlstate;   /* NULL: the server is asked */
+    } cases[] = {
+        {"user|bad|user|joe|database|app", NULL},
+        {"user|joe|user|bad|database|app", "28000"},
+        {"user|joe|database|other|database|app", NULL},
+        {"user|joe|database|app|database|other", "3D000"},
+        {"user|joe|database|app|database|", "3D000"},          /* the default: joe */
+        {"user|joe|database|other|replication|true", "28000"}, /* no rule says replication */
+        {"user|joe|database|other|replication|database", "3D000"},
+        {"user|joe|database|other|replication|database|replication|true", "3D000"}, /* still a database's */
+        {"user|joe|database|app|replication|database|replication|true", NULL},
+    };
+    struct world *world = world_new();
+    set_rules(world, "host all bad all reject\nhost all all all trust\n");
+    world_start(world);
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        uint8_t packet[512];
+        char text[200];
+        struct build build;
+        (void)snprintf(text, sizeof(text), "%s", cases[i].parameters);
+        build_init(&build, packet, sizeof(packet));
+        build_startup_begin(&build, STARTUP_PROTOCOL_3_0);
+        char *rest = text;
+        while (rest != NULL) {
+            const char *name = strsep(&rest, "|");
+            const char *value = strsep(&rest, "|");
+            build_startup_parameter(&build, slice_text(name), slice_text(value));
+        }
+        build_startup_end(&build);
+        int client = client_connect(world);
+        put(client, packet, build.length);
+        if (cases[i].sqlstate != NULL) {
+            expect_error(world, client, cases[i].sqlstate);
+        } else {
+            int server = server_accept_login(world, SIDE_BLUE);
+            server_greet(server);
+            client_greeted(world, client, NULL);
+            (void)close(server);
+        }
+        (void)close(client);
+    }
+    end_world(world);
+}
+
+/* A client may send its answer before it is asked: it isn't left waiting. */
+static void what_comes_before_the_question_is_not_forgotten(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.auth_method = AUTH_MD5;
+    world->verifier = STORED;
+    world_start(world);
+    uint8_t bytes[600], salt[MD5_SALT_SIZE];
+    size_t length = startup_packet(bytes, "joe", "app");
+    memcpy(bytes + length, "p\0\0\0\x0aguess", 11);
+    int client = client_connect(world);
+    put(client, bytes, length + 11);
+    expect_md5(world, client, salt);
+    expect_error(world, client, "28P01");
+    (void)close(client);
+    end_world(world);
+}
+
 static void a_list_of_verifiers_is_asked_instead(void **state)
 {
     (void)state;
@@ -300,6 +369,8 @@ int main(void)
         cmocka_unit_test(rules_decide_who_proves_what),
         cmocka_unit_test(groups_are_asked_for_before_a_rule_speaks_of_them),
         cmocka_unit_test(long_names_are_cut_as_the_server_does),
+        cmocka_unit_test(what_is_said_twice_counts_as_for_the_server),
+        cmocka_unit_test(what_comes_before_the_question_is_not_forgotten),
         cmocka_unit_test(a_list_of_verifiers_is_asked_instead),
         cmocka_unit_test(too_many_wrong_passwords_end_it),
     };

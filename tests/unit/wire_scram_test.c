@@ -181,12 +181,12 @@ static void unknown_users_look_like_any_other(void **state)
     struct scram_verifier first;
     struct scram_verifier again;
     struct scram_verifier different;
-    scram_verifier_mock(secret, "nobody", &first);
-    scram_verifier_mock(secret, "nobody", &again);
+    scram_verifier_mock(secret, "nobody", 0, &first);
+    scram_verifier_mock(secret, "nobody", 0, &again);
     assert_memory_equal(&first, &again, sizeof first);
-    scram_verifier_mock(secret, "nobody2", &different);
+    scram_verifier_mock(secret, "nobody2", 0, &different);
     assert_memory_not_equal(first.salt, different.salt, 16);
-    scram_verifier_mock(other, "nobody", &different);
+    scram_verifier_mock(other, "nobody", 0, &different);
     assert_memory_not_equal(first.salt, different.salt, 16);
     assert_int_equal(exchange(&first, key, key), SCRAM_REFUSED);
 }
@@ -268,7 +268,7 @@ static void random_bytes_are_survived(void **state)
     struct scram_verifier verifier;
     uint8_t secret[SCRAM_KEY_SIZE] = {1};
     guard_init(&guard, 1024);
-    scram_verifier_mock(secret, "x", &verifier);
+    scram_verifier_mock(secret, "x", 0, &verifier);
     for (int round = 0; round < 50000; round++) {
         char bytes[600];
         char reply[SCRAM_MESSAGE_SIZE];
