@@ -142,7 +142,6 @@ struct proxy_config *config_new(const struct settings *settings, struct error *e
     config->max_hold_us = settings->max_hold_us;
     config->unmanaged = settings->unmanaged;
     config->client_eof = settings->client_eof;
-    config->auth_method = settings->auth_method;
     if (!copy_strings(config, settings) ||
         !copy_counts(&config->limits.databases, &settings->limits.databases) ||
         !copy_counts(&config->limits.roles, &settings->limits.roles) ||

@@ -40,7 +40,6 @@ struct proxy_config {
     struct userlist *userlist; /* NULL: the active side is asked */
     struct failed_logins_policy failed_logins;
     enum client_eof_policy client_eof;
-    enum auth_method auth_method;
 };
 
 /* NULL: out of memory, or a file that the settings name can't be used. */
