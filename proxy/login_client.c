@@ -154,6 +154,13 @@ static void on_failed(struct server_link *link, const struct link_failure *failu
              LOG_STR("database", session->startup.database), LOG_STR("side", side_name(link->side)),
              LOG_STR("sqlstate", failure->sqlstate), LOG_STR("error", failure->message));
     if (failure->verbatim.length > 0) {
+        if (failure->authenticated) {
+            uint8_t packet[16];
+            struct build build;
+            build_init(&build, packet, sizeof(packet));
+            build_authentication_ok(&build);
+            (void)stream_write(&session->client, packet, build.length);
+        }
         (void)stream_write(&session->client, failure->verbatim.data, failure->verbatim.length);
         session_finish(session);
     } else {

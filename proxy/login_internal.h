@@ -17,7 +17,8 @@
 
 enum {
     /* what a client may send ahead of its login's end: a startup packet, a proof, some pipelined work */
-    LOGIN_BUFFER_MAX = 2 * STARTUP_PACKET_MAX + 16384, /* the last: a record of TLS, which comes whole */
+    LOGIN_BUFFER_MAX =
+        2 * (STARTUP_PACKET_MAX + 4) + 16384, /* the last: a record of TLS, which comes whole */
     SASL_MESSAGE_MAX = 2048,
     FIRST_MESSAGES_MAX = 64 * 1024 /* the server's greeting, once more in the proxy's answer */
 };

@@ -216,6 +216,7 @@ static bool on_error(struct server_link *link, const struct frame_piece *piece)
     strbuf_append(&login->greeting, body.data, body.length);
     if (!login->greeting.failed) {
         login->failure.verbatim = slice_of(strbuf_text(&login->greeting), login->greeting.length);
+        login->failure.authenticated = login->authenticated;
     }
     return false;
 }

@@ -196,13 +196,35 @@ static void on_startup_message(struct session *session, const struct startup *st
     login_auth_begin(session);
 }
 
+/* Protocols 1 and 2 know errors without fields only. */
 static void refuse_version(struct session *session, uint32_t version)
 {
-    char message[128];
+    char message[128], old[160];
     (void)snprintf(message, sizeof(message),
                    "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16,
                    version & 0xffffU);
-    session_end(session, "0A000", message, NULL);
+    if (version >> 16 == 0 || version >> 16 > 3) {
+        session_end(session, "0A000", message, NULL);
+        return;
+    }
+    int length = snprintf(old, sizeof(old), "EFATAL:  %s\n", message);
+    if (!stream_write(&session->client, old, (size_t)length + 1)) {
+        session_drop(session);
+        return;
+    }
+    session_finish(session);
+}
+
+/* PostgreSQL says nothing either to who doesn't speak its protocol. */
+static void refuse_packet(struct session *session, enum startup_kind kind)
+{
+    if (kind == STARTUP_MESSAGE) {
+        session_end(session, "08P01", "invalid startup packet layout: expected terminator as last byte",
+                    NULL);
+        return;
+    }
+    LOG_INFO("startup_invalid", LOG_U64("session", session->id), LOG_STR("client", session->peer));
+    session_drop(session);
 }
 
 bool login_startup_take(struct session *session)
@@ -215,7 +237,7 @@ bool login_startup_take(struct session *session)
     case WIRE_PARTIAL:
         return false;
     case WIRE_BAD:
-        session_end(session, "08P01", "invalid startup packet", NULL);
+        refuse_packet(session, startup.kind);
         return false;
     case WIRE_OK:
         break;
@@ -237,6 +259,7 @@ bool login_startup_take(struct session *session)
     case STARTUP_UNSUPPORTED:
         refuse_version(session, startup.version);
         return false;
+    case STARTUP_NOTHING:
     case STARTUP_MESSAGE:
         break;
     }

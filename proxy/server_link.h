@@ -27,6 +27,7 @@ struct link_failure {
     char message[400];
     char hint[400];
     struct slice verbatim; /* the server's own ErrorResponse, whole: passed on as it is; or empty */
+    bool authenticated;    /* it had said AuthenticationOk before */
 };
 
 struct link_events {

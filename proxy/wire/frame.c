@@ -1,7 +1,8 @@
 #include "proxy/wire/frame.h"
 
-/* PostgreSQL's PQ_SMALL_MESSAGE_LIMIT and PQ_LARGE_MESSAGE_LIMIT; a token of authentication. */
-enum { SMALL = 10000, TOKEN = 65535, MEDIUM = 1 << 20, LARGE = 0x3ffffffe };
+/* PostgreSQL's PQ_SMALL_MESSAGE_LIMIT and PQ_LARGE_MESSAGE_LIMIT, which count the length field; a token of
+ * authentication. */
+enum { SMALL = 10000 - 4, TOKEN = 65535, MEDIUM = 1 << 20, LARGE = 0x3ffffffe - 4 };
 
 struct bounds {
     bool known;

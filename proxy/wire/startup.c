@@ -73,11 +73,11 @@ static bool parse_body(struct slice body, struct startup *startup)
 {
     switch (startup->version) {
     case CODE_SSL:
-        startup->kind = STARTUP_SSL_REQUEST;
-        return body.length == 0;
+        startup->kind = STARTUP_SSL_REQUEST; /* a body isn't looked at, as in PostgreSQL */
+        return true;
     case CODE_GSSENC:
         startup->kind = STARTUP_GSSENC_REQUEST;
-        return body.length == 0;
+        return true;
     case CODE_CANCEL:
         startup->kind = STARTUP_CANCEL_REQUEST;
         if (body.length < 4 + CANCEL_KEY_MIN || body.length > 4 + CANCEL_KEY_MAX) {
@@ -114,7 +114,7 @@ enum wire_answer startup_parse(struct slice bytes, struct startup *startup, size
         return bytes.length > 0 && bytes.data[0] != 0 ? WIRE_BAD : WIRE_PARTIAL;
     }
     uint32_t length = get_u32(bytes.data);
-    if (length < PREFIX || length > STARTUP_PACKET_MAX) {
+    if (length < PREFIX || length > STARTUP_PACKET_MAX + 4) {
         return WIRE_BAD;
     }
     if (bytes.length < length) {

@@ -8,7 +8,7 @@
 #include "proxy/wire/slice.h"
 
 enum {
-    STARTUP_PACKET_MAX = 10000, /* as PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
+    STARTUP_PACKET_MAX = 10000, /* without the length field, as PostgreSQL's MAX_STARTUP_PACKET_LENGTH */
     STARTUP_PROTOCOL_3_0 = 196608,
     STARTUP_PROTOCOL_3_2 = 196610, /* the newest that we speak; its cancel keys are long */
     CANCEL_KEY_MIN = 4,
@@ -16,6 +16,7 @@ enum {
 };
 
 enum startup_kind {
+    STARTUP_NOTHING, /* not a packet, or only its beginning */
     STARTUP_MESSAGE,
     STARTUP_SSL_REQUEST,
     STARTUP_GSSENC_REQUEST,
@@ -41,8 +42,8 @@ struct startup {
 
 /*
  * Parses the packet at the beginning of bytes. WIRE_OK: *consumed is its size. WIRE_PARTIAL needs more bytes,
- * never beyond STARTUP_PACKET_MAX + 4. WIRE_BAD: not a startup packet, or one too long. Slices point into
- * bytes.
+ * never beyond STARTUP_PACKET_MAX + 4. WIRE_BAD: a StartupMessage whose layout is wrong (kind says that it is
+ * one), or nothing that can come here, or too long. Slices point into bytes.
  */
 MUST_USE enum wire_answer startup_parse(struct slice bytes, struct startup *startup, size_t *consumed);
 

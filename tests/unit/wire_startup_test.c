@@ -148,14 +148,16 @@ static void bad_packets(void **state)
     assert_int_equal(startup_parse(slice_of("G", 1), &startup, &consumed), WIRE_BAD);
     assert_int_equal(startup_parse(slice_of("\0\0\0\7", 4), &startup, &consumed), WIRE_BAD);
     /* refused by its length alone, before there is anything to allocate for */
-    assert_int_equal(startup_parse(slice_of("\0\0\x27\x11", 4), &startup, &consumed), WIRE_BAD);
-    assert_int_equal(startup_parse(slice_of("\0\0\x27\x10", 4), &startup, &consumed), WIRE_PARTIAL);
+    assert_int_equal(startup_parse(slice_of("\0\0\x27\x15", 4), &startup, &consumed), WIRE_BAD);
+    assert_int_equal(startup.kind, STARTUP_NOTHING);
+    assert_int_equal(startup_parse(slice_of("\0\0\x27\x14", 4), &startup, &consumed), WIRE_PARTIAL);
     /* no final NUL; a name without a value; an empty name */
     assert_int_equal(startup_parse(slice_of("\0\0\0\x0e\0\3\0\0user\0a", 14), &startup, &consumed), WIRE_BAD);
     assert_int_equal(startup_parse(slice_of("\0\0\0\x0e\0\3\0\0user\0\0", 14), &startup, &consumed),
                      WIRE_BAD);
     assert_int_equal(startup_parse(slice_of("\0\0\0\x0b\0\3\0\0\0\0\0", 11), &startup, &consumed), WIRE_BAD);
     assert_int_equal(startup_parse(slice_of("\0\0\0\x08\0\3\0\0", 8), &startup, &consumed), WIRE_BAD);
+    assert_int_equal(startup.kind, STARTUP_MESSAGE);
 }
 
 static void replication_is_recognized(void **state)
