@@ -19,6 +19,7 @@ struct move *move_new(bool replication)
     strbuf_init(&move->target_parameters, MOVE_PARAMETERS_MAX);
     strbuf_init(&move->reasons, MOVE_REASONS_MAX);
     strbuf_init(&move->asking_reasons, MOVE_REASONS_MAX);
+    strbuf_init(&move->holds, MOVE_HOLDS_MAX);
     strbuf_init(&move->bind, MOVE_BIND_MAX);
     strbuf_init(&move->body, MOVE_BODY_MAX);
     return move;
@@ -42,6 +43,7 @@ void move_free(struct move *move)
     strbuf_deinit(&move->target_parameters);
     strbuf_deinit(&move->reasons);
     strbuf_deinit(&move->asking_reasons);
+    strbuf_deinit(&move->holds);
     strbuf_deinit(&move->bind);
     strbuf_deinit(&move->body);
     free(move);
@@ -128,8 +130,7 @@ bool move_lacks_scout(const struct move *move)
     return is_carried(move) && !move->scouted;
 }
 
-/* Memory of an idle session is worth more than to be asked less at the next flip. */
-static void forget_own(struct move *move)
+void move_forget_state(struct move *move)
 {
     if (move->own != NULL) {
         move->dirt |= MOVE_DIRT_USED | MOVE_DIRT_SETTINGS;
@@ -220,7 +221,7 @@ void move_lose_target(struct move *move)
 void move_reset_target(struct move *move)
 {
     move_lose_target(move);
-    forget_own(move);
+    move_forget_state(move);
 }
 
 /* --- what it says ------------------------------------------------------------------------------------------

@@ -104,12 +104,27 @@ MUST_USE bool move_swapped(struct move *move);
  * breaks). False: out of memory.
  */
 MUST_USE bool move_tell(struct move *move, struct strbuf *to_client);
+/* Nobody is going to move it now: what it was asked for takes memory. */
+void move_forget_state(struct move *move);
 /* Forgets the target: disarmed or refused. The client notices nothing. */
 void move_reset_target(struct move *move);
 /* The target is gone, and another one will be opened: what the session's own server said still holds. */
 void move_lose_target(struct move *move);
 
 /* --- what it says --- */
+
+/* What it held when it was asked last, a line each: what it is, a blank, its name; cut at a line's end if it
+ * is too long. NULL: it was never asked. */
+enum move_held {
+    MOVE_HELD_SETTING,
+    MOVE_HELD_STATEMENT,
+    MOVE_HELD_CHANNEL,
+    MOVE_HELD_ROLE, /* SET ROLE */
+    MOVE_HELD_USER, /* SET SESSION AUTHORIZATION, or who logged in */
+    MOVE_HELD_COUNT
+};
+const char *move_held_name(enum move_held held);
+const char *move_holds(const struct move *move, uint32_t counts[MOVE_HELD_COUNT]);
 
 /* As well as it is known: from the last asking, and from traffic since. reasons: separated by "; ". Costs
  * next to nothing with size 0. */

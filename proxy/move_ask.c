@@ -26,7 +26,10 @@ static bool nothing_to_ask(struct move *move)
     if (move->own == NULL && move->dirt == 0) {
         move->own = snapshot_new();
         move->scouted = true;
-        return move->own != NULL;
+        if (move->own == NULL) {
+            return false;
+        }
+        move_note_holds(move);
     }
     return true;
 }
@@ -146,6 +149,7 @@ static enum move_answer ask_done(struct move *move)
     snapshot_unref(move->own);
     move->own = asking->snapshot;
     asking->snapshot = NULL;
+    move_note_holds(move);
     memcpy(move->quick, asking->quick, sizeof move->quick);
     move->named = asking->named;
     memcpy(move->aside, asking->aside, sizeof move->aside);

@@ -15,6 +15,7 @@ enum {
     MOVE_BIND_MAX = 64 << 10,       /* bytes of a Bind that is looked into for names */
     MOVE_PARAMETERS_MAX = 64 << 10, /* bytes of all ParameterStatus of a server */
     MOVE_REASONS_MAX = 1024,
+    MOVE_HOLDS_MAX = 1024, /* bytes of the list for people */
     MOVE_FAILURE_SIZE = 256,
     MOVE_ATTEMPTS = 3,
     MOVE_CANCELLED_ATTEMPTS =
@@ -70,6 +71,9 @@ struct move {
     /* asking */
     struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
     struct strbuf reasons; /* why it can't move, by that */
+    struct strbuf holds;   /* what it had then, see move_holds() */
+    uint32_t held[MOVE_HELD_COUNT];
+    bool was_asked;
     char quick[INTERROGATE_QUICK_SIZE];
     uint64_t named;
     char aside[ASIDE_COUNT][INTERROGATE_VALUE_SIZE]; /* the timeouts that were in force */
@@ -102,6 +106,9 @@ struct move {
 /* move_traffic.c */
 void move_learn_name(struct move *move, const char *name);
 void move_forget_unnamed(struct move_unnamed *unnamed);
+
+/* move_holds.c */
+void move_note_holds(struct move *move);
 
 /* move.c */
 bool move_parameter_set(struct strbuf *parameters, struct slice name, struct slice value);

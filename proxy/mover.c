@@ -301,6 +301,7 @@ static void on_known(struct session *session)
 {
     bool movable = !session->mover->hopeless && move_is_movable(session->move, NULL, 0);
     session_set_immovable(session, !movable);
+    session->asked_us = clock_mono_us();
     if (movable) {
         replay(session);
     } else {
@@ -359,6 +360,9 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
     }
     if (answer == MOVE_FATAL) {
         session_end(session, "57P01", "the server ended the connection", NULL);
+    } else if (session->list_asked) {
+        session_list_answered(session, answer);
+        mover_advance(session);
     } else if (wanted && answer == MOVE_AGAIN) {
         ask(session);
     } else if (wanted) {

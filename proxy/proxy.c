@@ -34,6 +34,7 @@ struct command {
     void (*run)(struct worker *worker, const struct command *command);
     uint64_t id;
     int64_t time_us;
+    bool ask;
     enum proxy_expire expire;
     struct proxy_route route;
     struct proxy_config *config;
@@ -470,20 +471,12 @@ void proxy_ping(struct proxy *proxy, uint64_t ping)
 
 static void run_sessions(struct worker *worker, const struct command *command)
 {
-    struct answer *answer = answer_new(worker, PROXY_EVENT_SESSIONS, command->id, worker->session_count,
-                                       sizeof(struct proxy_session_info));
-    struct proxy_session_info *infos = (struct proxy_session_info *)(void *)answer->data;
-    int64_t now_us = clock_mono_us();
-    size_t i = 0;
-    for (struct session *session = worker->sessions; session != NULL; session = session->next) {
-        session_describe(session, now_us, &infos[i++]);
-    }
-    answer_post(worker, answer);
+    session_list_begin(worker, command->id, command->ask);
 }
 
-void proxy_sessions(struct proxy *proxy, uint64_t request)
+void proxy_sessions(struct proxy *proxy, uint64_t request, bool ask)
 {
-    const struct command command = {.run = run_sessions, .id = request};
+    const struct command command = {.run = run_sessions, .id = request, .ask = ask};
     collect_expect(&proxy->collect, PROXY_EVENT_SESSIONS, request);
     post_to_all(proxy, &command);
 }

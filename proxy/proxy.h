@@ -20,7 +20,13 @@
 
 struct proxy;
 
-enum { PROXY_NAME_SIZE = 64, PROXY_PEER_SIZE = 64, PROXY_REASON_SIZE = 256, PROXY_VERIFIER_SIZE = 256 };
+enum {
+    PROXY_NAME_SIZE = 64,
+    PROXY_PEER_SIZE = 64,
+    PROXY_REASON_SIZE = 256,
+    PROXY_HOLDS_SIZE = 1032,
+    PROXY_VERIFIER_SIZE = 256
+};
 
 /* --- roles -------------------------------------------------------------------------------------------------
  */
@@ -66,6 +72,9 @@ struct proxy_session_info {
     bool movable;
     char reasons[PROXY_REASON_SIZE]; /* why it can't move, separated by "; " */
     int64_t age_us, state_age_us;
+    int64_t asked_age_us; /* since it was asked what it holds, before a flip or for a list; -1: never */
+    uint32_t settings, statements, channels;
+    char holds[PROXY_HOLDS_SIZE]; /* a line each, cut: setting, statement, channel, role or user, its name */
 };
 
 /*
@@ -283,8 +292,9 @@ void proxy_ping(struct proxy *proxy, uint64_t ping); /* → ALIVE, with ping as 
  * ------------------------------------------------------------------------------------------------ */
 
 void proxy_stats(const struct proxy *proxy,
-                 struct proxy_stats *stats);                /* sums the workers' counters, no waiting */
-void proxy_sessions(struct proxy *proxy, uint64_t request); /* → SESSIONS */
+                 struct proxy_stats *stats); /* sums the workers' counters, no waiting */
+/* ask: each session is asked what it holds first, where it can be, which its client waits for. → SESSIONS */
+void proxy_sessions(struct proxy *proxy, uint64_t request, bool ask);
 const char *proxy_session_state_name(enum session_state state);
 
 #endif

@@ -336,6 +336,7 @@ static void let_go_of_server(struct session *session)
 {
     struct server_link *link = session_unlink(session);
     mover_session_end(session);
+    session_list_forget(session);
     session_set_immovable(session, false);
     if (link == NULL) {
         return;
@@ -426,6 +427,23 @@ void session_drop(struct session *session)
     stream_close(&session->client);
 }
 
+static void describe_move(const struct session *session, int64_t now_us, struct proxy_session_info *info)
+{
+    const char *application = move_reported(session->move, "application_name");
+    (void)snprintf(info->application, sizeof(info->application), "%s",
+                   application != NULL ? application : "");
+    info->movable = move_is_movable(session->move, info->reasons, sizeof(info->reasons));
+    uint32_t counts[MOVE_HELD_COUNT];
+    const char *holds = move_holds(session->move, counts);
+    if (holds != NULL && session->asked_us != 0) {
+        info->asked_age_us = now_us - session->asked_us;
+        info->settings = counts[MOVE_HELD_SETTING];
+        info->statements = counts[MOVE_HELD_STATEMENT];
+        info->channels = counts[MOVE_HELD_CHANNEL];
+        (void)snprintf(info->holds, sizeof(info->holds), "%s", holds);
+    }
+}
+
 void session_describe(const struct session *session, int64_t now_us, struct proxy_session_info *info)
 {
     const struct server_link *link = session->link;
@@ -436,6 +454,7 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
                                         .waiting = session->kept_since_us != 0,
                                         .movable = true,
                                         .tls = stream_tls_version(&session->client),
+                                        .asked_age_us = -1,
                                         .age_us = now_us - session->created_us,
                                         .state_age_us = now_us - session->state_since_us};
     if (link != NULL) {
@@ -450,10 +469,7 @@ void session_describe(const struct session *session, int64_t now_us, struct prox
     }
     memcpy(info->client, session->peer, sizeof(info->client));
     if (session->move != NULL) {
-        const char *application = move_reported(session->move, "application_name");
-        (void)snprintf(info->application, sizeof(info->application), "%s",
-                       application != NULL ? application : "");
-        info->movable = move_is_movable(session->move, info->reasons, sizeof(info->reasons));
+        describe_move(session, now_us, info);
     }
     if (session->mover != NULL) {
         const struct server_link *target = session->mover->target;

@@ -90,6 +90,7 @@ struct session {
     const struct database_types *types; /* of its database, on both sides */
     struct numbering *numbering;        /* NULL: it speaks the numbers of its server's side */
 
+    int64_t asked_us;    /* when its state was asked last; 0: never */
     int64_t deadline_us; /* of login, of waiting for the route, of the last flush; 0: none */
     struct session_watch watch;
     struct client_place place; /* counted against the limits of its database and role */
@@ -105,6 +106,8 @@ struct session {
     bool untold;               /* since a swap: the next reply brings the parameters that differ */
     bool cancel_waits;         /* a cancel came while its server was asked */
     bool undrained;            /* counted in the worker's hold */
+    bool list_due;             /* to be asked for the list of sessions */
+    bool list_asked;           /* being asked for it */
     bool finishing;            /* what is unsent is flushed, then the client is closed */
     bool closing;              /* the client's handle is being closed */
 };

@@ -111,7 +111,8 @@ static void on_tick(uv_timer_t *timer)
     int64_t now_us = clock_mono_us();
     bool watching = timeouts_are_set(worker->config);
     bool sweep = watching && now_us >= worker->sweep_us;
-    bool needed = worker->cancels != NULL || worker->stopping || (watching && worker->sessions != NULL);
+    bool needed = worker->cancels != NULL || worker->stopping || worker->list.stands ||
+                  (watching && worker->sessions != NULL);
     struct session *session = NULL;
     if (sweep) {
         worker->sweep_us = now_us + timeouts_interval_us(worker->config);
@@ -122,6 +123,7 @@ static void on_tick(uv_timer_t *timer)
         needed = needed || session->deadline_us != 0;
     }
     cancel_check_deadlines(worker, now_us);
+    session_list_check_deadline(worker, now_us);
     if (worker->stopping && now_us >= worker->stop_deadline_us) {
         stop_now(worker, now_us);
     }

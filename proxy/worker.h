@@ -13,6 +13,7 @@
 #include "proxy/mover.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
+#include "proxy/session_list.h"
 #include "proxy/side_health.h"
 #include "proxy/statistics.h"
 #include "proxy/stream.h"
@@ -59,6 +60,7 @@ struct worker {
     struct side_health health[SIDE_COUNT];
     struct route_hold hold;
     struct mover_flip flip;
+    struct session_list list;
     struct database_types *types;
     struct statistics statistics;
     uv_check_t turn; /* the end of a turn of the loop: what was passed on is sent */

@@ -23,22 +23,60 @@ static void put_reasons(struct strbuf *out, const json_t *session)
     }
 }
 
+static void put_count(struct strbuf *out, const json_t *counts, const char *key, const char *one)
+{
+    json_int_t count = field_integer(counts, key);
+    if (count > 0) {
+        strbuf_puts(out, out->length > 0 ? ", " : "");
+        readable_put_count(out, count, one, key);
+    }
+}
+
+static void put_held(struct strbuf *out, const char *what, const char *name)
+{
+    if (name[0] != '\0') {
+        strbuf_printf(out, "%s%s ", out->length > 0 ? ", " : "", what);
+        readable_put(out, name);
+    }
+}
+
+static void put_holds(struct strbuf *out, const json_t *session)
+{
+    const json_t *holds = json_object_get(session, "holds");
+    const json_t *counts = json_object_get(holds, "counts");
+    if (!json_is_object(holds)) {
+        strbuf_puts(out, "?");
+        return;
+    }
+    put_count(out, counts, "settings", "setting");
+    put_count(out, counts, "statements", "statement");
+    put_count(out, counts, "channels", "channel");
+    put_held(out, "role", field_string(holds, "role"));
+    put_held(out, "session user", field_string(holds, "session_user"));
+    if (out->length == 0) {
+        strbuf_puts(out, "nothing");
+    }
+}
+
 static void add_session(struct columns *columns, const json_t *session)
 {
     char id[32];
-    struct strbuf age, reasons;
+    struct strbuf age, holds, reasons;
     strbuf_init(&age, 64);
+    strbuf_init(&holds, LINE_LIMIT);
     strbuf_init(&reasons, LINE_LIMIT);
     (void)snprintf(id, sizeof id, "%" JSON_INTEGER_FORMAT, field_integer(session, "id"));
     readable_put_duration(&age, field_number(session, "state_age_ms", 0));
     bool movable = !json_is_false(json_object_get(session, "movable"));
     put_reasons(&reasons, session);
+    put_holds(&holds, session);
     columns_add(columns,
                 (const char *const[]){id, field_string(session, "user"), field_string(session, "database"),
                                       field_string(session, "client"), field_string(session, "side"),
-                                      field_string(session, "state"), strbuf_text(&age),
+                                      field_string(session, "state"), strbuf_text(&age), strbuf_text(&holds),
                                       movable ? "yes" : "no", strbuf_text(&reasons)});
     strbuf_deinit(&age);
+    strbuf_deinit(&holds);
     strbuf_deinit(&reasons);
 }
 
@@ -50,9 +88,9 @@ void render_sessions(struct strbuf *out, const json_t *result, bool immovable_on
         return;
     }
     struct columns columns;
-    columns_init(&columns, 9);
+    columns_init(&columns, 10);
     columns_add(&columns, (const char *const[]){"ID", "USER", "DATABASE", "CLIENT", "SIDE", "STATE", "FOR",
-                                                "MOVES", "WHY NOT"});
+                                                "HOLDS", "MOVES", "WHY NOT"});
     size_t index;
     const json_t *session;
     json_array_foreach(sessions, index, session)

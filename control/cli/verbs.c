@@ -36,6 +36,7 @@ static const struct flag hold_flags[] = {
 };
 static const struct flag sessions_flags[] = {
     {"immovable", 0, FLAG_SWITCH, NULL, .doc = "only those that can't move, and why"},
+    {"ask", 0, FLAG_SWITCH, NULL, .doc = "ask each session first what it holds; its client waits meanwhile"},
 };
 static const struct flag events_flags[] = {
     {"follow", 'f', FLAG_SWITCH, NULL, .local = true, .doc = "go on with new ones, until Ctrl-C"},
@@ -251,8 +252,11 @@ static const struct verb verbs[] = {
      .method = "release",
      .render = show_release},
     {.name = "sessions",
-     .usage = "[--immovable]",
+     .usage = "[--immovable] [--ask]",
      .summary = "the sessions, what each would do in a flip, and why one can't move",
+     .details =
+         "What a session holds (settings, prepared statements, channels, a role) is known from when it was\n"
+         "asked last, in a flip or by --ask; ? means never. --json has the names.",
      FLAGS(sessions_flags),
      .method = "sessions",
      .render = show_sessions},

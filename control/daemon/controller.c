@@ -447,7 +447,7 @@ void controller_register(struct controller *controller, struct rpc *rpc)
         {"status", ROLE_VIEWER, controller_method_status, "",
          "both sides, the flip, the way back, gates, sessions"},
         {"check", ROLE_VIEWER, controller_method_check, "", "the preflight list"},
-        {"sessions", ROLE_VIEWER, controller_method_sessions, "immovable?: bool",
+        {"sessions", ROLE_VIEWER, controller_method_sessions, "immovable?: bool, ask?: bool",
          "sessions and what can't move"},
         {"prepare", ROLE_OPERATOR, controller_method_prepare, "", "build replication to the standby"},
         {"cutover", ROLE_OPERATOR, controller_method_cutover,

@@ -208,7 +208,7 @@ void controller_check(struct controller *controller, check_done done, void *cont
                               .ok = true};
     controller_ref(controller);
     replication_check(controller->replication, controller->flip.history.active, on_clusters, run);
-    controller_ask_sessions(controller, on_sessions, run);
+    controller_ask_sessions(controller, false, on_sessions, run);
     controller_gates_preflight(controller, run, gate_told, gate_ask);
     part_done(run);
 }

@@ -169,7 +169,8 @@ void controller_method_hold(void *context, struct rpc_call *call);
 void controller_method_release(void *context, struct rpc_call *call);
 
 /* --- controller_sessions.c: the list of sessions, verifiers, types */
-void controller_ask_sessions(struct controller *controller,
+/* exactly: each is asked what it holds first, while its client waits */
+void controller_ask_sessions(struct controller *controller, bool exactly,
                              void (*done)(struct controller *controller, void *context,
                                           struct proxy_session_info *sessions, size_t count),
                              void *context);

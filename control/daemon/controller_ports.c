@@ -245,7 +245,7 @@ static void fence_with_sessions(struct controller *controller, void *context,
 static void fence(struct controller *controller, const struct flip_request *request)
 {
     controller->fence = *request;
-    controller_ask_sessions(controller, fence_with_sessions, call_new(controller, request->ticket));
+    controller_ask_sessions(controller, false, fence_with_sessions, call_new(controller, request->ticket));
 }
 
 static void on_restore_point(void *context, const struct replication_result *result, const char *value)

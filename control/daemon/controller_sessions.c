@@ -10,7 +10,7 @@
 
 /* --- the list of sessions --- */
 
-void controller_ask_sessions(struct controller *controller,
+void controller_ask_sessions(struct controller *controller, bool exactly,
                              void (*done)(struct controller *controller, void *context,
                                           struct proxy_session_info *sessions, size_t count),
                              void *context)
@@ -22,7 +22,7 @@ void controller_ask_sessions(struct controller *controller,
                                         .context = context,
                                         .next = controller->session_requests};
     controller->session_requests = request;
-    proxy_sessions(controller->proxy, request->id);
+    proxy_sessions(controller->proxy, request->id, exactly);
 }
 
 void controller_sessions_event(struct controller *controller, const struct proxy_event *event)
@@ -54,17 +54,60 @@ static json_t *reasons_json(const char *reasons)
     return list;
 }
 
+/* The names of one kind in the lines of what a session holds. */
+static json_t *held_json(const char *holds, const char *kind)
+{
+    json_t *list = json_array();
+    size_t length = strlen(kind);
+    for (const char *line = holds; *line != '\0';) {
+        const char *end = strchrnul(line, '\n');
+        if (strncmp(line, kind, length) == 0 && line[length] == ' ') {
+            char name[PROXY_HOLDS_SIZE];
+            (void)snprintf(name, sizeof name, "%.*s", (int)(end - line - (ptrdiff_t)length - 1),
+                           line + length + 1);
+            json_array_append_new(list, text_json(name));
+        }
+        line = *end == '\0' ? end : end + 1;
+    }
+    return list;
+}
+
+/* The first of them, null if there is none or it is `usual`. */
+static json_t *held_one_json(const char *holds, const char *kind, const char *usual)
+{
+    json_t *list = held_json(holds, kind);
+    json_t *one = json_array_get(list, 0);
+    bool tells = one != NULL && strcmp(json_string_value(one), usual) != 0;
+    json_t *result = tells ? json_incref(one) : json_null();
+    json_decref(list);
+    return result;
+}
+
+static json_t *holds_json(const struct proxy_session_info *session)
+{
+    if (session->asked_age_us < 0) {
+        return json_null(); /* it was never asked */
+    }
+    return json_pack("{s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:o, s:o, s:o}", "asked_ms_ago",
+                     (json_int_t)(session->asked_age_us / CONTROLLER_MS_US), "counts", "settings",
+                     (json_int_t)session->settings, "statements", (json_int_t)session->statements, "channels",
+                     (json_int_t)session->channels, "settings", held_json(session->holds, "setting"),
+                     "statements", held_json(session->holds, "statement"), "channels",
+                     held_json(session->holds, "channel"), "role", held_one_json(session->holds, "role", ""),
+                     "session_user", held_one_json(session->holds, "user", session->user));
+}
+
 static json_t *session_json(const struct proxy_session_info *session)
 {
-    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:o, s:I, s:I, s:s?, s:s?}", "id",
+    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:s, s:s, s:b, s:b, s:o, s:o, s:I, s:I, s:s?, s:s?}", "id",
                      (json_int_t)session->id, "user", text_json(session->user), "database",
                      text_json(session->database), "client", text_json(session->client), "application",
                      text_json(session->application), "side", side_name(session->side), "state",
                      proxy_session_state_name(session->state), "waiting", session->waiting ? 1 : 0, "movable",
-                     session->movable ? 1 : 0, "reasons", reasons_json(session->reasons), "age_ms",
-                     (json_int_t)(session->age_us / CONTROLLER_MS_US), "state_age_ms",
-                     (json_int_t)(session->state_age_us / CONTROLLER_MS_US), "tls", session->tls,
-                     "server_tls", session->server_tls);
+                     session->movable ? 1 : 0, "reasons", reasons_json(session->reasons), "holds",
+                     holds_json(session), "age_ms", (json_int_t)(session->age_us / CONTROLLER_MS_US),
+                     "state_age_ms", (json_int_t)(session->state_age_us / CONTROLLER_MS_US), "tls",
+                     session->tls, "server_tls", session->server_tls);
 }
 
 struct listing {
@@ -91,7 +134,15 @@ void controller_method_sessions(void *context, struct rpc_call *call)
 {
     struct controller *controller = context;
     int immovable = 0;
-    if (!rpc_call_unpack(call, "{s?b}", "immovable", &immovable)) {
+    int ask = 0;
+    if (!rpc_call_unpack(call, "{s?b, s?b}", "immovable", &immovable, "ask", &ask)) {
+        return;
+    }
+    if (ask != 0 && (rpc_call_peer(call)->roles & ROLE_OPERATOR) == 0) {
+        struct error error;
+        error_set(&error, ERROR_PERMISSION,
+                  "asking the sessions makes their clients wait: it needs the role operator");
+        rpc_fail(call, &error);
         return;
     }
     if (controller->stopping) {
@@ -101,7 +152,7 @@ void controller_method_sessions(void *context, struct rpc_call *call)
     struct listing *listing = malloc(sizeof *listing);
     ENSURE(listing != NULL);
     *listing = (struct listing){.call = call, .immovable = immovable != 0};
-    controller_ask_sessions(controller, list, listing);
+    controller_ask_sessions(controller, ask != 0, list, listing);
 }
 
 /* --- verifiers ---

@@ -432,16 +432,31 @@ static void render_audit_now(struct strbuf *out, const json_t *json)
 static void lists_read_well(void **state)
 {
     (void)state;
+    expect(
+        render_sessions_all,
+        "{'sessions': [{'id': 7, 'user': 'app', 'database': 'shop', 'client': '10.0.0.9:4711', 'side': "
+        "'blue',"
+        " 'state': 'idle', 'movable': true, 'reasons': [], 'state_age_ms': 1500},"
+        " {'id': 12, 'user': 'x\\ny', 'database': 'shop', 'client': 'local', 'side': 'blue', 'state': "
+        "'active',"
+        " 'movable': false, 'reasons': ['temporary table', 'LISTEN'], 'state_age_ms': 20}]}",
+        "ID  USER    DATABASE  CLIENT         SIDE  STATE   FOR    HOLDS  MOVES  WHY NOT\n"
+        "7   app     shop      10.0.0.9:4711  blue  idle    1.5 s  ?      yes\n"
+        "12  x\\x0ay  shop      local          blue  active  20 ms  ?      no     temporary table; LISTEN\n"
+        "2 sessions\n");
     expect(render_sessions_all,
-           "{'sessions': [{'id': 7, 'user': 'app', 'database': 'shop', 'client': '10.0.0.9:4711', 'side': "
-           "'blue',"
-           " 'state': 'idle', 'movable': true, 'reasons': [], 'state_age_ms': 1500},"
-           " {'id': 12, 'user': 'x\\ny', 'database': 'shop', 'client': 'local', 'side': 'blue', 'state': "
-           "'active',"
-           " 'movable': false, 'reasons': ['temporary table', 'LISTEN'], 'state_age_ms': 20}]}",
-           "ID  USER    DATABASE  CLIENT         SIDE  STATE   FOR    MOVES  WHY NOT\n"
-           "7   app     shop      10.0.0.9:4711  blue  idle    1.5 s  yes\n"
-           "12  x\\x0ay  shop      local          blue  active  20 ms  no     temporary table; LISTEN\n"
+           "{'sessions': [{'id': 7, 'user': 'a', 'database': 's', 'client': 'c', 'side': 'blue', 'state': "
+           "'idle', 'movable': true, 'reasons': [], 'state_age_ms': 20, 'holds': {'counts': {'settings': 0,"
+           " 'statements': 0, 'channels': 0}, 'role': null, 'session_user': null}},"
+           " {'id': 8, 'user': 'a', 'database': 's', 'client': 'c', 'side': 'blue', 'state': 'idle',"
+           " 'movable': true, 'reasons': [], 'state_age_ms': 20, 'holds': {'counts': {'settings': 2,"
+           " 'statements': 1, 'channels': 0}, 'role': 'h\\nx', 'session_user': 'u'}}]}",
+           "ID  USER  DATABASE  CLIENT  SIDE  STATE  FOR    HOLDS                                            "
+           "     MOVES  WHY NOT\n"
+           "7   a     s         c       blue  idle   20 ms  nothing                                          "
+           "     yes\n"
+           "8   a     s         c       blue  idle   20 ms  2 settings, 1 statement, role h\\x0ax, session "
+           "user u  yes\n"
            "2 sessions\n");
     expect(render_sessions_all, "{'sessions': []}", "no sessions\n");
     expect(render_sessions_immovable, "{'sessions': []}", "every session can move\n");

@@ -35,7 +35,7 @@ static void a_hold_keeps_what_comes_at_the_boundary(void **state)
     assert_int_equal(stats.sessions_held, 1);
     assert_int_equal(stats.sessions_waiting, 1);
     assert_true(stats.oldest_wait_us >= WORLD_QUIET_US / 2);
-    proxy_sessions(world->proxy, 99);
+    proxy_sessions(world->proxy, 99, false);
     struct proxy_event *event = world_event(world, PROXY_EVENT_SESSIONS);
     assert_int_equal(event->request, 99);
     assert_int_equal(event->session_count, 1);

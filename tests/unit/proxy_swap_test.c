@@ -49,7 +49,7 @@ static void wait_armed(struct world *world, int32_t pid)
 {
     bool armed = false;
     while (!armed) {
-        proxy_sessions(world->proxy, 1);
+        proxy_sessions(world->proxy, 1, false);
         struct proxy_event *event = world_event(world, PROXY_EVENT_SESSIONS);
         armed = event->session_count == 1 && event->sessions[0].armed_backend_pid == pid;
         free(event->sessions);
