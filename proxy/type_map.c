@@ -5,12 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where the type of an oid stands. */
+struct place {
+    uint32_t oid;
+    uint32_t index;
+};
+
 struct type_map {
     unsigned references;
     bool differs;
     size_t count;
     struct proxy_type *types;
-    const struct proxy_type **by_oid[SIDE_COUNT]; /* those that the side has, ascending */
+    struct place *places[SIDE_COUNT]; /* of those that the side has, ascending */
     size_t counts[SIDE_COUNT];
 };
 
@@ -25,32 +31,24 @@ static uint32_t nobodys(uint32_t oid)
 /* --- the map -----------------------------------------------------------------------------------------------
  */
 
-static int compare_blue(const void *left, const void *right)
+static int compare_places(const void *left, const void *right)
 {
-    const struct proxy_type *const *a = left;
-    const struct proxy_type *const *b = right;
-    return ((*a)->oids[SIDE_BLUE] > (*b)->oids[SIDE_BLUE]) - ((*a)->oids[SIDE_BLUE] < (*b)->oids[SIDE_BLUE]);
+    const struct place *a = left;
+    const struct place *b = right;
+    return (a->oid > b->oid) - (a->oid < b->oid);
 }
 
-static int compare_green(const void *left, const void *right)
+static void fill_places(struct type_map *map)
 {
-    const struct proxy_type *const *a = left;
-    const struct proxy_type *const *b = right;
-    return ((*a)->oids[SIDE_GREEN] > (*b)->oids[SIDE_GREEN]) -
-           ((*a)->oids[SIDE_GREEN] < (*b)->oids[SIDE_GREEN]);
-}
-
-static void fill_orders(struct type_map *map)
-{
-    for (size_t i = 0; i < map->count; i++) {
-        for (int side = 0; side < SIDE_COUNT; side++) {
-            if (map->types[i].oids[side] != 0) {
-                map->by_oid[side][map->counts[side]++] = &map->types[i];
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        for (size_t i = 0; i < map->count; i++) {
+            uint32_t oid = map->types[i].oids[side];
+            if (oid != 0) {
+                map->places[side][map->counts[side]++] = (struct place){.oid = oid, .index = (uint32_t)i};
             }
         }
+        qsort(map->places[side], map->counts[side], sizeof *map->places[side], compare_places);
     }
-    qsort(map->by_oid[SIDE_BLUE], map->counts[SIDE_BLUE], sizeof *map->by_oid[0], compare_blue);
-    qsort(map->by_oid[SIDE_GREEN], map->counts[SIDE_GREEN], sizeof *map->by_oid[0], compare_green);
 }
 
 struct type_map *type_map_new(const struct proxy_type *types, size_t count)
@@ -62,9 +60,9 @@ struct type_map *type_map_new(const struct proxy_type *types, size_t count)
     map->references = 1;
     map->types = calloc(count + 1, sizeof *map->types);
     for (int side = 0; side < SIDE_COUNT; side++) {
-        map->by_oid[side] = calloc(count + 1, sizeof *map->by_oid[side]);
+        map->places[side] = calloc(count + 1, sizeof *map->places[side]);
     }
-    if (map->types == NULL || map->by_oid[SIDE_BLUE] == NULL || map->by_oid[SIDE_GREEN] == NULL) {
+    if (map->types == NULL || map->places[SIDE_BLUE] == NULL || map->places[SIDE_GREEN] == NULL) {
         type_map_unref(map);
         return NULL;
     }
@@ -73,7 +71,7 @@ struct type_map *type_map_new(const struct proxy_type *types, size_t count)
         map->differs = map->differs || types[i].oids[SIDE_BLUE] != types[i].oids[SIDE_GREEN];
     }
     map->count = count;
-    fill_orders(map);
+    fill_places(map);
     return map;
 }
 
@@ -91,7 +89,7 @@ void type_map_unref(struct type_map *map)
         return;
     }
     for (int side = 0; side < SIDE_COUNT; side++) {
-        free(map->by_oid[side]);
+        free(map->places[side]);
     }
     free(map->types);
     free(map);
@@ -108,11 +106,11 @@ const struct proxy_type *type_map_find(const struct type_map *map, enum side sid
     size_t high = map == NULL ? 0 : map->counts[side];
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        const struct proxy_type *type = map->by_oid[side][middle];
-        if (type->oids[side] == oid) {
-            return type;
+        const struct place *place = &map->places[side][middle];
+        if (place->oid == oid) {
+            return &map->types[place->index];
         }
-        if (type->oids[side] < oid) {
+        if (place->oid < oid) {
             low = middle + 1;
         } else {
             high = middle;
