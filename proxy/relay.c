@@ -34,12 +34,10 @@ static void forward(struct session *session, const char *from, const char *to)
  * A piece of a client that speaks the other side's numbers (numbering.h). True: it doesn't go on, what goes
  * in its place does.
  */
-static bool renumber_client(struct session *session, const struct frame_piece *piece, const char *from,
-                            const char *start)
+static bool renumber_client(struct session *session, const struct frame_piece *piece, uint8_t *bytes,
+                            const char *from, const char *start)
 {
     struct slice instead;
-    /* both kinds of bytes that come here, read and kept, are ours to change */
-    uint8_t *bytes = (uint8_t *)(uintptr_t)piece->bytes.data;
     if (numbering_client(session->numbering, piece, bytes, &session->boundary, &instead) == NUMBERING_PASS) {
         return false;
     }
@@ -136,7 +134,7 @@ static bool discard(struct session *session, const struct frame_piece *piece)
  * Passes on a range of the client's bytes; `from` is where it begins, at or (the beginning of a header, held
  * back last time) before `bytes`.
  */
-static void pass_to_server(struct session *session, const char *from, const char *bytes, size_t length)
+static void pass_to_server(struct session *session, const char *from, char *bytes, size_t length)
 {
     const char *end = bytes + length;
     struct slice rest = slice_of(bytes, length);
@@ -185,7 +183,9 @@ static void pass_to_server(struct session *session, const char *from, const char
             return;
         }
         move_client(session->move, &piece, &session->boundary);
-        if (session->numbering != NULL && renumber_client(session, &piece, from, start)) {
+        if (session->numbering != NULL &&
+            renumber_client(session, &piece, (uint8_t *)bytes + (next - bytes) - piece.bytes.length, from,
+                            start)) {
             from = next;
         }
         if (piece.type == 'X' && piece.last) {
@@ -343,25 +343,33 @@ static bool end_of_changed(struct session *session, struct server_link *link)
     return !session->closing;
 }
 
+/* A range of what the server sent, as it is walked. */
+struct incoming {
+    struct session *session;
+    struct server_link *link;
+    const char *from;  /* before it all has gone on */
+    const char *begin; /* of the message at hand */
+    int64_t now_us;
+};
+
 /* As renumber_client(). What goes in a piece's place waits for more of its kind. */
-static bool renumber_server(struct session *session, struct server_link *link,
-                            const struct frame_piece *piece, const char *from, const char *begin)
+static bool renumber_server(struct incoming *in, const struct frame_piece *piece, uint8_t *bytes)
 {
     struct slice instead;
+    struct session *session = in->session;
     struct numbering *numbering = session->numbering;
-    uint8_t *bytes = (uint8_t *)(uintptr_t)piece->bytes.data;
     bool taken = numbering_server(numbering, piece, bytes, &session->boundary, &instead) == NUMBERING_TAKE;
-    link->cursor.quiet_rows = !numbering_wants_rows(numbering);
+    in->link->cursor.quiet_rows = !numbering_wants_rows(numbering);
     if (!taken) {
         return false;
     }
     if (piece->first) {
-        pass_on(session, link, from, begin);
+        pass_on(session, in->link, in->from, in->begin);
     }
     struct strbuf *changed = numbering_changed(numbering);
     strbuf_append(changed, instead.data, instead.length);
     if (changed->length > CHANGED_ROWS_SIZE) {
-        pass_changed(session, link);
+        pass_changed(session, in->link);
     }
     if (instead.length > 0) {
         numbering_done(numbering);
@@ -369,19 +377,73 @@ static bool renumber_server(struct session *session, struct server_link *link,
     return true;
 }
 
+/* What we asked stays ours, notices included. */
+static void take_ours(struct incoming *in, const struct frame_piece *piece, const struct boundary_step *step,
+                      const char *next)
+{
+    if (piece->first) {
+        pass_on(in->session, in->link, in->from, in->begin);
+    }
+    in->from = next;
+    if (in->session->link == in->link) { /* its client is there */
+        mover_asked(in->session, piece, step);
+    }
+}
+
+/* `next` is where it ends. False: the session has another server, or none. */
+static bool take_piece(struct incoming *in, const struct frame_piece *piece, char *next)
+{
+    struct session *session = in->session;
+    struct server_link *link = in->link;
+    struct boundary_step step;
+    char *bytes = next - piece->bytes.length;
+    if (piece->first) {
+        in->begin = bytes - FRAME_HEADER_SIZE;
+    }
+    if (link->half_seen) {
+        link->half_seen = !piece->last;
+        in->from = next;
+        return true;
+    }
+    boundary_server(&session->boundary, piece, in->now_us, &step);
+    if (step.ours) {
+        take_ours(in, piece, &step, next);
+        return session->link == link;
+    }
+    if (session->untold && begins_reply(piece)) {
+        pass_on(session, link, in->from, in->begin);
+        in->from = in->begin;
+        tell(session);
+        if (session->link != link) {
+            return false;
+        }
+    }
+    if (step.kind != BOUNDARY_NOTHING) {
+        note(session, link, &step);
+    } else if (piece->type == 'A' && piece->first && piece->last) {
+        async_map_pid(session, link, bytes);
+    }
+    move_server(session->move, &step);
+    if (session->numbering != NULL && renumber_server(in, piece, (uint8_t *)bytes)) {
+        in->from = next;
+    }
+    if (step.kind == BOUNDARY_READY && session->link == link) {
+        session_set_immovable(session, !move_is_movable(session->move, NULL, 0));
+    }
+    return session->link == link;
+}
+
 static void on_received(struct server_link *link, char *bytes, size_t length)
 {
     struct session *session = link->session;
     const char *end = bytes + length;
     size_t held_back = link->cursor.header_have;
-    const char *from = memcpy(bytes - held_back, link->cursor.header, held_back);
-    const char *begin = from; /* of the message at hand */
+    struct incoming in = {.session = session, .link = link, .now_us = clock_mono_us()};
     struct slice rest = slice_of(bytes, length);
     struct frame_piece piece = {.last = true};
-    struct boundary_step step;
     enum wire_answer answer;
-    int64_t now_us = clock_mono_us();
-    from += async_continue(session, link, bytes, length);
+    in.begin = memcpy(bytes - held_back, link->cursor.header, held_back);
+    in.from = in.begin + async_continue(session, link, bytes, length);
     if (session->link != link) {
         return; /* out of memory */
     }
@@ -389,68 +451,25 @@ static void on_received(struct server_link *link, char *bytes, size_t length)
         link->cursor.quiet_rows = !numbering_wants_rows(session->numbering);
     }
     while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
-        const char *next = (const char *)rest.data;
-        if (piece.first) {
-            begin = next - piece.bytes.length - FRAME_HEADER_SIZE;
-        }
-        if (link->half_seen) {
-            link->half_seen = !piece.last;
-            from = next;
-            continue;
-        }
-        boundary_server(&session->boundary, &piece, now_us, &step);
-        if (step.ours) {
-            /* what we asked stays ours, notices included */
-            if (piece.first) {
-                pass_on(session, link, from, begin);
-            }
-            from = next;
-            if (session->link != link) {
-                return; /* its client is gone */
-            }
-            mover_asked(session, &piece, &step);
-            if (session->link != link) {
-                return;
-            }
-            continue;
-        }
-        if (session->untold && begins_reply(&piece)) {
-            const char *start = (const char *)rest.data - piece.bytes.length - FRAME_HEADER_SIZE;
-            pass_on(session, link, from, start);
-            from = start;
-            tell(session);
-            if (session->link != link) {
-                return; /* its client is gone */
-            }
-        }
-        if (step.kind != BOUNDARY_NOTHING) {
-            note(session, link, &step);
-        } else if (piece.type == 'A' && piece.first && piece.last) {
-            async_map_pid(session, link, bytes + (next - piece.bytes.length - bytes));
-        }
-        move_server(session->move, &step);
-        if (session->numbering != NULL && renumber_server(session, link, &piece, from, begin)) {
-            from = next;
-        }
-        if (step.kind == BOUNDARY_READY) {
-            session_set_immovable(session, !move_is_movable(session->move, NULL, 0));
+        if (!take_piece(&in, &piece, bytes + ((const char *)rest.data - bytes))) {
+            return;
         }
     }
     if (answer == WIRE_BAD) {
         LOG_WARN("server_protocol", LOG_U64("session", session->id), LOG_STR("side", side_name(link->side)));
-        pass_on(session, link, from, (const char *)rest.data - FRAME_HEADER_SIZE);
+        pass_on(session, link, in.from, (const char *)rest.data - FRAME_HEADER_SIZE);
         pass_changed(session, link);
         session_end(session, "08P01", "the server broke the protocol", NULL);
         return;
     }
     end -= link->cursor.header_have;
     if (async_is_withheld(session, link, &piece)) {
-        pass_on(session, link, from, begin);
-        if (!async_withhold(session, begin, (size_t)(end - begin))) {
+        pass_on(session, link, in.from, in.begin);
+        if (!async_withhold(session, in.begin, (size_t)(end - in.begin))) {
             session_drop(session);
         }
     } else {
-        pass_on(session, link, from, end);
+        pass_on(session, link, in.from, end);
     }
     if (session->numbering != NULL && !end_of_changed(session, link)) {
         return;

@@ -108,12 +108,11 @@ static void emit(struct scene *scene, struct slice bytes)
 }
 
 /* One piece, as the relay would handle it; quiet ones go on unseen, as there. */
-static void piece_goes(struct scene *scene, const struct frame_piece *piece, bool from_client)
+static void piece_goes(struct scene *scene, const struct frame_piece *piece, uint8_t *bytes, bool from_client)
 {
     struct slice instead;
     struct boundary_step step;
     uint8_t header[FRAME_HEADER_SIZE];
-    uint8_t *bytes = (uint8_t *)(uintptr_t)piece->bytes.data;
     enum numbering_verdict verdict = NUMBERING_PASS;
     if (from_client) {
         assert_int_equal(boundary_client(&scene->boundary, piece, 1), BOUNDARY_FORWARD);
@@ -145,7 +144,8 @@ static void goes(struct scene *scene, bool from_client, size_t step)
         size_t left = scene->build.length - at;
         struct slice range = slice_of(scene->bytes + at, left < step ? left : step);
         while (frame_next(cursor, &range, &piece) == WIRE_OK) {
-            piece_goes(scene, &piece, from_client);
+            uint8_t *bytes = scene->bytes + (range.data - scene->bytes) - piece.bytes.length;
+            piece_goes(scene, &piece, bytes, from_client);
         }
     }
     assert_false(numbering_has_failed(scene->numbering));
