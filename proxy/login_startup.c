@@ -8,25 +8,49 @@
 
 #include <stdlib.h>
 
-/* Answers a request for encryption by one byte. False: it isn't allowed, the session ends. */
-static bool answer(struct session *session, bool *answered, size_t consumed, const char *byte)
+/* Protocols 1 and 2 know errors without fields only. */
+static void refuse_version(struct session *session, uint32_t version)
 {
-    if (*answered) {
-        session_end(session, "08P01", "encryption was asked for twice", NULL);
-        return false;
+    char message[128], old[160];
+    (void)snprintf(message, sizeof(message),
+                   "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16,
+                   version & 0xffffU);
+    if (version >> 16 == 0 || version >> 16 > 3) {
+        session_end(session, "0A000", message, NULL);
+        return;
     }
-    if (session->login->buffer.length > consumed) {
-        /* sent before our answer: whoever stands between could have put it there */
-        session_end(session, "08P01", "received unencrypted data after an encryption request", NULL);
+    int length = snprintf(old, sizeof(old), "EFATAL:  %s\n", message);
+    if (!stream_write(&session->client, old, (size_t)length + 1)) {
+        session_drop(session);
+        return;
+    }
+    session_finish(session);
+}
+
+/* Answers a request for encryption by one byte. False: it isn't allowed, the session ends. */
+static bool answer(struct session *session, bool *answered, const struct startup *startup, size_t consumed,
+                   const char *byte)
+{
+    bool early = session->login->buffer.length > consumed;
+    if (*answered) {
+        refuse_version(session, startup->version); /* as PostgreSQL: it isn't expected any more */
         return false;
     }
     *answered = true;
     login_consume(session->login, consumed);
-    if (!stream_write(&session->client, byte, 1)) {
+    if (!(early && byte[0] == 'S') && !stream_write(&session->client, byte, 1)) {
         session_drop(session);
         return false;
     }
-    return true;
+    if (early) {
+        /* sent before our answer: whoever stands between could have put it there */
+        session_end(session, "08P01",
+                    startup->kind == STARTUP_SSL_REQUEST
+                        ? "received unencrypted data after SSL request"
+                        : "received unencrypted data after GSSAPI encryption request",
+                    NULL);
+    }
+    return !early;
 }
 
 static bool offers_tls(const struct session *session)
@@ -45,10 +69,10 @@ static bool begin_tls(struct session *session)
     return false;
 }
 
-static void on_ssl_request(struct session *session, size_t consumed)
+static void on_ssl_request(struct session *session, const struct startup *startup, size_t consumed)
 {
     bool offered = offers_tls(session);
-    if (answer(session, &session->login->ssl_answered, consumed, offered ? "S" : "N") && offered) {
+    if (answer(session, &session->login->ssl_answered, startup, consumed, offered ? "S" : "N") && offered) {
         session->login->gss_answered = true; /* not within TLS */
         (void)begin_tls(session);
     }
@@ -196,25 +220,6 @@ static void on_startup_message(struct session *session, const struct startup *st
     login_auth_begin(session);
 }
 
-/* Protocols 1 and 2 know errors without fields only. */
-static void refuse_version(struct session *session, uint32_t version)
-{
-    char message[128], old[160];
-    (void)snprintf(message, sizeof(message),
-                   "unsupported frontend protocol %u.%u: server supports 3.0 to 3.2", version >> 16,
-                   version & 0xffffU);
-    if (version >> 16 == 0 || version >> 16 > 3) {
-        session_end(session, "0A000", message, NULL);
-        return;
-    }
-    int length = snprintf(old, sizeof(old), "EFATAL:  %s\n", message);
-    if (!stream_write(&session->client, old, (size_t)length + 1)) {
-        session_drop(session);
-        return;
-    }
-    session_finish(session);
-}
-
 /* PostgreSQL says nothing either to who doesn't speak its protocol. */
 static void refuse_packet(struct session *session, enum startup_kind kind)
 {
@@ -244,10 +249,10 @@ bool login_startup_take(struct session *session)
     }
     switch (startup.kind) {
     case STARTUP_SSL_REQUEST:
-        on_ssl_request(session, consumed);
+        on_ssl_request(session, &startup, consumed);
         return true;
     case STARTUP_GSSENC_REQUEST:
-        (void)answer(session, &login->gss_answered, consumed, "N");
+        (void)answer(session, &login->gss_answered, &startup, consumed, "N");
         return true;
     case STARTUP_CANCEL_REQUEST:
         login->phase = PHASE_CANCEL;

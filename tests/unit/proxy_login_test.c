@@ -33,7 +33,7 @@ static void encryption_is_declined_once_each(void **state)
     put(client, ssl_request, 8);
     expect(world, client, "N", 1);
     put(client, ssl_request, 8);
-    expect_error(world, client, "08P01");
+    expect_error(world, client, "0A000");
     expect_end(world, client);
     (void)close(client);
     world_free(world);
@@ -49,6 +49,7 @@ static void bytes_behind_an_encryption_request_are_refused(void **state)
     size_t length = 8 + startup_packet(bytes + 8, "joe", "app");
     int client = client_connect(world);
     put(client, bytes, length);
+    expect(world, client, "N", 1);
     expect_error(world, client, "08P01");
     expect_end(world, client);
     (void)close(client);
