@@ -59,6 +59,10 @@ static void end_login(struct session *session)
         session_end(session, "57P03", "no side is active now", NULL);
         return;
     }
+    if (session->worker->stopping && login_client_is_silent(session)) {
+        session_drop(session); /* it had a last moment to say what it wants */
+        return;
+    }
     counter_add(&session->worker->statistics.logins_failed, 1);
     if (login_client_connects(session)) {
         count(session, PROXY_TIMEOUT_SERVER_CONNECT);

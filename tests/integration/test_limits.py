@@ -209,7 +209,7 @@ def test_idle_timeouts(world):
 
 
 def test_query_timeout(world):
-    """A statement is cancelled, its session lives; a COPY whose client sends nothing, too."""
+    """A statement is cancelled, its session lives; a COPY too, whose client is slow."""
     world.pair()
     d = world.daemon(timeouts={"query": "1s"})
     with pg.Connection(d.address) as client:
@@ -221,8 +221,20 @@ def test_query_timeout(world):
         assert client.status == "E"
         client.query("rollback")
         assert client.value("select 1 from pg_sleep(0.1)") == "1"
+        client.query("create temp table c (a int)")
+        client.send(pg.query("copy c from stdin"))
+        assert client.receive()[0] == "G"
+        d.until(lambda: d.status()["ended"]["timeouts"]["query"] == 5, what="the COPY has lasted too long")
+        client.send(pg.copy_data(b"1\n"))  # PostgreSQL hears of it between two messages
+        try:
+            client.results()
+            raise AssertionError("the COPY went on")
+        except pg.PgError as error:
+            assert error.sqlstate == "57014", error
+        client.send(pg.COPY_DONE)
+        assert client.value("select count(*) from c") == "0"
     assert world.blue.value("select count(*) from pg_stat_activity where query ~ 'sleep.60' and state = 'active' and usename = 'app'") == "0"
-    d.until(lambda: d.metric("switchback_timeouts_total", timeout="query") == 4, what="they are counted")
+    d.until(lambda: d.metric("switchback_timeouts_total", timeout="query") == 5, what="they are counted")
 
 
 def test_server_connect_timeout(world):
