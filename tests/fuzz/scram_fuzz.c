@@ -2,7 +2,7 @@
 #include "conf/base/ensure.h"
 #include "proxy/wire/scram.h"
 
-static const struct scram_binding no_binding = {.length = 0};
+static const struct scram_binding no_binding = {.length = 0}, binding = {.hash = "hash", .length = 32};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -23,6 +23,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     (void)!scram_server_first(&server, &verifier, &no_binding, false, "S", input, reply);
     ENSURE(scram_server_first(&server, &verifier, &no_binding, false, "S", slice_text("n,,n=,r=C"), reply) ==
            SCRAM_OK);
+    ENSURE(scram_server_final(&server, input, reply, key) != SCRAM_OK);
+    (void)!scram_server_first(&server, &verifier, &binding, size % 2 == 0, "S", input, reply);
+    ENSURE(scram_server_first(&server, &verifier, &binding, true, "S",
+                              slice_text("p=tls-server-end-point,,n=,r=C"), reply) == SCRAM_OK);
     ENSURE(scram_server_final(&server, input, reply, key) != SCRAM_OK);
     scram_client_first(&client, &no_binding, false, "C", reply);
     if (scram_client_final(&client, input, secret, reply) == SCRAM_OK) {
