@@ -1,4 +1,5 @@
 """TLS with clients."""
+import concurrent.futures
 import os
 import socket
 import ssl
@@ -6,6 +7,7 @@ import struct
 import subprocess
 import time
 
+import cluster
 import pg
 from certificates import Authority
 from daemon import BINARY
@@ -122,6 +124,92 @@ def test_requests_before_startup(world):
             raw.send(first + pg.startup({"user": "app", "database": "app"}))
             assert raw.closed_by_peer()
             assert b"08P01" in raw.buffer and b"S" != raw.buffer[:1], raw.buffer
+
+
+def heard(address, context, direct, first, inside):
+    """What a peer makes of the bytes sent before TLS, and of those sent in it: its answers, until it waits or closes."""
+    def collect(source, seen):
+        try:
+            while True:
+                data = source.recv(65536)
+                if not data:
+                    return "closed"
+                seen.append(data)
+        except TimeoutError:
+            return "waits"
+        except (ssl.SSLError, ConnectionError):
+            return "closed"
+
+    def readable(data):
+        """Errors without where they come from, keys without their value."""
+        found, raw = [], b"".join(data)
+        while raw[:1] in (b"N", b"S") and raw[1:5] and raw[1:2] != b"\0":
+            found, raw = found + [raw[:1]], raw[1:]
+        while len(raw) >= 5:
+            length, = struct.unpack_from("!i", raw, 1)
+            kind, body, raw = raw[:1], raw[5:length + 1], raw[length + 1:]
+            if kind == b"E":
+                body = sorted((k, v) for k, v in pg.fields(body).items() if k in "SVCM")
+            found.append((kind, len(body) if kind == b"K" else body))
+        return found + [raw]
+
+    with socket.create_connection(address, 2) as plain:
+        seen = []
+        if first:
+            plain.sendall(first)
+        if not direct and inside is None:
+            return readable(seen) if not first else (collect(plain, seen), readable(seen))
+        if not direct:
+            plain.sendall(SSL_REQUEST)
+            assert plain.recv(1) == b"S"
+        try:
+            secured = context.wrap_socket(plain, server_hostname="localhost")
+            if inside:
+                secured.sendall(inside)
+            end = collect(secured, seen)
+            secured.close()
+        except (ssl.SSLError, ConnectionError):
+            return "no handshake"
+        return end, readable(seen)
+
+
+def test_openings_are_as_postgresql(world):
+    """Before and in TLS, by request and at once: the same answers as the newest server gives itself."""
+    newest = cluster.ALL_BINS[-1]
+    s = Scene(world, binaries=newest)
+    startup = pg.startup({"user": "app", "database": "app"})
+    cancel = struct.pack("!iii", 16, pg.CANCEL_REQUEST, 1) + b"abcd"
+    good, none, other = s.ca.client(), s.ca.client(protocol=None), s.ca.client(protocol="http/1.1")
+    cases = {
+        "GSS twice": (good, False, GSSENC_REQUEST * 2, None),
+        "GSS and startup": (good, False, GSSENC_REQUEST + startup, None),
+        "TLS, nothing": (good, False, b"", b""),
+        "TLS, startup": (good, False, b"", startup),
+        "TLS without ALPN, startup": (none, False, b"", startup),
+        "TLS with another ALPN": (other, False, b"", startup),
+        "TLS, SSL": (good, False, b"", SSL_REQUEST),
+        "TLS, GSS": (good, False, b"", GSSENC_REQUEST),
+        "TLS, cancel": (good, False, b"", cancel),
+        "TLS, garbage": (good, False, b"", b"GET / HTTP/1.1\r\n\r\n"),
+        "TLS, a handshake again": (good, False, b"", b"\x16\x03\x01\x00\x05hello"),
+        "direct, startup": (good, True, b"", startup),
+        "direct without ALPN": (none, True, b"", startup),
+        "direct with another ALPN": (other, True, b"", startup),
+        "direct, SSL": (good, True, b"", SSL_REQUEST),
+        "direct, SSL twice": (good, True, b"", SSL_REQUEST + SSL_REQUEST),
+        "direct, GSS": (good, True, b"", GSSENC_REQUEST),
+        "direct, cancel": (good, True, b"", cancel),
+    }
+    different = []
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asked = {name: [pool.submit(heard, address, *case) for address in (world.blue.address, s.address)]
+                 for name, case in cases.items()}
+    for name, futures in asked.items():
+        straight, through = (future.result() for future in futures)
+        if straight != through:
+            different.append(name)
+            print("%s: straight %r\n     through the proxy %r" % (name, straight, through))
+    assert not different, different
 
 
 def test_handshake_byte_by_byte(world):

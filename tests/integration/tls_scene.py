@@ -13,7 +13,7 @@ GSSENC_REQUEST = struct.pack("!ii", 8, pg.GSSENC_REQUEST)
 class Scene:
     """A pair whose servers speak TLS, and a daemon that does, all with certificates of one authority."""
 
-    def __init__(self, world, start=True, pair=None, listen=None, side=None, servers=True, **settings):
+    def __init__(self, world, start=True, pair=None, listen=None, side=None, servers=True, binaries=None, **settings):
         self.world, self.ca = world, Authority(world.folder)
         made = {}
         for name in ("blue", "green"):
@@ -22,7 +22,7 @@ class Scene:
         pair = dict(pair or {})
         hba = pair.pop("hba", None)
         arguments = {"hba": hba} if hba else {}
-        world.blue = world.cluster("blue", **arguments, **made["blue"], **pair)
+        world.blue = world.cluster("blue", binaries=binaries, **arguments, **made["blue"], **pair)
         world.green = world.cluster("green", new=True, **arguments, **made["green"], **pair)
         world.blue.query("create role app login password 'secret'", "postgres")
         world.blue.query("create database app owner app", "postgres")
