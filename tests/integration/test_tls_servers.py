@@ -127,6 +127,7 @@ def test_flip_in_tls(world):
         assert client.value("show application_name") == "moved" and client.value("execute p") == "7"
         assert in_tls(client)
     load.stop()
+    load.assert_clean()
     load.verify(world.blue)
     with world.green.connect("app", tls=s.ca.client()) as connection:
         subscriptions = connection.value("select string_agg(subconninfo, ' ') from pg_subscription")
