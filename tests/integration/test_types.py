@@ -244,3 +244,54 @@ def test_drivers_keep_their_types(world):
     for i, to in enumerate(flips(d, 4)):
         for program in programs:
             program.round("use", *(["late%d" % (i + 2)] if i < 3 else []))
+
+
+# --- types that come and go
+
+
+def told(client, sql):
+    """The types of a RowDescription."""
+    client.send(pg.query(sql))
+    description = next(body for kind, body in client.until_ready() if kind == "T")
+    count, = struct.unpack_from("!h", description)
+    at, oids = 2, []
+    for _ in range(count):
+        at = description.index(b"\0", at) + 1
+        oids.append(struct.unpack_from("!I", description, at + 6)[0])
+        at += 18
+    return oids
+
+
+def test_types_made_after_the_move(world):
+    """A moved client knows a new type by a number that its home never gave: it is the one that can't go back."""
+    d = prepared(world)
+    user, other, fails = world.connect(application_name="user"), world.connect(), world.connect()
+    assert d.verb("cutover", code=0).json["disconnected"] == 0
+    born = world.connect()
+    create(world.blue, "create type waste as enum ('x')")
+    for side in (world.green, world.blue):
+        create(side, "create type fresh as enum ('x', 'y')")
+    create(world.green, "create type lonely as enum ('x')")
+    fresh = {side: oid(side, "fresh") for side in (world.blue, world.green)}
+    assert fresh[world.blue] != fresh[world.green]
+    query = "select 'x'::fresh, 'sad'::zmood"
+    assert told(user, query) == told(user, query)
+    assert told(user, query)[1] == oid(world.blue, "zmood")
+    assert told(born, query) == [fresh[world.green], oid(world.green, "zmood")]
+    assert told(fails, "select 'x'::lonely, 'red'::acolor")[1] == oid(world.blue, "acolor")
+    told(other, "select 'sad'::zmood")
+    immovable = [s for s in d.verb("sessions", code=0).json["sessions"] if not s["movable"]]
+    assert len(immovable) == 2 and all("knows type" in s["reasons"][0] for s in immovable), immovable
+    d.wait_steady("green")
+    result = d.verb("flip-back", code=0).json
+    assert (result["to"], result["moved"], result["disconnected"]) == ("blue", 2, 2), result
+    for client in (user, fails):
+        try:
+            client.results()
+            raise AssertionError("it is still there")
+        except pg.PgError as error:
+            assert error.sqlstate == "57P01" and "knows type" in error.message, error
+    assert told(other, query) == [fresh[world.blue], oid(world.blue, "zmood")]
+    assert told(born, query) == [fresh[world.green], oid(world.green, "zmood")]
+    born.send(pg.parse("", "select $1", [fresh[world.green]]), pg.bind("", "", ["y"]), pg.execute(), pg.SYNC)
+    assert born.results() == [[("y",)]]
