@@ -152,6 +152,7 @@ static void pass_to_server(struct session *session, const char *from, char *byte
             continue;
         }
         if (piece.first && session->watch.cancelling && session->link->cancels > 0) {
+            /* the cancel of what has timed out is still under way: it must not meet this one */
             forward(session, from, start);
             keep(session, start, end);
             return;
