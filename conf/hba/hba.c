@@ -5,6 +5,7 @@
 #include "conf/hba/rule.h"
 
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ struct hba {
     struct hba_rule *rules;
     struct hba_ident *idents;
     bool has_file;
+    uint64_t rules_print, maps_print; /* hashes of all words */
 };
 
 static void hba_free(struct hba *hba)
@@ -47,11 +49,38 @@ void hba_unref(struct hba *hba)
 
 /* --- loading --- */
 
+/* FNV-1a over the words, each with its NUL and what separates it from the next. */
+static uint64_t add_text(uint64_t hash, const char *text, char end)
+{
+    size_t length = strlen(text);
+    for (size_t i = 0; i <= length; i++) {
+        hash = (hash ^ (uint8_t)text[i]) * UINT64_C(0x100000001b3);
+    }
+    return (hash ^ (uint8_t)end) * UINT64_C(0x100000001b3);
+}
+
+static uint64_t print_of(const struct hba_line *lines)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (const struct hba_line *line = lines; line != NULL; line = line->next) {
+        for (size_t i = 0; i < line->count; i++) {
+            const struct hba_field *field = &line->fields[i];
+            for (size_t j = 0; j < field->count; j++) {
+                hash = add_text(hash, field->words[j].text, field->words[j].quoted ? '"' : ',');
+            }
+            hash = add_text(hash, "", ' ');
+        }
+        hash = add_text(hash, "", '\n');
+    }
+    return hash;
+}
+
 static void read_idents(struct hba *hba, const struct hba_source *source, const char *path,
                         struct hba_problems *problems)
 {
     struct hba_line *lines = hba_lines_read(source, path, problems);
     struct hba_ident **last = &hba->idents;
+    hba->maps_print = print_of(lines);
     for (const struct hba_line *line = lines; line != NULL; line = line->next) {
         *last = hba_ident_parse(line, problems);
         if (*last != NULL) {
@@ -101,6 +130,7 @@ static struct hba *make(const struct hba_source *source, const char *name, struc
     if (ident_path[0] != '\0') {
         read_idents(hba, source, ident_path, problems);
     }
+    hba->rules_print = print_of(lines);
     take_rules(hba, lines, problems);
     if (lines == NULL && problems->count == 0) {
         hba_problem(problems, name, 0, "it has no rules, so nobody could come in");
@@ -176,6 +206,16 @@ const struct hba_demand *hba_match(const struct hba *hba, const struct hba_clien
         }
     }
     return NULL;
+}
+
+bool hba_same_rules(const struct hba *a, const struct hba *b)
+{
+    return a->rules_print == b->rules_print;
+}
+
+bool hba_same_maps(const struct hba *a, const struct hba *b)
+{
+    return a->maps_print == b->maps_print;
 }
 
 bool hba_has_file(const struct hba *hba)

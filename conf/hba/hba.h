@@ -75,6 +75,10 @@ const struct hba_demand *hba_needs_certificate(const struct hba *hba);
 /* Whether the one whom the system, or a certificate, calls `name` may be client->user, by the map. */
 bool hba_may_be(const struct hba *hba, const char *map, const char *name, const struct hba_client *client);
 
+/* Whether the files say the same, but for comments and the like: a reload tells what has changed. */
+bool hba_same_rules(const struct hba *a, const struct hba *b);
+bool hba_same_maps(const struct hba *a, const struct hba *b);
+
 const char *hba_method_name(enum hba_method method);
 
 #endif

@@ -239,6 +239,20 @@ const char *userlist_find(const struct userlist *list, const char *role)
     return NULL;
 }
 
+bool userlist_same(const struct userlist *a, const struct userlist *b)
+{
+    if (a == NULL || b == NULL || a->count != b->count) {
+        return a == b;
+    }
+    for (size_t i = 0; i < a->count; i++) {
+        if (strcmp(a->users[i].role, b->users[i].role) != 0 ||
+            strcmp(a->users[i].verifier, b->users[i].verifier) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool userlist_is_md5(const struct userlist *list)
 {
     return list->md5_count * 2 > list->count;

@@ -19,6 +19,8 @@ void userlist_unref(struct userlist *list); /* wipes it with the last one; NULL 
 
 /* The verifier of a role; NULL: it isn't in the list. */
 const char *userlist_find(const struct userlist *list, const char *role);
+/* Both NULL counts as the same. */
+bool userlist_same(const struct userlist *a, const struct userlist *b);
 /* Most of it are md5 verifiers: what a role that isn't in it is asked for. */
 bool userlist_is_md5(const struct userlist *list);
 

@@ -5,6 +5,7 @@
 #include "conf/settings/unit.h"
 
 #include "conf/base/strbuf.h"
+#include "conf/hba/userlist.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -234,6 +235,20 @@ char *settings_print(const struct settings *settings, struct error *error)
     return text;
 }
 
+/* What a file holds is part of the setting that names it. */
+static bool files_differ(const struct settings *old, const struct settings *new, const struct setting *row)
+{
+    const struct settings_auth *a = &old->auth, *b = &new->auth;
+    if (row->offset == offsetof(struct settings, auth.hba_file)) {
+        return old->auth_method == new->auth_method && !hba_same_rules(a->hba, b->hba);
+    }
+    if (row->offset == offsetof(struct settings, auth.ident_file)) {
+        return !hba_same_maps(a->hba, b->hba);
+    }
+    return row->offset == offsetof(struct settings, auth.verifier_file) &&
+           !userlist_same(a->userlist, b->userlist);
+}
+
 static bool differ(const struct settings *old, const struct settings *new, const struct setting *row,
                    bool *different)
 {
@@ -248,7 +263,7 @@ static bool differ(const struct settings *old, const struct settings *new, const
         print_value(&b, new, row);
     }
     bool ok = !a.failed && !b.failed;
-    *different = strcmp(strbuf_text(&a), strbuf_text(&b)) != 0;
+    *different = strcmp(strbuf_text(&a), strbuf_text(&b)) != 0 || files_differ(old, new, row);
     if (row->type == SETTING_SECRET) {
         explicit_bzero(a.data, a.length);
         explicit_bzero(b.data, b.length);

@@ -123,7 +123,7 @@ def test_rules(world):
     assert "hba.conf:9: the line ends before its role" in answer.err and "hba.conf:9" in d.log_text(), answer
     assert refusal(d.address, user="zoe").sqlstate == "28000", "the old rules stand"
     write(d, "hba.conf", RULES + "host app zoe all trust\n")
-    reload(d)
+    assert d.verb("reload", code=0).json["changed"] == ["auth.hba_file"]
     assert refusal(d.address, user="zoe") is None
     world.blue.query("grant guests to zoe", "postgres")
     assert "rejects" in refusal(d.address, user="zoe").message, "a membership counts at the next login"

@@ -112,6 +112,45 @@ static void a_list_of_verifiers_is_read(void **state)
     assert_null(strstr(error.message, "hunter2"));
 }
 
+static void a_changed_file_is_a_changed_setting(void **state)
+{
+    (void)state;
+    static const char text[] = ENOUGH "auth: { method: hba, hba_file: hba, ident_file: ident,"
+                                      " verifier_file: users }\n";
+    static const char *const contents[][3] = {
+        {"local all all peer map=m\n", "m a b\n", "\"a\" \"\"\n"},
+        {"# the same\nlocal  all all \\\n peer map=m\n", "m a b # too\n", ";\n\"a\" \"\"\n"},
+        {"local all joe peer map=m\n", "m a b\n", "\"a\" \"\"\n"},
+        {"local all joe peer map=m\n", "m a c\n", "\"a\" \"\"\n"},
+        {"local all joe peer map=m\n", "m a c\n", "\"b\" \"\"\n"},
+        {"local all \"joe\" peer map=m\n", "m a c\n", "\"b\" \"\"\n"},
+    };
+    static const char *const expected[] = {NULL, "auth.hba_file", "auth.ident_file", "auth.verifier_file",
+                                           "auth.hba_file"};
+    struct settings *before = NULL;
+    for (size_t i = 0; i < ARRAY_LENGTH(contents); i++) {
+        free(write_file("hba", contents[i][0], strlen(contents[i][0])));
+        free(write_file("ident", contents[i][1], strlen(contents[i][1])));
+        free(write_file("users", contents[i][2], strlen(contents[i][2])));
+        struct settings *after = load_well(text);
+        if (before != NULL) {
+            struct settings_list changed, restart;
+            struct error error;
+            assert_true(settings_compare(before, after, &changed, &restart, &error));
+            assert_int_equal(restart.count, 0);
+            assert_int_equal(changed.count, expected[i - 1] != NULL);
+            if (expected[i - 1] != NULL) {
+                assert_string_equal(changed.items[0], expected[i - 1]);
+            }
+            settings_list_deinit(&changed);
+            settings_list_deinit(&restart);
+        }
+        settings_free(before);
+        before = after;
+    }
+    settings_free(before);
+}
+
 static int drop_files(void **state)
 {
     static const char *const names[] = {"hba", "ident", "bad", "worse", "users", "plain"};
@@ -130,6 +169,7 @@ int main(void)
         cmocka_unit_test(rules_are_part_of_the_configuration),
         cmocka_unit_test(every_line_that_is_wrong_is_named),
         cmocka_unit_test(a_list_of_verifiers_is_read),
+        cmocka_unit_test(a_changed_file_is_a_changed_setting),
     };
     log_configure((enum log_level)(LOG_LEVEL_ERROR + 1), LOG_FORMAT_TEXT); /* complaints are expected */
     return cmocka_run_group_tests_name("settings_auth", tests, make_folder, drop_files);
