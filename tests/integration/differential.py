@@ -220,31 +220,72 @@ def normalised(kind, body):
     return kind, body
 
 
+# --- the beginning
+
+USERS = ["app", "app", "app", "app", "app", "postgres", "nobody", "", "long" * 20, "a\\b", "ä", None]
+DATABASES = ["app", "app", "app", "postgres", "nowhere", "", "long" * 20, "replication", None, None]
+PARAMETERS = [
+    ("application_name", "one"), ("application_name", "n\u00e4me"), ("application_name", "x" * 100), ("client_encoding", "LATIN1"), ("client_encoding", "nonsense"),
+    ("DateStyle", "German"), ("datestyle", "nonsense"), ("TimeZone", "Asia/Tokyo"), ("extra_float_digits", "2"), ("search_path", "a, \"B c\""), ("work_mem", "5MB"),
+    ("work_mem", "-1"), ("fsync", "off"), ("log_connections", "on"), ("no_such_setting", "1"), ("my.own", "kept"), ("options", "-c geqo=off"),
+    ("options", "-cwork_mem=3MB --timezone=UTC"), ("options", "-c application_name=with\\ space"), ("options", "-c"), ("options", "--nonsense=1"), ("options", "-z"),
+    ("options", "-c my.own=by_options -c search_path=a"), ("options", "one two"), ("options", ""), ("replication", "false"), ("replication", "true"),
+    ("replication", "database"), ("", "empty"), ("user", "postgres"), ("database", "postgres"), ("session_authorization", "postgres"),
+    ("role", "postgres"), ("is_superuser", "on"), ("_pq_.one", "1"), ("_pq_.two", "x"), ("ssl_renegotiation_limit", "0"), ("client_min_messages", "debug5"),
+    ("standard_conforming_strings", "off"), ("default_transaction_read_only", "on"), ("statement_timeout", "10s"),
+]
+VERSIONS = [pg.PROTOCOL_3_0] * 8 + [pg.PROTOCOL_3_0 + 1, pg.PROTOCOL_3_0 + 2, pg.PROTOCOL_3_0 + 9999, 131072, 262144, 0, 65536, 0x7fffffff, 80877105]
+OPENINGS = [[]] * 12 + [[pg.SSL_REQUEST], [pg.SSL_REQUEST], [pg.SSL_REQUEST] * 2]  # a Debian server could speak GSSAPI, the proxy can't
+SHOWN = ("select current_user, session_user, current_database(), current_setting('my.own', true), name, setting from pg_settings"
+         " where source in ('client', 'session', 'user', 'database') order by name")
+
+
+def startup_packets(seed):
+    """The packets of a login: requests of encryption, then the startup packet, right or wrong."""
+    rng = random.Random(seed)
+    user, database = rng.choice(USERS), rng.choice(DATABASES)
+    pairs = [(key, value) for key, value in (("user", user), ("database", database)) if value is not None]
+    pairs += rng.sample(PARAMETERS, rng.choice([0, 0, 1, 1, 2, 3, 5]))
+    if rng.random() < 0.2:
+        rng.shuffle(pairs)
+    body = struct.pack("!I", rng.choice(VERSIONS)) + b"".join(pg.cstr(key) + pg.cstr(value) for key, value in pairs) + b"\0"
+    how = rng.randrange(20)
+    if how == 0:
+        body = body[:rng.randrange(4, len(body))]
+    elif how == 1:
+        body += rng.choice([b"\0", b"behind\0", b"a\0b\0\0"])
+    elif how == 2:
+        body += b"x" * rng.choice([5000, 9990, 20000])
+    length = len(body) + 4
+    if rng.random() < 0.03:
+        length = rng.choice([0, 3, 7, 10005, -1])
+    return [struct.pack("!II", 8, code) for code in rng.choice(OPENINGS)] + [struct.pack("!i", length) + body]
+
+
 def startup_answers(address, packets):
-    """A login made of raw packets, each sent when the one before was answered by a byte: what came, normalised."""
-    raw = socket.create_connection(address, 10)
-    received = b""
+    """What came, normalised. Behind a login that succeeds the session is asked what became of its parameters."""
+    raw, asked = pg.Raw(address, 10), pg.query(SHOWN) + pg.TERMINATE
     with raw:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for packet in packets[:-1]:
-            raw.sendall(packet)
-            try:
-                byte = raw.recv(1)
-            except ConnectionError:
-                byte = b""
-            received += byte
+            raw.send(packet)
+            byte = raw.socket.recv(1)
             if byte != b"N":
-                break
-        else:
-            return [("", received)] + [without_key(kind, body) for kind, body in messages_of(talk(raw, [packets[-1] + pg.query(MARKER) + pg.TERMINATE]))]
-        if byte:
-            received += talk(raw, [])
-    return [("", received)]
+                return [common(kind, body) for kind, body in messages_of(byte + talk(raw.socket, []))]
+        received = talk(raw.socket, [packets[-1], asked])
+    answers = [common(kind, body) for kind, body in messages_of(received)]
+    answers = [answer for answer in answers if answer != ("v", b"\0\0\0\0")]  # of a minor version that we do speak
+    if len(answers) > 1 and answers[0] == ("R", b"\0\0\0\0") and answers[1][0] == "E":
+        return answers[1:]  # the proxy says that a client is welcome when the server has said so
+    return answers
 
 
-def without_key(kind, body):
+def common(kind, body):
+    """Without what depends on who says it, and on the newest minor version that it speaks."""
     if kind == "K":
         return kind, b""
     if kind == "v":
-        return kind, body[4:]  # the proxy speaks newer minor versions than an old server
-    return kind, body
+        return kind, body[4:]
+    if kind in ("E", "N", "..."):  # the last is the form of protocol 2
+        fields = [field for field in body.split(b"\0") if field[:1] not in b"FLR"]
+        return kind, re.sub(rb"supports 3.0 to 3.\d", b"supports 3.0 to 3.x", b"\0".join(fields))
+    return normalised(kind, body)

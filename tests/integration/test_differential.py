@@ -10,6 +10,7 @@ import pg
 
 SEED = int(os.environ.get("SWITCHBACK_SEED", "1"))
 SEQUENCES = int(os.environ.get("SWITCHBACK_SEQUENCES", "2400"))
+LOGINS = int(os.environ.get("SWITCHBACK_LOGINS", "600"))
 WORKERS = 4
 RETRIES = 4
 SHOWN = 10  # differences that are printed; each is made small first
@@ -95,3 +96,16 @@ def test_sequences(world):
 
 
 test_sequences.timeout = 900
+
+
+def test_startup(world):
+    world.pair()
+    d = world.daemon(unmanaged="pass", log={"level": "info"})
+    found = 0
+    for seed in range(SEED, SEED + LOGINS):
+        packets = differential.startup_packets(seed)
+        direct, proxied = (differential.startup_answers(address, packets) for address in (world.blue.address, d.address))
+        if direct != proxied:
+            found += 1
+            print("seed %d: %r\n  directly %r\n  proxied  %r" % (seed, packets, direct[:40], proxied[:40]))
+    assert not found, "%d of %d logins are answered differently" % (found, LOGINS)
