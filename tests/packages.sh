@@ -10,6 +10,10 @@ PACKAGES_RUN="postgresql python3 ca-certificates procps"
 PACKAGES_CHECK="clang-format"
 PACKAGES_SERVICE="systemd" # systemd-socket-activate and systemd-analyze; nothing of it runs
 PACKAGES_BENCH="pgbouncer"
+# what tests/drivers/matrix runs
+PACKAGES_DRIVERS="python3-psycopg2 python3-psycopg python3-asyncpg python3-pyodbc odbc-postgresql
+  default-jdk-headless libpostgresql-jdbc-java libdbd-pg-perl ruby-pg golang-go golang-github-lib-pq-dev
+  golang-github-jackc-pgx-v4-dev openssl"
 PACKAGES_REGRESS="dpkg-dev" # to take PostgreSQL's source package apart
 
 packages_missing() {
