@@ -360,7 +360,9 @@ static bool renumber_server(struct incoming *in, const struct frame_piece *piece
     struct session *session = in->session;
     struct numbering *numbering = session->numbering;
     bool taken = numbering_server(numbering, piece, bytes, &session->boundary, &instead) == NUMBERING_TAKE;
-    in->link->cursor.quiet_rows = !numbering_wants_rows(numbering);
+    if (!session->boundary.ours) { /* what came unasked stands between our rows */
+        in->link->cursor.quiet_rows = !numbering_wants_rows(numbering);
+    }
     if (!taken) {
         return false;
     }

@@ -542,6 +542,50 @@ static void parameters_that_differ_come_with_the_next_reply(void **state)
     world_free(world);
 }
 
+static void flip_to(struct world *world, uint64_t flip, struct proxy_route target, uint64_t moved)
+{
+    hold(world, flip, 5000, PROXY_EXPIRE_REFUSE);
+    (void)world_event(world, PROXY_EVENT_DRAINED);
+    proxy_swap(world->proxy, flip, target);
+    assert_int_equal(world_event(world, PROXY_EVENT_SWAPPED)->counts.moved, moved);
+    proxy_release(world->proxy, flip);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    proxy_disarm(world->proxy, flip);
+    (void)world_event(world, PROXY_EVENT_DISARMED);
+}
+
+/* Where types are translated, what comes unasked between our rows must not make them the client's. */
+static void a_notification_among_our_rows_gives_none_away(void **state)
+{
+    (void)state;
+    static const struct proxy_type type = {.oids = {20000, 30000}};
+    static const char notified[] = "A\0\0\0\x0c\0\0\0\x07x\0y";
+    static const char row[] = "D\0\0\0\x06\0\0";
+    struct world *world = world_new();
+    world_start(world);
+    proxy_set_types(world->proxy, "app", &type, 1);
+    struct pair pair = pair_new(world);
+    const struct proxy_route green = {.side = SIDE_GREEN, .epoch = 2, .open = true};
+    proxy_arm(world->proxy, 5, green, 5000000);
+    struct pair moved = {.client = pair.client, .server = server_login(world, SIDE_GREEN)};
+    assert_int_equal(world_event(world, PROXY_EVENT_ARMED)->counts.armed, 1);
+    flip_to(world, 5, green, 1);
+    pair_works(world, &moved); /* there is something to ask now */
+    proxy_arm(world->proxy, 6, (struct proxy_route){.side = SIDE_BLUE, .epoch = 3, .open = true}, 5000000);
+    int blue = server_login(world, SIDE_BLUE);
+    assert_true(world_readable(world, moved.server, WORLD_PATIENCE_US));
+    uint8_t bytes[sizeof(notified) + sizeof(row) - 1];
+    memcpy(bytes, notified, sizeof(notified));
+    memcpy(bytes + sizeof(notified), row, sizeof(row) - 1);
+    put(moved.server, bytes, sizeof(bytes));
+    expect(world, moved.client, notified, sizeof(notified));
+    expect_silence(world, moved.client);
+    (void)close(blue);
+    (void)close(moved.server);
+    pair_close(&pair);
+    world_free(world);
+}
+
 /* Between the release and the end of the flip: it is where it should be, and is left in peace. */
 static void a_login_to_the_new_side_is_not_armed(void **state)
 {
@@ -649,6 +693,7 @@ int main(void)
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
         cmocka_unit_test(parameters_that_differ_come_with_the_next_reply),
+        cmocka_unit_test(a_notification_among_our_rows_gives_none_away),
         cmocka_unit_test(a_login_to_the_new_side_is_not_armed),
         cmocka_unit_test(armed_is_told_when_all_are),
         cmocka_unit_test(a_target_that_babbles_is_given_up),
