@@ -33,8 +33,8 @@ struct translation {
 };
 
 /*
- * One to one, and back by the translation the other way. The number of a type that `to` lacks, or that the map
- * doesn't know, stays, unless it is another type's on `to`: then it becomes one that no server gives out.
+ * One to one, and back by the translation the other way. The number of a type that `to` lacks, or that the
+ * map doesn't know, stays, unless it is another type's on `to`: then it becomes one that no server gives out.
  */
 uint32_t translate(struct translation translation, uint32_t oid);
 /* As translate(), but only types that both sides have; else the oid is left alone. For numbers that may be

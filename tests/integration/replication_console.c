@@ -207,7 +207,8 @@ static bool start_question(char **words, int count)
     struct replication *replication = console.replication;
     const char *name = words[1];
     if (strcmp(name, "role") == 0 && count == 4) {
-        replication_read_role(replication, side_of(words[2]), words[3], false, role_read, number_of(words[0]));
+        replication_read_role(replication, side_of(words[2]), words[3], false, role_read,
+                              number_of(words[0]));
     } else if (strcmp(name, "types") == 0 && count == 3) {
         replication_read_types(replication, words[2], types_read, number_of(words[0]));
     } else if (strcmp(name, "facts") == 0) {
