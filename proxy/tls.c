@@ -178,6 +178,10 @@ bool tls_listen_context(const struct settings_listen_tls *settings, SSL_CTX **co
         (void)SSL_CTX_set_min_proto_version(made, TLS1_3_VERSION);
     }
     SSL_CTX_set_alpn_select_cb(made, choose_protocol, NULL);
+    if (settings->ciphers[0] != '\0' && SSL_CTX_set_cipher_list(made, settings->ciphers) != 1) {
+        SSL_CTX_free(made);
+        return complain(error, section, "ciphers", settings->ciphers, "no cipher is known by that");
+    }
     if (!load_pair(made, section, settings->cert, settings->key, error) ||
         (settings->ca[0] != '\0' && (!load_trust(made, section, settings->ca, settings->crl, error) ||
                                      !ask_for_certificates(made, settings->ca, error)))) {
@@ -223,8 +227,10 @@ bool tls_certificate_is_for(const SSL *ssl, const char *host, char subject[TLS_S
         return false;
     }
     /* an address may also stand where names do: older tools put it there */
-    if ((network_is_address(host) && X509_check_ip_asc(certificate, host, 0) == 1) ||
-        X509_check_host(certificate, host, strlen(host), X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1) {
+    bool is_address = network_is_address(host);
+    unsigned flags = is_address ? X509_CHECK_FLAG_NO_WILDCARDS : X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS;
+    if ((is_address && X509_check_ip_asc(certificate, host, 0) == 1) ||
+        X509_check_host(certificate, host, strlen(host), flags, NULL) == 1) {
         return true;
     }
     (void)X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, subject,

@@ -6,7 +6,7 @@
 
 PACKAGES_BUILD="build-essential cmake ninja-build pkg-config libuv1-dev libpq-dev libssl-dev libjansson-dev libyaml-dev
   libsqlite3-dev libmicrohttpd-dev uthash-dev libcmocka-dev"
-PACKAGES_RUN="postgresql python3 ca-certificates procps"
+PACKAGES_RUN="postgresql python3 ca-certificates openssl procps"
 PACKAGES_CHECK="clang-format"
 PACKAGES_SERVICE="systemd" # systemd-socket-activate and systemd-analyze; nothing of it runs
 PACKAGES_BENCH="pgbouncer"

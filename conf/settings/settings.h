@@ -70,6 +70,7 @@ struct settings_listen_tls {
     enum tls_version min_version;
     char *cert, *key;
     char *ca, *crl; /* of the certificates of clients */
+    char *ciphers;  /* of TLS 1.2; "": OpenSSL's */
 };
 
 struct settings_tls {

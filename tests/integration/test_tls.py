@@ -68,6 +68,15 @@ def test_versions(world):
     s.daemon.write(listen={"tls": {"min_version": "TLSv1.2"}})
     s.daemon.verb("reload", json=False)
     assert handshake(ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+    s.daemon.write(listen={"tls": {"ciphers": "ECDHE-ECDSA-AES256-GCM-SHA384"}})
+    s.daemon.verb("reload", json=False, code=0)
+    context = s.ca.client()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pg.Connection(s.address, tls=context) as connection:
+        assert connection.socket.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+    s.daemon.write(listen={"tls": {"ciphers": "no such"}})
+    answer = s.daemon.verb("reload", json=False, code=2)
+    assert "listen.tls.ciphers: no such: no cipher match" in answer.err, answer
 
 
 def test_direct_tls(world):

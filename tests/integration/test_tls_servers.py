@@ -73,21 +73,32 @@ def test_prefer_goes_without_where_the_server_wants_that(world):
         assert not in_tls(connection)
 
 
-def test_client_certificate_for_the_server(world):
-    """The side asks for a certificate instead of a password (pg_hba: cert with a map)."""
-    hba = ("local all all trust\nhost all postgres,switchback 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+def test_certificates_for_the_servers(world):
+    """The sides ask for certificates instead of passwords: of the proxy's links, the manager, and the other side."""
+    hba = ("local all all trust\nhost all postgres 127.0.0.1/32 trust\nhostssl all switchback 127.0.0.1/32 cert\n"
            "hostssl all all 127.0.0.1/32 cert map=proxy\n")
-    s = Scene(world, start=False, pair={"hba": hba})
+    s = Scene(world, start=False)
     for side in (world.blue, world.green):
         with open(os.path.join(side.data, "pg_ident.conf"), "w") as file:
             file.write("proxy switchback app\n")
-        side.query("select pg_reload_conf()", "postgres")
+        side.write_hba(hba)
     cert, key = s.ca.sign("switchback")
-    s.daemon.write(sides={name: {"tls": {"cert": cert, "key": key}} for name in ("blue", "green")})
+    theirs = s.ca.sign("replicator", "switchback", owner="cluster")  # a key that the clusters' user may read
+    s.daemon.write(sides={name: {"tls": {"cert": cert, "key": key}, "replication": {"tls": {"cert": theirs[0], "key": theirs[1]}}}
+                          for name in ("blue", "green")})
     s.daemon.start()
     with s.connect() as connection:
         assert connection.value("select current_user || ssl::text from pg_stat_ssl where pid = pg_backend_pid()") == "apptrue"
         assert connection.value("select client_dn from pg_stat_ssl where pid = pg_backend_pid()") == "/CN=switchback"
+    world.blue.query("create table t (id int primary key); alter table t owner to app; insert into t values (1)")
+    s.daemon.prepare()
+    s.daemon.wait_steady("blue")
+    client = s.connect()
+    assert s.daemon.verb("cutover").json["result"] == "done"
+    client.query("insert into t values (2)")
+    assert world.green.value("select count(*) from t") == "2"
+    assert s.daemon.verb("flip-back").json["result"] == "done"
+    assert client.value("select count(*) from t") == "2"
 
 
 def test_bytes_with_the_servers_answer_are_refused(world):
