@@ -1,6 +1,7 @@
 """Where clients come from, how many there may be, and how long things may last."""
 import os
 import socket
+import signal
 import struct
 
 import pg
@@ -235,6 +236,23 @@ def test_query_timeout(world):
         assert client.value("select count(*) from c") == "0"
     assert world.blue.value("select count(*) from pg_stat_activity where query ~ 'sleep.60' and state = 'active' and usename = 'app'") == "0"
     d.until(lambda: d.metric("switchback_timeouts_total", timeout="query") == 5, what="they are counted")
+
+
+def test_query_timeout_meets_no_other_statement(world):
+    """A cancel that comes late, when its statement has ended by itself: the one behind it is not hit."""
+    world.pair()
+    d = world.daemon(timeouts={"query": "2s"})
+    with pg.Connection(d.address) as client:
+        client.query("select 1")
+        os.kill(world.blue.process.pid, signal.SIGSTOP)  # the postmaster, which takes cancels; not the backends
+        try:
+            client.query("select pg_sleep(3)")
+            client.send(pg.query("select 'mine' from pg_sleep(1)"))
+            assert not client.readable(0.5)
+            d.until(lambda: d.metric("switchback_timeouts_total", timeout="query") == 1, what="the cancel is under way")
+        finally:
+            os.kill(world.blue.process.pid, signal.SIGCONT)
+        assert client.results() == [[("mine",)]]
 
 
 def test_server_connect_timeout(world):

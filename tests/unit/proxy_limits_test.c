@@ -251,6 +251,19 @@ static void dead_peers_are_noticed_as_configured(void **state)
     world_free(world);
 }
 
+static void all_workers_say_that_they_live(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.workers = 3;
+    world_start(world);
+    proxy_ping(world->proxy, 5);
+    proxy_ping(world->proxy, 6);
+    assert_int_equal(world_event(world, PROXY_EVENT_ALIVE)->hold, 5);
+    assert_int_equal(world_event(world, PROXY_EVENT_ALIVE)->hold, 6);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +275,7 @@ int main(void)
         cmocka_unit_test(a_dead_side_is_not_asked_by_everyone),
         cmocka_unit_test(a_side_that_refuses_is_not_dead),
         cmocka_unit_test(dead_peers_are_noticed_as_configured),
+        cmocka_unit_test(all_workers_say_that_they_live),
     };
     return cmocka_run_group_tests_name("proxy limits", tests, NULL, NULL);
 }
