@@ -197,12 +197,29 @@ static bool on_authentication(struct server_link *link, struct slice body)
     }
 }
 
+/* The client proved its password to the proxy, and the server knows another one. */
+static bool fail_differing(struct server_link *link)
+{
+    struct link_failure *failure = &link->login->failure;
+    link_failure_set(failure, "28P01", "password authentication failed for user \"%.64s\" at side %s",
+                     link->session->startup.user, side_name(link->side));
+    (void)snprintf(
+        failure->hint, sizeof(failure->hint),
+        "The proxy knows the password by another verifier than the one that is stored there: switchback "
+        "check compares the sides.");
+    return false;
+}
+
 static bool on_error(struct server_link *link, const struct frame_piece *piece)
 {
     struct server_login *login = link->login;
     struct slice body = slice_of(strbuf_text(&login->body), login->body.length);
     struct decode_error error;
     decode_error(body, &error);
+    if (!login->authenticated && (login->scram_begun || login->password_sent) &&
+        slice_equals(error.sqlstate, "28P01")) {
+        return fail_differing(link);
+    }
     char message[200];
     link_failure_set(&login->failure, "08006", "%s", slice_copy(error.message, message, sizeof(message)));
     if (error.sqlstate.length == 5) {

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROLE_WITHIN_US = 3000000, GROUPS_LIMIT = 256 * 1024 };
+enum { ROLE_WITHIN_US = 3000000, TOLD_EVERY_US = 1000000, GROUPS_LIMIT = 256 * 1024 };
 
 struct role_question {
     struct replication *replication;
@@ -28,6 +28,18 @@ struct role_question {
     char name[]; /* of the role */
 };
 
+/* One line a second says why logins fail. */
+static void say_why(const struct role_question *question, const struct error *error)
+{
+    static int64_t told_us; /* on the loop's thread, as all of this */
+    int64_t now_us = clock_mono_us();
+    if (told_us == 0 || now_us - told_us > TOLD_EVERY_US) {
+        told_us = now_us;
+        LOG_WARN("role_not_read", LOG_STR("side", side_name(question->side)), LOG_STR("user", question->name),
+                 LOG_STR("error", error->message));
+    }
+}
+
 static void finish(struct role_question *question, const struct reply *reply)
 {
     /* no role's name has bytes that are no characters: nobody is called that */
@@ -35,6 +47,9 @@ static void finish(struct role_question *question, const struct reply *reply)
     struct replication_result result = {.ok = reply->ok || no_name, .error = reply->error};
     if (question->groups.failed) { /* half a list of groups would let in whom a rule rejects */
         result.ok = error_set(&result.error, ERROR_MEMORY, "the role has too many groups");
+    }
+    if (!result.ok) {
+        say_why(question, &result.error);
     }
     question->role.groups = strbuf_text(&question->groups);
     question->role.groups_length = question->groups.length;
@@ -60,7 +75,6 @@ static void query_answered(void *context, const struct reply *reply)
     const PGresult *rows = reply->ok ? reply_rows(reply) : NULL;
     if (!reply->ok) {
         question->role.verifier[0] = '\0';
-        LOG_WARN("auth_query_failed", LOG_STR("error", reply->error.message));
     } else if (rows == NULL || PQntuples(rows) > 1) {
         LOG_WARN("auth_query_unusable", LOG_STR("user", question->name),
                  LOG_STR("error", rows == NULL ? "it returns no rows at all" : "it returns several rows"));

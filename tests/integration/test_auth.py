@@ -359,7 +359,7 @@ def test_query(world):
     assert refusal(d.address, password="secret", options="-c search_path=evil") is None
     reload(d, auth={"query": "select nonsense from nowhere where $1 = ''"})
     error = refusal(d.address, password="secret")
-    assert error.sqlstate == "57P03" and "auth_query_failed" in d.log_text(), error
+    assert error.sqlstate == "57P03" and "role_not_read side=blue user=app" in d.log_text(), error
     reload(d, auth={"query": "select verifier from logins.verifiers where name = $1"})
     assert refusal(d.address, password="secret") is None, "one column is the verifier"
 
@@ -380,6 +380,15 @@ def test_verifier_file(world):
         file.write('"other" "%s"\n' % verifier)
     reload(d)
     assert refusal(d.address, user="other", password="secret") is None
+    # the same password, hashed with another salt: the server takes no proof of that one
+    world.blue.query("create role twin login password 'secret'", "postgres")
+    other = world.blue.query("select rolpassword from pg_authid where rolname = 'twin'", "postgres")[0][0]
+    write(d, "users.txt", '"app" "%s"\n' % other)
+    reload(d)
+    error = refusal(d.address, password="secret")
+    assert error.sqlstate == "28P01" and "at side blue" in error.message and "switchback check" in error.fields["H"], error
+    write(d, "users.txt", '"app" "%s"\n' % world.blue.query("select rolpassword from pg_authid where rolname = 'app'", "postgres")[0][0])
+    reload(d)
     write(d, "users.txt", '"app" "hunter2"\n')
     answer = d.verb("reload", json=False)
     assert answer.code != 0 and "users.txt:1: " in answer.err and "hunter2" not in answer.err + d.log_text(), answer
