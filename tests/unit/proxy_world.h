@@ -59,6 +59,7 @@ struct world {
     char *databases[1];
     struct proxy *proxy;
     int servers[SIDE_COUNT]; /* listening sockets */
+    int reserved;            /* bound to the proxy's port */
     struct proxy_event events[WORLD_EVENTS];
     size_t event_count, event_seen;
     const char *verifier; /* of every role; NULL: unknown */
@@ -92,16 +93,22 @@ static inline void world_on_verifier(void *context, uint64_t request, enum side 
     proxy_verifier_answer(world->proxy, request, &verifier);
 }
 
-static inline int world_listen(int64_t *port)
+static inline int world_bind(int64_t *port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t length = sizeof(address);
     int made = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(made >= 0);
     assert_int_equal(bind(made, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(made, 64), 0);
     assert_int_equal(getsockname(made, (struct sockaddr *)&address, &length), 0);
     *port = ntohs(address.sin_port);
+    return made;
+}
+
+static inline int world_listen(int64_t *port)
+{
+    int made = world_bind(port);
+    assert_int_equal(listen(made, 64), 0);
     return made;
 }
 
@@ -120,7 +127,11 @@ static inline struct world *world_new(void)
         settings->sides[side].host = host;
     }
     int64_t port = 0;
-    (void)close(world_listen(&port));
+    world->reserved = world_bind(&port);
+    /* now, not before: the proxy may share the port, but nobody else is given it */
+    const int on = 1;
+    assert_int_equal(setsockopt(world->reserved, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+    assert_int_equal(setsockopt(world->reserved, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
     world->databases[0] = app;
     settings->databases = (struct settings_list){.items = world->databases, .count = 1};
     settings->listen_host = host;
@@ -202,6 +213,7 @@ static inline void world_free(struct world *world)
     }
     (void)uv_run(&world->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&world->loop), 0);
+    (void)close(world->reserved);
     (void)close(world->servers[SIDE_BLUE]);
     (void)close(world->servers[SIDE_GREEN]);
     free(world);
