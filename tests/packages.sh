@@ -14,6 +14,7 @@ PACKAGES_BENCH="pgbouncer"
 PACKAGES_DRIVERS="python3-psycopg2 python3-psycopg python3-asyncpg python3-pyodbc odbc-postgresql
   default-jdk-headless libpostgresql-jdbc-java libdbd-pg-perl ruby-pg golang-go golang-github-lib-pq-dev
   golang-github-jackc-pgx-v4-dev openssl"
+PACKAGES_FUZZ="clang libclang-rt-dev" # libFuzzer
 PACKAGES_REGRESS="dpkg-dev" # to take PostgreSQL's source package apart
 
 packages_missing() {

@@ -5,7 +5,7 @@
 #
 #   tests/run.sh [--unit] [--integration [PATTERN]] [--keep]
 #
-# --unit: checks and unit tests only. --integration: the integration tests only, or those whose name holds PATTERN.
+# --unit: checks, unit tests and short fuzzing only. --integration: the integration tests only, or those whose name holds PATTERN.
 # --keep: keep the folders of the integration tests. SWITCHBACK_BUILD_DIR: where to build (default build-test);
 # SWITCHBACK_CACHE: where PostgreSQL 17 and PostgreSQL's own tests are kept; SWITCHBACK_JOBS: how many integration tests at a time.
 set -euo pipefail
@@ -34,6 +34,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+FUZZ_SECONDS=10 # for each target; tests/fuzz/run.sh does it for longer
 passed=0 failed=0
 count() { # the numbers of a last line "N passed, N failed"
   local line
@@ -93,6 +94,9 @@ if [ $unit = 1 ]; then
   step "unit tests under ThreadSanitizer"
   build "$folder-tsan" thread
   TSAN_OPTIONS="suppressions=$top/tests/tsan.supp ${TSAN_OPTIONS:-}" unit_tests "$folder-tsan" -R '_test$'
+  step "fuzzing"
+  SWITCHBACK_FUZZ_DIR=$folder-fuzz tests/fuzz/run.sh "$FUZZ_SECONDS" | tee "$output" || true
+  count "$output"
 fi
 
 if [ $integration = 1 ]; then
