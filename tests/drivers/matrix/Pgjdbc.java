@@ -74,6 +74,7 @@ public final class Pgjdbc {
                  ResultSet row = statement.executeQuery(System.getenv("MATRIX_STATE"))) {
                 row.next();
                 expect("the session's state", row.getString(1), System.getenv("MATRIX_WANTED"));
+                expect("an enum", row.getString(4), "calm");
                 if (server != null && !server.equals(row.getString(2))) {
                     switches++;
                 }

@@ -85,7 +85,8 @@ func (w *Worker) acknowledge(numbers ...int64) {
 	w.numbers = append(w.numbers, numbers...)
 }
 
-func (w *Worker) checkState(state, server, statements string) {
+func (w *Worker) checkState(state, server, statements, mood string) {
+	expect("an enum", mood, "calm")
 	expect("the session's state", state, os.Getenv("MATRIX_WANTED"))
 	if w.server != "" && w.server != server {
 		w.Switches++

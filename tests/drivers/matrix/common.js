@@ -8,7 +8,7 @@ const COPY_ROWS = 40, WARM_UP = 20, PACE_MS = 20;
 
 const settings = {
   host: env.MATRIX_HOST, port: Number(env.MATRIX_PORT), user: env.MATRIX_USER, password: env.MATRIX_PASSWORD,
-  database: env.MATRIX_DATABASE, ssl: env.MATRIX_CA ? { ca: fs.readFileSync(env.MATRIX_CA, "utf8") } : false,
+  database: env.MATRIX_DATABASE, enableChannelBinding: true, ssl: env.MATRIX_CA ? { ca: fs.readFileSync(env.MATRIX_CA, "utf8") } : false,
 };
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -37,8 +37,9 @@ class Worker {
   }
 
   // A row of MATRIX_STATE: all is as this session made it, on whichever side it is.
-  checkState({ state, server, statements }) {
+  checkState({ state, server, statements, mood }) {
     expect("the session's state", state, env.MATRIX_WANTED);
+    expect("an enum", mood, "calm");
     if (this.server !== undefined && this.server !== server) this.switches++;
     this.server = server;
     if (this.rounds > WARM_UP) {

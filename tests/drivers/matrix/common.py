@@ -28,7 +28,7 @@ PACE_S = 0.02
 def conninfo():
     """For drivers on libpq."""
     info = "host=%s port=%d user=%s password=%s dbname=%s" % (HOST, PORT, USER, PASSWORD, DATABASE)
-    return info + (" sslmode=verify-full sslrootcert=" + CA if CA else " sslmode=disable")
+    return info + (" sslmode=verify-full channel_binding=require sslrootcert=" + CA if CA else " sslmode=disable")
 
 
 def over():
@@ -54,8 +54,9 @@ class Worker:
 
     def check_state(self, row):
         """A row of STATE: all is as this session made it, on whichever side it is."""
-        state, server, statements = row
+        state, server, statements, mood = row
         expect("the session's state", state, WANTED)
+        expect("an enum", mood, "calm")
         self.saw_server(server)
         if self.rounds > WARM_UP:
             if self.statements is not None:

@@ -18,7 +18,7 @@ sub expect {
 
 sub connect_to {
     my $source = "dbi:Pg:host=$ENV{MATRIX_HOST};port=$ENV{MATRIX_PORT};dbname=$ENV{MATRIX_DATABASE};"
-        . ($ENV{MATRIX_CA} ? "sslmode=verify-full;sslrootcert=$ENV{MATRIX_CA}" : "sslmode=disable");
+        . ($ENV{MATRIX_CA} ? "sslmode=verify-full;channel_binding=require;sslrootcert=$ENV{MATRIX_CA}" : "sslmode=disable");
     my $dbh = DBI->connect($source, $ENV{MATRIX_USER}, $ENV{MATRIX_PASSWORD}, {RaiseError => 1, PrintError => 0, AutoCommit => 1});
     $dbh->do($_) for split /;/, $ENV{MATRIX_SET_UP};
     return $dbh;
@@ -40,8 +40,9 @@ sub acknowledge {
 
 sub check_state {
     my ($worker, $dbh) = @_;
-    my ($state, $server, $statements) = $dbh->selectrow_array($ENV{MATRIX_STATE});
+    my ($state, $server, $statements, $mood) = $dbh->selectrow_array($ENV{MATRIX_STATE});
     expect("the session's state", $state, $ENV{MATRIX_WANTED});
+    expect("an enum", $mood, "calm");
     $worker->{switches}++ if defined $worker->{server} && $worker->{server} ne $server;
     $worker->{server} = $server;
     if ($worker->{rounds} > $WARM_UP) {

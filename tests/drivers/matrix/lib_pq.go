@@ -28,9 +28,9 @@ func connect() (*sql.DB, *sql.Conn) {
 }
 
 func (w *Worker) look(conn *sql.Conn) {
-	var state, server, statements string
-	check(conn.QueryRowContext(background, stateSQL()).Scan(&state, &server, &statements))
-	w.checkState(state, server, statements)
+	var state, server, statements, mood string
+	check(conn.QueryRowContext(background, stateSQL()).Scan(&state, &server, &statements, &mood))
+	w.checkState(state, server, statements, mood)
 }
 
 func transactions(w *Worker) {

@@ -26,9 +26,9 @@ func connect() *pgx.Conn {
 }
 
 func (w *Worker) look(conn *pgx.Conn) {
-	var state, server, statements string
-	check(conn.QueryRow(background, stateSQL()).Scan(&state, &server, &statements))
-	w.checkState(state, server, statements)
+	var state, server, statements, mood string
+	check(conn.QueryRow(background, stateSQL()).Scan(&state, &server, &statements, &mood))
+	w.checkState(state, server, statements, mood)
 }
 
 func hasCode(err error, code string) bool {

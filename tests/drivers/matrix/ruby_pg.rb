@@ -12,7 +12,7 @@ def expect(what, got, wanted)
 end
 
 def connect
-  tls = ENV["MATRIX_CA"] ? { sslmode: "verify-full", sslrootcert: ENV["MATRIX_CA"] } : { sslmode: "disable" }
+  tls = ENV["MATRIX_CA"] ? { sslmode: "verify-full", channel_binding: "require", sslrootcert: ENV["MATRIX_CA"] } : { sslmode: "disable" }
   connection = PG.connect(host: ENV["MATRIX_HOST"], port: ENV["MATRIX_PORT"], user: ENV["MATRIX_USER"],
                           password: ENV["MATRIX_PASSWORD"], dbname: ENV["MATRIX_DATABASE"], **tls)
   connection.exec(ENV["MATRIX_SET_UP"]) # several statements in one message
@@ -38,8 +38,9 @@ class Worker
   end
 
   def check_state(connection)
-    state, server, statements = connection.exec(ENV["MATRIX_STATE"]).values[0]
+    state, server, statements, mood = connection.exec(ENV["MATRIX_STATE"]).values[0]
     expect("the session's state", state, ENV["MATRIX_WANTED"])
+    expect("an enum", mood, "calm")
     @switches += 1 if @server && @server != server
     @server = server
     return unless @rounds > WARM_UP
