@@ -35,6 +35,7 @@ void move_free(struct move *move)
     for (size_t i = 0; i < MOVE_UNNAMED_PENDING; i++) {
         move_forget_unnamed(&move->pending[i]);
     }
+    late_free(&move->late);
     snapshot_unref(move->own);
     snapshot_unref(move->asking.snapshot);
     strbuf_deinit(&move->names);
@@ -192,6 +193,9 @@ bool move_swapped(struct move *move)
     }
     move->unnamed.number = 0; /* its new server counts anew */
     move->kill = false;
+    late_free(&move->late);
+    move->late = move->target_late;
+    move->target_late = NULL;
     move_reset_target(move);
     return untold;
 }
@@ -209,6 +213,11 @@ void move_lose_target(struct move *move)
     snapshot_unref(move->target);
     move->target = NULL;
     move->target_unnamed = 0;
+    late_free(&move->target_late);
+    free(move->refused);
+    move->refused = NULL;
+    move->late_count = 0;
+    move->target_unclean = false;
     strbuf_deinit(&move->target_parameters);
     strbuf_init(&move->target_parameters, MOVE_PARAMETERS_MAX);
     strbuf_deinit(&move->body);

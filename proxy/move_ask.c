@@ -134,8 +134,9 @@ static enum move_answer ask_done(struct move *move)
         asking->level == INTERROGATE_CHEAP &&
         (asking->temporary || strcmp(asking->quick, move->quick) != 0 || asking->named != move->named ||
          memcmp(asking->aside, move->aside, sizeof move->aside) != 0);
-    if (asking->level == INTERROGATE_CHEAP && !changed &&
-        !snapshot_copy(asking->snapshot, move->own, SNAPSHOT_SETTING)) {
+    bool copied = asking->level != INTERROGATE_CHEAP || changed ||
+                  snapshot_copy(asking->snapshot, move->own, SNAPSHOT_SETTING);
+    if (!copied || !move_late_list(move, asking->snapshot)) {
         move_fail(move, "out of memory");
         return ask_failed(move);
     }

@@ -4,6 +4,7 @@
 
 #include "proxy/interrogate.h"
 #include "proxy/move.h"
+#include "proxy/move_late.h"
 #include "proxy/move_snapshot.h"
 #include "proxy/wire/scan.h"
 
@@ -17,6 +18,8 @@ enum {
     MOVE_REASONS_MAX = 1024,
     MOVE_HOLDS_MAX = 1024, /* bytes of the list for people */
     MOVE_FAILURE_SIZE = 256,
+    MOVE_LATE_MAX = 32,         /* statements that a target refuses: each costs another replay */
+    MOVE_LATE_TYPES_MAX = 1024, /* their parameters */
     MOVE_ATTEMPTS = 3,
     MOVE_CANCELLED_ATTEMPTS =
         20 /* a timeout of a millisecond may end even the statement that puts it aside */
@@ -68,6 +71,9 @@ struct move {
     uint64_t kill_to;
     uint64_t last_id; /* of all unnamed statements so far */
 
+    struct move_late *late; /* statements that its server has yet to get */
+    struct translation late_to_server;
+
     /* asking */
     struct snapshot *own;  /* what it was when it was asked last; NULL: never, or forgotten */
     struct strbuf reasons; /* why it can't move, by that */
@@ -94,6 +100,10 @@ struct move {
     /* the target */
     struct snapshot *target;         /* what was replayed; NULL: nothing */
     struct strbuf target_parameters; /* ParameterStatus as the target sent it */
+    struct move_late *target_late;   /* statements that it refused */
+    size_t late_count;               /* of them */
+    bool target_unclean;             /* which statements it has isn't known: a replay failed */
+    char *refused;                   /* the statement that made the last replay fail */
     uint64_t target_unnamed;         /* id of the unnamed statement it has; 0: none */
     struct snapshot *replaying;
     uint64_t replaying_unnamed;
@@ -106,6 +116,17 @@ struct move {
 /* move_traffic.c */
 void move_learn_name(struct move *move, const char *name);
 void move_forget_unnamed(struct move_unnamed *unnamed);
+
+/* move_late.c, traffic: a message from the client; its Parse with that number was answered; a ReadyForQuery;
+ * all are closed; Parses up to a number came to nothing. */
+void move_late_client(struct move *move, const struct frame_piece *piece, uint64_t parses_sent);
+void move_late_replaced(struct move *move, uint64_t number);
+void move_late_ready(struct move *move, bool failed);
+void move_late_forget_all(struct move *move);
+void move_late_failed(struct move *move, uint64_t last);
+/* Adds those that its server lacks to its state; drops those of the target that it has no more. */
+MUST_USE bool move_late_list(const struct move *move, struct snapshot *snapshot);
+void move_late_refresh(struct move *move);
 
 /* move_holds.c */
 void move_note_holds(struct move *move);

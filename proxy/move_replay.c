@@ -26,6 +26,8 @@ struct replay {
 #define STATEMENT INTERROGATE_PREFIX "set"
 #define COMMAND   INTERROGATE_PREFIX "run"
 
+#define STEP_STATEMENT "statement"
+
 enum { TEXT_OID = 25, OIDS_MAX = 65535 };
 
 static void step(struct replay *replay, const char *what, const char *name, size_t answers)
@@ -113,7 +115,7 @@ static void prepare(struct replay *replay, const struct snapshot_change *change)
         c = end;
     }
     build_end(build);
-    step(replay, "statement", change->name, 1);
+    step(replay, STEP_STATEMENT, change->name, 1);
     describe(replay, change->name, change->value);
 }
 
@@ -195,26 +197,50 @@ static void channels(struct replay *replay, const struct move *move)
     }
 }
 
-/* A name may pass from the protocol to SQL or back: whatever goes is closed before anything is prepared. */
+static bool is_statement(enum snapshot_kind kind)
+{
+    return kind == SNAPSHOT_STATEMENT || kind == SNAPSHOT_SQL_STATEMENT;
+}
+
+static void close_statement(struct replay *replay, const char *name)
+{
+    build_close(replay->build, 'S', slice_text(name));
+    step(replay, "closing statement", name, 1);
+}
+
+/* Whatever goes, and, where it isn't known what stands there, whatever comes. */
+static void close_statements(struct replay *replay, const struct move *move)
+{
+    struct snapshot_walk walk = {.old = move->target, .new = move->own};
+    struct snapshot_change change;
+    while (snapshot_next_change(&walk, &change)) {
+        if (is_statement(change.kind) && change.old_value != NULL) {
+            close_statement(replay, change.name);
+        }
+    }
+    walk = (struct snapshot_walk){.new = move->own};
+    while (move->target_unclean && snapshot_next_change(&walk, &change)) {
+        if (is_statement(change.kind)) {
+            close_statement(replay, change.name);
+        }
+    }
+}
+
+/* A name may pass from the protocol to SQL or back: all is closed before anything is prepared. */
 static void statements(struct replay *replay, const struct move *move)
 {
-    for (int closing = 1; closing >= 0; closing--) {
-        struct snapshot_walk walk = {.old = move->target, .new = move->own};
-        struct snapshot_change change;
-        while (snapshot_next_change(&walk, &change)) {
-            bool sql = change.kind == SNAPSHOT_SQL_STATEMENT;
-            if (!sql && change.kind != SNAPSHOT_STATEMENT) {
-                continue;
-            }
-            if (closing == 1 && change.old_value != NULL) {
-                build_close(replay->build, 'S', slice_text(change.name));
-                step(replay, "closing statement", change.name, 1);
-            } else if (closing == 0 && change.value != NULL && sql) {
-                run(replay, "statement", change.name, change.value);
-                describe(replay, change.name, change.value);
-            } else if (closing == 0 && change.value != NULL) {
-                prepare(replay, &change);
-            }
+    close_statements(replay, move);
+    struct snapshot_walk walk = {.old = move->target_unclean ? NULL : move->target, .new = move->own};
+    struct snapshot_change change;
+    while (snapshot_next_change(&walk, &change)) {
+        if (change.value == NULL || !is_statement(change.kind)) {
+            continue;
+        }
+        if (change.kind == SNAPSHOT_SQL_STATEMENT) {
+            run(replay, "statement prepared by SQL", change.name, change.value);
+            describe(replay, change.name, change.value);
+        } else if (late_find(move->target_late, slice_text(change.name)) == NULL) {
+            prepare(replay, &change);
         }
     }
 }
@@ -253,6 +279,10 @@ static void replay_build(struct replay *replay, const struct move *move)
     const char *role = snapshot_find(move->own, SNAPSHOT_AUTHORIZATION, "role");
     const char *user_now = target_user(move);
     const char *role_now = target_role(move);
+    if (move->target_unclean) { /* the replay that failed has left them */
+        close_statement(replay, STATEMENT);
+        close_statement(replay, COMMAND);
+    }
     run(replay, "preparing", "", interrogate_aside_sql());
     build_parse(replay->build, slice_text(STATEMENT),
                 slice_text("select pg_catalog.set_config($1, $2, false)"), types, 2);
@@ -317,6 +347,33 @@ void move_replay_forget(struct move *move)
     move->broken = false;
 }
 
+/* The statement that the target refused is left out, and comes when it is used. */
+static bool make_late(struct move *move, const struct move_numbers *numbers)
+{
+    static const struct translation none = {.map = NULL};
+    /* the client speaks the numbers of its own server, if it isn't away from home */
+    bool home = numbers->statements.to == numbers->unnamed.from;
+    for (size_t i = 0; i < move->own->count; i++) {
+        const struct snapshot_item *item = &move->own->items[i];
+        if (item->kind == SNAPSHOT_STATEMENT && strcmp(snapshot_name(move->own, item), move->refused) == 0) {
+            move->late_count++;
+            return late_add(&move->target_late, move->refused, snapshot_value(move->own, item),
+                            snapshot_extra(move->own, item), home ? numbers->statements : none);
+        }
+    }
+    return true;
+}
+
+/* What the target lacks is known before anything is built. */
+static bool settle_late(struct move *move, const struct move_numbers *numbers)
+{
+    bool ok = move->refused == NULL || make_late(move, numbers);
+    free(move->refused);
+    move->refused = NULL;
+    move_late_refresh(move);
+    return ok;
+}
+
 static bool state_differs(const struct move *move)
 {
     struct snapshot_walk walk = {.old = move->target, .new = move->own};
@@ -373,7 +430,8 @@ bool move_replay(struct move *move, const struct move_numbers *numbers, struct s
         move->target = snapshot_ref(move->own);
         return true;
     }
-    if (!replay_append(move, numbers, out, state, unnamed)) {
+    if (!settle_late(move, numbers) || !replay_append(move, numbers, out, state, unnamed)) {
+        move_fail(move, "out of memory");
         return false;
     }
     move->replaying = snapshot_ref(move->own);
@@ -381,6 +439,14 @@ bool move_replay(struct move *move, const struct move_numbers *numbers, struct s
     move->replaying_state = state;
     move->syncs = (uint8_t)((state ? 1 : 0) + (unnamed ? 1 : 0));
     return true;
+}
+
+/* Classes 42 and 3F say that a text doesn't fit what is there, 0A that it isn't supported. */
+static bool is_about_text(const struct decode_error *error)
+{
+    const uint8_t *code = error->sqlstate.data;
+    return error->sqlstate.length >= 2 && !slice_equals(error->sqlstate, "42P05") &&
+           (memcmp(code, "42", 2) == 0 || memcmp(code, "3F", 2) == 0 || memcmp(code, "0A", 2) == 0);
 }
 
 static void replay_error(struct move *move, const struct decode_error *error)
@@ -395,6 +461,9 @@ static void replay_error(struct move *move, const struct decode_error *error)
         }
     }
     move->broken = true;
+    if (strcmp(what, STEP_STATEMENT) == 0 && is_about_text(error) && move->late_count < MOVE_LATE_MAX) {
+        move->refused = strdup(name);
+    }
     move_fail(move, "the target refuses %s %s: %.*s", what, name, (int)error->message.length,
               (const char *)error->message.data);
 }
@@ -409,12 +478,15 @@ static enum move_answer replay_ready(struct move *move)
         return MOVE_MORE;
     }
     if (move->broken || move->replaying == NULL) {
+        move->target_unclean = true;
+        move->failure[0] = move->refused != NULL ? '\0' : move->failure[0];
         move_replay_forget(move);
-        return MOVE_FAILED;
+        return move->refused != NULL ? MOVE_AGAIN : MOVE_FAILED;
     }
     snapshot_unref(move->target);
     move->target = move->replaying;
     move->replaying = NULL;
+    move->target_unclean = false;
     move->target_unnamed = move->replaying_unnamed;
     move_replay_forget(move);
     return MOVE_DONE;

@@ -256,6 +256,9 @@ static void client_function(struct move *move, const struct frame_piece *piece)
 
 void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
 {
+    if (move->late != NULL) {
+        move_late_client(move, piece, boundary->parses_sent);
+    }
     switch (piece->type) {
     case 'Q':
         client_query(move, piece, boundary);
@@ -305,6 +308,9 @@ static void server_complete(struct move *move, struct slice tag)
         strbuf_clear(&move->reasons);
         move_forget_unnamed(&move->unnamed);
         move->unnamed_lost = false;
+        move_late_forget_all(move);
+    } else if (tag_is(tag, "DEALLOCATE ALL")) {
+        move_late_forget_all(move);
     }
 }
 
@@ -324,9 +330,11 @@ void move_server(struct move *move, const struct boundary_step *step)
     switch (step->kind) {
     case BOUNDARY_PARSED:
         unnamed_answered(move, step->parse + 1);
+        move_late_replaced(move, step->parse + 1);
         break;
     case BOUNDARY_ERROR:
         unnamed_failed(move, step->parse_end);
+        move_late_failed(move, step->parse_end);
         break;
     case BOUNDARY_COMPLETE:
         server_complete(move, step->body);
@@ -336,6 +344,7 @@ void move_server(struct move *move, const struct boundary_step *step)
         break;
     case BOUNDARY_READY:
         unnamed_killed(move, step->failed);
+        move_late_ready(move, step->failed);
         break;
     default:
         break;

@@ -5,6 +5,7 @@
 #include "conf/base/log.h"
 #include "proxy/answer.h"
 #include "proxy/lock_scout.h"
+#include "proxy/move_late.h"
 #include "proxy/relay.h"
 #include "proxy/renumber.h"
 #include "proxy/session.h"
@@ -348,6 +349,11 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
     if (session->worker->flip.scout == session) {
         scout_answered(session, piece);
         return;
+    }
+    if (move_has_late(session->move)) {
+        static const struct translation none = {.map = NULL};
+        move_late_numbers(session->move,
+                          session->numbering != NULL ? numbering_to_server(session->numbering) : none);
     }
     enum move_answer answer = move_ask_answer(session->move, piece);
     if (answer == MOVE_MORE) {

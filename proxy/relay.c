@@ -2,6 +2,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/log.h"
+#include "proxy/move_late.h"
 #include "proxy/mover.h"
 #include "proxy/renumber.h"
 #include "proxy/route_hold.h"
@@ -130,6 +131,61 @@ static bool discard(struct session *session, const struct frame_piece *piece)
     return true;
 }
 
+struct range {
+    const char *from, *to;
+};
+
+/*
+ * A message that is about a statement which the server has yet to get: that goes first, behind the range
+ * before. LATE_NONE also if the server wouldn't take it now; then neither would it the message.
+ */
+static enum move_late_verdict prepare_late(struct session *session, const struct frame_piece *piece,
+                                           struct range before, int64_t now_us)
+{
+    struct slice message;
+    struct slice instead;
+    struct frame_piece parse;
+    struct frame_cursor cursor;
+    enum move_late_verdict verdict = move_late_wanted(session->move, piece, &message);
+    uint8_t *copy = verdict == LATE_PARSE ? malloc(message.length) : NULL; /* oids change in their place */
+    if (copy == NULL) {
+        return verdict == LATE_PARSE ? LATE_NONE : verdict;
+    }
+    memcpy(copy, message.data, message.length);
+    struct slice rest = slice_of(copy, message.length);
+    frame_init(&cursor, FRAME_FROM_CLIENT);
+    bool sent = frame_next(&cursor, &rest, &parse) == WIRE_OK &&
+                boundary_client(&session->boundary, &parse, now_us) == BOUNDARY_FORWARD;
+    if (sent) {
+        if (session->boundary.parse_counted) {
+            move_late_sent(session->move, message, session->boundary.parses_sent);
+        }
+        if (session->numbering != NULL) {
+            (void)numbering_client(session->numbering, &parse, copy + FRAME_HEADER_SIZE, &session->boundary,
+                                   &instead);
+        }
+        forward(session, before.from, before.to);
+        forward(session, (const char *)copy, (const char *)copy + message.length);
+    }
+    free(copy);
+    return sent ? LATE_PARSE : LATE_NONE;
+}
+
+/* The answer to that; its client knows nothing of it. */
+static bool is_late(struct session *session, const struct frame_piece *piece,
+                    const struct boundary_step *step, char *bytes)
+{
+    struct slice instead;
+    if (step->kind != BOUNDARY_PARSED || !move_has_late(session->move) ||
+        !move_late_parsed(session->move, step->parse)) {
+        return false;
+    }
+    if (session->numbering != NULL) {
+        (void)numbering_server(session->numbering, piece, (uint8_t *)bytes, &session->boundary, &instead);
+    }
+    return true;
+}
+
 /*
  * Passes on a range of the client's bytes; `from` is where it begins, at or (the beginning of a header, held
  * back last time) before `bytes`.
@@ -170,6 +226,15 @@ static void pass_to_server(struct session *session, const char *from, char *byte
                 refuse(session, verdict);
                 return;
             }
+        }
+        if (piece.first && move_has_late(session->move)) {
+            enum move_late_verdict late = prepare_late(session, &piece, (struct range){from, start}, now_us);
+            if (late == LATE_WAIT) {
+                forward(session, from, start);
+                keep(session, start, end);
+                return;
+            }
+            from = late == LATE_PARSE ? start : from;
         }
         switch (boundary_client(&session->boundary, &piece, now_us)) {
         case BOUNDARY_FORWARD:
@@ -412,6 +477,11 @@ static bool take_piece(struct incoming *in, const struct frame_piece *piece, cha
     if (step.ours) {
         take_ours(in, piece, &step, next);
         return session->link == link;
+    }
+    if (is_late(session, piece, &step, bytes)) {
+        pass_on(session, link, in->from, in->begin);
+        in->from = next;
+        return true;
     }
     if (session->untold && begins_reply(piece)) {
         pass_on(session, link, in->from, in->begin);

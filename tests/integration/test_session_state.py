@@ -204,3 +204,46 @@ def test_locks_that_functions_take(world):
         assert error.sqlstate == "57P01" and "advisory lock 4711" in error.message, error
     for client in movers:
         assert client.results() == [[("2",)]]
+
+
+def test_statements_of_tables_that_come_and_go(world):
+    """What is prepared for a temporary table stays when that is dropped, fails until it is made again, then works: on
+    the new side, too, where it can't be prepared before."""
+    d = world.prepared()
+    client, other = world.connect(), world.connect()
+    make = "create temporary table mine (i int) on commit drop"
+    client.query("begin; " + make)
+    client.prepare("S_1", "insert into mine values ($1) returning i")
+    client.prepare("S_2", "select count(*) from mine where i = $1", (20,))
+    client.prepare("S_3", "select 3")
+    client.prepare("S_4", "select * from mine")
+    client.query("commit")
+    for verb, to in (("cutover", "green"), ("flip-back", "blue")):
+        result = d.verb(verb, code=0).json
+        assert (result["moved"], result["disconnected"]) == (2, 0), result
+        assert client.run("S_3") == [("3",)]
+        for ask in (pg.bind("", "S_1", [1]), pg.describe("S", "S_1")):  # as on the side where they were prepared
+            client.send(ask, pg.execute(), pg.SYNC)
+            answer = client.until_ready()
+            assert [kind for kind, _ in answer] == ["E", "Z"] and pg.fields(answer[0][1])["C"] == "42P01", answer
+        for flush in (b"", pg.message(b"H")):
+            client.send(pg.query("begin; " + make), pg.bind("", "S_1", [5]), flush, pg.execute(), flush, pg.bind("", "S_2", [5]), pg.execute(),
+                        pg.describe("S", "S_2"), pg.bind("", "S_1", [6]), pg.execute(), pg.SYNC, pg.query("commit"))
+            kinds = "".join(kind for kind, _ in client.until_ready() + client.until_ready() + client.until_ready())
+            assert kinds == "CCZ" + "2DC" + "2DC" + "tT" + "2DC" + "Z" + "CZ", kinds
+        other.query("select 1")
+        d.wait_steady(to)
+    # in a pipeline with an error before it, closed while it is on its way, and closed before it was needed
+    assert d.verb("cutover", code=0).json["disconnected"] == 0
+    client.send(pg.parse("", "selec"), pg.bind("", "S_1", [1]), pg.SYNC, pg.bind("", "S_1", [1]), pg.close("S", "S_1"), pg.SYNC,
+                pg.close("S", "S_2"), pg.bind("", "S_2", [1]), pg.SYNC)
+    answers = [[pg.fields(body)["C"] if kind == "E" else kind for kind, body in client.until_ready()] for _ in range(3)]
+    assert answers == [["42601", "Z"], ["42P01", "Z"], ["3", "26000", "Z"]], answers
+    client.query("begin; " + make)
+    assert client.run("S_1", [7]) == [("7",)]
+    client.send(pg.parse("S_4", "select 4"), pg.SYNC)
+    client.results()
+    assert client.run("S_4") == [("4",)]
+    client.query("commit; deallocate all")
+    client.send(pg.bind("", "S_1", [1]), pg.SYNC)
+    assert pg.fields(client.until_ready()[0][1])["C"] == "26000"
