@@ -14,7 +14,9 @@ enum {
     INTERVAL_PART = 10,
     INTERVAL_LEAST_US = 100000,
     INTERVAL_MOST_US = 1000000,
-    /* a server that doesn't end a cancelled statement in this time is not waited for */
+    /* a cancel may come at a moment when the server doesn't listen: it is repeated, for a while, and then a
+     * server that doesn't end the statement is not waited for */
+    CANCEL_REPEAT_US = 2 * 1000000,
     CANCEL_GRACE_US = 10 * 1000000,
     NOTICE_SIZE = 256
 };
@@ -149,6 +151,7 @@ static void follow_request(struct session *session, int64_t now_us)
     watch->request_us = request_us;
     watch->executed = boundary->executed;
     watch->cancelled_us = 0;
+    watch->cancels = 0;
 }
 
 /* True if what a cancelled statement still waits for is the server, not its own client. */
@@ -157,10 +160,24 @@ static bool waits_for_server(const struct session *session)
     return !boundary_in_copy_in(&session->boundary) && session->client.unsent == 0;
 }
 
+static void cancel_overdue(struct session *session, int64_t now_us)
+{
+    struct session_watch *watch = &session->watch;
+    if (watch->cancels == 0) {
+        watch->cancelled_us = now_us;
+        count(session, PROXY_TIMEOUT_QUERY);
+        LOG_INFO("query_timeout", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
+                 LOG_STR("client", session->peer), LOG_I64("running_ms", (now_us - watch->since_us) / 1000));
+    }
+    watch->cancels++;
+    watch->cancelling = true;
+    cancel_link(session->link, NULL);
+}
+
 static void check_query(struct session *session, int64_t now_us)
 {
     int64_t timeout_us = session->worker->config->timeouts.query_us;
-    struct session_watch *watch = &session->watch;
+    const struct session_watch *watch = &session->watch;
     if (timeout_us == 0 || session->boundary.ours || session->startup.replication) {
         return;
     }
@@ -168,19 +185,13 @@ static void check_query(struct session *session, int64_t now_us)
     if (!boundary_is_working(&session->boundary) || now_us - watch->since_us < timeout_us) {
         return;
     }
-    if (watch->cancelled_us == 0) {
-        if (hold_may_cancel(session)) {
-            watch->cancelled_us = now_us;
-            watch->cancelling = true;
-            count(session, PROXY_TIMEOUT_QUERY);
-            LOG_INFO("query_timeout", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
-                     LOG_STR("client", session->peer),
-                     LOG_I64("running_ms", (now_us - watch->since_us) / 1000));
-            cancel_link(session->link, NULL);
-        }
-    } else if (now_us - watch->cancelled_us >= CANCEL_GRACE_US && waits_for_server(session)) {
+    int64_t waited_us = watch->cancels == 0 ? 0 : now_us - watch->cancelled_us;
+    if (waited_us >= CANCEL_GRACE_US && waits_for_server(session)) {
         session_end(session, "08006", "the server did not end a statement that timed out and was cancelled",
                     NULL);
+    } else if (waited_us >= watch->cancels * (int64_t)CANCEL_REPEAT_US && waited_us < CANCEL_GRACE_US &&
+               session->link->cancels == 0 && hold_may_cancel(session)) {
+        cancel_overdue(session, now_us);
     }
 }
 

@@ -255,6 +255,24 @@ def test_query_timeout_meets_no_other_statement(world):
         assert client.results() == [[("mine",)]]
 
 
+def test_query_timeout_gives_up(world):
+    """A backend that hangs and takes no cancel: the client hears of it all the same."""
+    world.pair()
+    d = world.daemon(timeouts={"query": "1s"})
+    with pg.Connection(d.address) as client:
+        backend = int(client.value("select pg_backend_pid()"))
+        client.send(pg.query("select pg_sleep(600)"))
+        d.until(lambda: world.blue.value("select wait_event from pg_stat_activity where pid = %d" % backend) == "PgSleep",
+                what="it sleeps")
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            error = ended(client, 60)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        assert (error.severity, error.sqlstate) == ("FATAL", "08006"), error
+    d.until(lambda: world.blue.value("select count(*) from pg_stat_activity where pid = %d" % backend) == "0", what="it is gone")
+
+
 def test_server_connect_timeout(world):
     """A side that takes connections and says nothing: 57P03 in time, then at once, and it recovers by itself."""
     world.pair()

@@ -86,6 +86,25 @@ static void a_slow_statement_is_cancelled_and_no_other(void **state)
     world_free(world);
 }
 
+/* A cancel that came at the wrong moment is repeated. */
+static void a_cancel_that_has_no_effect_is_repeated(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.timeouts.query_us = SHORT_US;
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_1));
+    expect(world, pair.server, BYTES(QUERY_1));
+    (void)close(expect_cancel(world));
+    (void)close(expect_cancel(world));
+    put(pair.server, BYTES(CANCELLED READY_I));
+    expect(world, pair.client, BYTES(CANCELLED READY_I));
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], 1);
+    pair_close(&pair);
+    world_free(world);
+}
+
 /* A pipeline without Sync that waits for its client is no statement that runs. */
 static void a_server_that_waits_is_not_cancelled(void **state)
 {
@@ -270,6 +289,7 @@ int main(void)
         cmocka_unit_test(an_idle_client_ends),
         cmocka_unit_test(a_busy_client_is_not_idle),
         cmocka_unit_test(a_slow_statement_is_cancelled_and_no_other),
+        cmocka_unit_test(a_cancel_that_has_no_effect_is_repeated),
         cmocka_unit_test(a_server_that_waits_is_not_cancelled),
         cmocka_unit_test(a_client_that_a_hold_keeps_is_told),
         cmocka_unit_test(a_dead_side_is_not_asked_by_everyone),
