@@ -496,8 +496,10 @@ def test_cancel(world):
     s = Scene(world)
     for ways in (dict(), dict(tls=s.ca.client()), dict(tls=s.ca.client(), direct=True)):
         connection = s.connect()
+        pid = connection.value("select pg_backend_pid()")
         connection.send(pg.query("select pg_sleep(60)"))
-        time.sleep(0.2)
+        s.daemon.until(lambda: world.blue.value("select query from pg_stat_activity where pid = " + pid) == "select pg_sleep(60)",
+                       what="it runs")
         with pg.Raw(s.address, **ways) as raw:
             raw.send(struct.pack("!iii", 12 + len(connection.key), pg.CANCEL_REQUEST, connection.pid) + connection.key)
             assert raw.closed_by_peer(), ways

@@ -27,6 +27,11 @@ def until_listening(d):
     d.until(tries, what="it takes clients")
 
 
+def until_turned(d):
+    """The reverse stream runs: a flip can begin."""
+    d.wait_status(lambda status: status["phase"] in ("steady", "watch") and status["way_back"]["open"], what="the way back is open")
+
+
 def test_modes_to_servers(world):
     """Each mode against a server with TLS and one without: green has none."""
     s = Scene(world)
@@ -65,6 +70,38 @@ def test_modes_to_servers(world):
         assert in_tls(connection)
 
 
+def test_reload_of_the_way_to_a_server(world):
+    """A changed mode is for new links; those that stand go on as they began, and so do their cancels."""
+    s = Scene(world, side={"mode": "disable"})
+    plain = s.connect()
+    assert not in_tls(plain)
+    s.daemon.write(sides={name: {"tls": {"mode": "verify-full", "ca": s.ca.cert}} for name in ("blue", "green")})
+    s.daemon.verb("reload", code=0)
+    secured = s.connect()
+    assert in_tls(secured) and not in_tls(plain)
+    s.daemon.write(sides={name: {"tls": {"mode": "disable"}} for name in ("blue", "green")})
+    s.daemon.verb("reload", code=0)
+    assert in_tls(secured) and not in_tls(s.connect())
+    for connection in (plain, secured):
+        pid = connection.value("select pg_backend_pid()")
+        connection.send(pg.query("select pg_sleep(60)"))
+        s.daemon.until(lambda: world.blue.value("select query from pg_stat_activity where pid = " + pid) == "select pg_sleep(60)",
+                       what="it runs")
+        connection.cancel()
+        try:
+            connection.results()
+            raise AssertionError("it was not cancelled")
+        except pg.PgError as error:
+            assert error.sqlstate == "57014", error
+    # the manager's connections, too: the next ones it makes
+    s.daemon.write(sides={name: {"tls": {"mode": "require"}} for name in ("blue", "green")})
+    s.daemon.verb("reload", code=0)
+    managers = "select count(*) from pg_stat_activity join pg_stat_ssl using (pid) where usename = 'switchback' and %s ssl"
+    world.blue.query("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'switchback'", "postgres")
+    s.daemon.until(lambda: world.blue.value(managers % "", "postgres") != "0" and world.blue.value(managers % "not", "postgres") == "0",
+                   what="the manager came back in TLS")
+
+
 def test_prefer_goes_without_where_the_server_wants_that(world):
     """hostnossl: libpq's prefer connects there, and so must ours."""
     hba = "local all all trust\nhostnossl all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
@@ -97,6 +134,7 @@ def test_certificates_for_the_servers(world):
     assert s.daemon.verb("cutover").json["result"] == "done"
     client.query("insert into t values (2)")
     assert world.green.value("select count(*) from t") == "2"
+    until_turned(s.daemon)
     assert s.daemon.verb("flip-back").json["result"] == "done"
     assert client.value("select count(*) from t") == "2"
 
@@ -137,6 +175,7 @@ def test_flip_in_tls(world):
         assert answer.code == 0 and answer.json["result"] == "done", answer
         assert client.value("show application_name") == "moved" and client.value("execute p") == "7"
         assert in_tls(client)
+        until_turned(s.daemon)
     load.stop()
     load.assert_clean()
     load.verify(world.blue)
