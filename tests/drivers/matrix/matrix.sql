@@ -1,5 +1,13 @@
 -- What the drivers of the matrix write to. A row that is written twice is there twice: only id is unique.
--- An enum, whose oid differs between the sides: drivers look types up by their oids, and keep what they found.
+-- An enum, whose oid differs between the sides (a thousand were used up before it): drivers look types up by their
+-- oids, and keep what they found.
+do $$
+begin
+    for i in 1..500 loop
+        create type wasted as enum ();
+        drop type wasted;
+    end loop;
+end $$;
 create type matrix_mood as enum ('calm', 'hectic');
 
 create table matrix_entry (
