@@ -3,6 +3,7 @@
 #   packages_install $PACKAGES_BUILD ...   installs what is missing of them
 #   postgres_old, postgres_new             print a folder with PostgreSQL's programs; postgres_new may print nothing
 #   postgres_version MAJOR                 the same for any major version from 13 to 18
+#   drivers_build FOLDER                   makes tests/drivers/matrix ready, and prints what can run of it
 
 PACKAGES_BUILD="build-essential cmake ninja-build pkg-config libuv1-dev libpq-dev libssl-dev libjansson-dev libyaml-dev
   libsqlite3-dev libmicrohttpd-dev uthash-dev libcmocka-dev"
@@ -13,7 +14,7 @@ PACKAGES_BENCH="pgbouncer"
 # what tests/drivers/matrix runs
 PACKAGES_DRIVERS="python3-psycopg2 python3-psycopg python3-asyncpg python3-pyodbc odbc-postgresql
   default-jdk-headless libpostgresql-jdbc-java libdbd-pg-perl ruby-pg golang-go golang-github-lib-pq-dev
-  golang-github-jackc-pgx-v4-dev openssl"
+  golang-github-jackc-pgx-v4-dev"
 PACKAGES_FUZZ="clang libclang-rt-dev" # libFuzzer
 PACKAGES_REGRESS="dpkg-dev" # to take PostgreSQL's source package apart
 
@@ -54,6 +55,14 @@ packages_install() {
   # shellcheck disable=SC2086 # a list of words
   packages_apt install -y --no-install-recommends $missing || return 1
   rm -f "$packages_log"
+}
+
+# What is missing is said on standard error, and left out.
+drivers_build() {
+  # shellcheck disable=SC2086 # a list of words
+  packages_install $PACKAGES_DRIVERS >&2 || echo "drivers that are missing are NOT RUN" >&2
+  command -v npm >/dev/null || packages_install npm >&2 || echo "no npm to get drivers with" >&2
+  "$(dirname "${BASH_SOURCE[0]}")/drivers/matrix/build.sh" "$1" | tr '\n' ' '
 }
 
 # A command as the user that runs clusters: postgres if we are root, which PostgreSQL refuses.

@@ -111,9 +111,7 @@ if [ $integration = 1 ]; then
     SWITCHBACK_REGRESS=
   }
   SWITCHBACK_PG_VERSIONS=$(postgres_versions)
-  # shellcheck disable=SC2086 # a list of words
-  packages_install $PACKAGES_DRIVERS || echo "drivers that are missing are NOT RUN"
-  SWITCHBACK_DRIVERS=$(tests/drivers/matrix/build.sh "$folder/matrix" | tr '\n' ' ')
+  SWITCHBACK_DRIVERS=$(drivers_build "$folder/matrix")
   export SWITCHBACK_PG_BIN SWITCHBACK_PG_NEW_BIN SWITCHBACK_PG_VERSIONS SWITCHBACK_REGRESS SWITCHBACK_DRIVERS SWITCHBACK_BUILD=$folder
   /usr/bin/python3 tests/integration/runner.py "${keep[@]}" ${SWITCHBACK_JOBS:+--jobs "$SWITCHBACK_JOBS"} "${patterns[@]}" | tee "$output" || true
   count "$output"

@@ -24,10 +24,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-# shellcheck disable=SC2086 # lists of words
+# shellcheck disable=SC2086 # a list of words
 packages_install $PACKAGES_BUILD $PACKAGES_RUN
-# shellcheck disable=SC2086
-packages_install $PACKAGES_DRIVERS || echo "drivers that are missing are NOT RUN"
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache); fi
 folder=${SWITCHBACK_BUILD_DIR:-$top/build-test}
@@ -36,7 +34,7 @@ ninja -C "$folder" switchback >/dev/null
 
 SWITCHBACK_PG_BIN=$(postgres_old)
 SWITCHBACK_PG_NEW_BIN=$(postgres_new)
-SWITCHBACK_DRIVERS=$(tests/drivers/matrix/build.sh "$folder/matrix" | tr '\n' ' ')
+SWITCHBACK_DRIVERS=$(drivers_build "$folder/matrix")
 [ ${#drivers[@]} = 0 ] || SWITCHBACK_DRIVERS="${drivers[*]}"
 SWITCHBACK_MATRIX_REPORT=$(mktemp)
 trap 'cat "$SWITCHBACK_MATRIX_REPORT"; rm -f "$SWITCHBACK_MATRIX_REPORT"' EXIT
