@@ -101,12 +101,29 @@ static void write_row(struct journal *journal, const struct record *row)
     journal_append(journal, row->flip, record_kind_name(row->kind), "", line, NULL, NULL);
 }
 
+static char directory[] = "/tmp/switchback-events-XXXXXX";
+
+static int make_directory(void **state)
+{
+    (void)state;
+    return mkdtemp(directory) == NULL;
+}
+
+static int remove_directory(void **state)
+{
+    static const char *const names[] = {"switchback.db", "switchback.db-wal", "switchback.db-shm", "lock"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        char path[128];
+        (void)snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
+        (void)unlink(path);
+    }
+    return rmdir(directory);
+}
+
 static void the_journals_flips_are_put_back(void **state)
 {
     (void)state;
-    static const char *const names[] = {"switchback.db", "switchback.db-wal", "switchback.db-shm", "lock"};
-    char directory[] = "/tmp/switchback-events-XXXXXX";
-    assert_non_null(mkdtemp(directory));
     struct error error;
     uv_loop_t loop;
     assert_int_equal(uv_loop_init(&loop), 0);
@@ -144,12 +161,6 @@ static void the_journals_flips_are_put_back(void **state)
     store_close(store, NULL, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&loop), 0);
-    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        char path[128];
-        (void)snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
-        unlink(path);
-    }
-    rmdir(directory);
 }
 
 int main(void)
@@ -159,7 +170,7 @@ int main(void)
         cmocka_unit_test(the_ring_keeps_the_newest),
         cmocka_unit_test(subscribers_may_leave_while_they_are_told),
         cmocka_unit_test(too_long_a_message_is_cut),
-        cmocka_unit_test(the_journals_flips_are_put_back),
+        cmocka_unit_test_setup_teardown(the_journals_flips_are_put_back, make_directory, remove_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
