@@ -1,4 +1,4 @@
-#include "proxy/mover.h"
+#include "proxy/mover_internal.h"
 
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
@@ -18,22 +18,17 @@
 
 enum {
     /* before the hold a client waits only while its own session is asked: few at a time, so that each is
-     * asked quickly; and the target is not to be flooded with logins */
+     * asked quickly */
     ASKING_AT_ONCE = 2,
-    OPENING_AT_ONCE = 16,
     /* ARMED doesn't wait longer than this for a session that is in the middle of something */
     BUSY_PATIENCE_US = 500 * 1000,
     PATIENCE_TICK_MS = 50,
     ROUNDS_MAX = 100,               /* of replaying, in one flip */
-    LOSSES_MAX = 3,                 /* a target that ends so often won't have it */
     QUESTION_MAX = 16 * 1024 * 1024 /* the messages of one asking or replaying */
 };
 
-static void settle(struct session *session, enum mover_step step);
-static void replay(struct session *session);
-
 /* Alone changes a session's step, and with it how many are at it. */
-static void set_step(struct session *session, enum mover_step step)
+void mover_set_step(struct session *session, enum mover_step step)
 {
     struct mover_flip *flip = &session->worker->flip;
     enum mover_step old = session->mover->step;
@@ -89,7 +84,7 @@ static void on_timer(uv_timer_t *timer)
 }
 
 /* A place has become free: the next ones. */
-static void advance_others(struct worker *worker)
+void mover_advance_others(struct worker *worker)
 {
     struct session *session = NULL;
     DL_FOREACH(worker->sessions, session)
@@ -101,34 +96,9 @@ static void advance_others(struct worker *worker)
     }
 }
 
-/* --- opening the target link --- */
+/* --- asking and replaying --- */
 
-static void each_parameter(struct slice greeting, struct session *session,
-                           void (*note)(struct session *session, struct slice name, struct slice value))
-{
-    struct frame_cursor cursor;
-    struct frame_piece piece;
-    frame_init(&cursor, FRAME_FROM_SERVER);
-    while (frame_next(&cursor, &greeting, &piece) == WIRE_OK) {
-        struct slice name, value;
-        if (piece.type == 'S' && piece.first && piece.last &&
-            decode_parameter_status(piece.bytes, &name, &value)) {
-            note(session, name, value);
-        }
-    }
-}
-
-static void note_parameter(struct session *session, struct slice name, struct slice value)
-{
-    move_parameter(session->move, name, value);
-}
-
-static void note_target_parameter(struct session *session, struct slice name, struct slice value)
-{
-    move_target_parameter(session->move, name, value);
-}
-
-static void fail(struct session *session, const char *reason)
+void mover_fail(struct session *session, const char *reason)
 {
     struct mover *mover = session->mover;
     (void)snprintf(mover->failure, sizeof(mover->failure), "%s", reason);
@@ -141,157 +111,36 @@ static void fail(struct session *session, const char *reason)
     move_reset_target(session->move);
     LOG_INFO("session_move_failed", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("reason", mover->failure));
-    settle(session, MOVER_FAILED);
+    mover_settle(session, MOVER_FAILED);
 }
 
-static void on_target_ready(struct server_link *link, struct slice greeting)
+void mover_settle(struct session *session, enum mover_step step)
 {
-    struct session *session = link->session;
-    each_parameter(greeting, session, note_target_parameter);
-    set_step(session, MOVER_WAITING);
-    mover_advance(session);
-    advance_others(session->worker);
-}
-
-static void on_target_failed(struct server_link *link, const struct link_failure *failure)
-{
-    struct session *session = link->session;
-    char reason[PROXY_REASON_SIZE];
-    (void)snprintf(reason, sizeof(reason), "login to %s: %.200s", side_name(link->side), failure->message);
-    session->mover->target = NULL; /* it closes itself */
-    fail(session, reason);
-    advance_others(session->worker);
-}
-
-/* A backend that is terminated, or a target that was restarted, is no reason to leave the session behind. */
-static void reopen_target(struct session *session, const char *reason)
-{
-    struct mover *mover = session->mover;
-    if (mover->losses == LOSSES_MAX) {
-        fail(session, reason);
-        return;
-    }
-    mover->losses++;
-    move_lose_target(session->move);
-    set_step(session, MOVER_QUEUED);
-    session_update(session);
-}
-
-static void lose_target(struct session *session, const char *reason, bool again)
-{
-    struct mover *mover = session->mover;
-    link_close(mover->target, false);
-    mover->target = NULL;
-    mover->losses = again ? mover->losses : LOSSES_MAX;
-    if (mover->step != MOVER_ASKING) { /* else when the answer has come */
-        reopen_target(session, reason);
-    }
-}
-
-static void on_target_received(struct server_link *link, char *bytes, size_t length)
-{
-    struct session *session = link->session;
-    struct slice rest = slice_of(bytes, length);
-    struct frame_piece piece;
-    enum wire_answer answer;
-    while ((answer = frame_next(&link->cursor, &rest, &piece)) == WIRE_OK) {
-        struct slice name, value;
-        if (session->mover->step != MOVER_REPLAYING) {
-            if (piece.type == 'S' && piece.first && piece.last &&
-                decode_parameter_status(piece.bytes, &name, &value)) {
-                move_target_parameter(session->move, name, value);
-            }
-            continue;
-        }
-        switch (move_replay_answer(session->move, &piece, session->mover->numbering)) {
-        case MOVE_MORE:
-            break;
-        case MOVE_AGAIN:
-            replay(session);
-            break;
-        case MOVE_DONE:
-            settle(session, move_is_movable(session->move, NULL, 0) ? MOVER_READY : MOVER_IMMOVABLE);
-            break;
-        case MOVE_FAILED:
-        case MOVE_FATAL:
-            fail(session, move_failure(session->move));
-            return;
-        }
-        if (session->mover == NULL || session->mover->target != link) {
-            return;
-        }
-    }
-    if (answer == WIRE_BAD) {
-        lose_target(session, "the target broke the protocol", false);
-    }
-}
-
-static void on_target_blocked(struct server_link *link)
-{
-    (void)link;
-}
-
-static void on_target_sent(struct server_link *link)
-{
-    (void)link;
-}
-
-static void on_target_ended(struct server_link *link, int status)
-{
-    (void)status;
-    lose_target(link->session, "the target closed the connection", true);
-}
-
-static const struct link_events target_events = {.ready = on_target_ready,
-                                                 .failed = on_target_failed,
-                                                 .received = on_target_received,
-                                                 .blocked = on_target_blocked,
-                                                 .sent = on_target_sent,
-                                                 .ended = on_target_ended};
-
-static void open_target(struct session *session)
-{
-    struct mover_flip *flip = &session->worker->flip;
-    if (flip->opening >= OPENING_AT_ONCE) {
-        return;
-    }
-    session->mover->target = link_open(session, flip->target.side, flip->target.epoch, &target_events);
-    if (session->mover->target == NULL) {
-        fail(session, "the target link could not be opened");
-        return;
-    }
-    set_step(session, MOVER_OPENING);
-}
-
-/* --- asking and replaying --- */
-
-static void settle(struct session *session, enum mover_step step)
-{
-    set_step(session, step);
+    mover_set_step(session, step);
     session->mover->settled = true;
     session_update(session);
     check_armed(session->worker);
     scout_advance(session->worker);
 }
 
-static void replay(struct session *session)
+void mover_replay(struct session *session)
 {
     struct mover *mover = session->mover;
     struct strbuf out;
     struct move_numbers numbers;
     strbuf_init(&out, QUESTION_MAX);
     if (mover->target == NULL) {
-        reopen_target(session, "the target closed the connection");
+        mover_reopen_target(session, "the target closed the connection");
     } else if (!renumber_target(session, mover->target, &numbers)) {
-        fail(session, "out of memory");
+        mover_fail(session, "out of memory");
     } else if (!move_replay(session->move, &numbers, &out) || out.failed) {
-        fail(session, move_failure(session->move));
+        mover_fail(session, move_failure(session->move));
     } else if (out.length == 0 && (move_is_ready(session->move) || move_lacks_scout(session->move))) {
-        settle(session, MOVER_READY);
+        mover_settle(session, MOVER_READY);
     } else if (out.length == 0 || mover->rounds++ == ROUNDS_MAX) {
-        fail(session, "its state does not come to rest");
+        mover_fail(session, "its state does not come to rest");
     } else {
-        set_step(session, MOVER_REPLAYING);
+        mover_set_step(session, MOVER_REPLAYING);
         link_write(mover->target, out.data, out.length);
     }
     strbuf_deinit(&out);
@@ -304,9 +153,9 @@ static void on_known(struct session *session)
     session_set_immovable(session, !movable);
     session->asked_us = clock_mono_us();
     if (movable) {
-        replay(session);
+        mover_replay(session);
     } else {
-        settle(session, MOVER_IMMOVABLE);
+        mover_settle(session, MOVER_IMMOVABLE);
     }
 }
 
@@ -321,7 +170,7 @@ static void ask(struct session *session)
         on_known(session);
         return;
     }
-    set_step(session, MOVER_ASKING);
+    mover_set_step(session, MOVER_ASKING);
     mover_inject(session, &out);
     strbuf_deinit(&out);
 }
@@ -338,7 +187,7 @@ void mover_resettle(struct session *session)
 {
     bool movable = move_is_movable(session->move, NULL, 0);
     session_set_immovable(session, !movable);
-    settle(session, movable ? MOVER_READY : MOVER_IMMOVABLE);
+    mover_settle(session, movable ? MOVER_READY : MOVER_IMMOVABLE);
 }
 
 void mover_asked(struct session *session, const struct frame_piece *piece, const struct boundary_step *step)
@@ -362,7 +211,7 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
     struct worker *worker = session->worker;
     bool wanted = session->mover != NULL && session->mover->step == MOVER_ASKING;
     if (wanted) {
-        set_step(session, MOVER_WAITING);
+        mover_set_step(session, MOVER_WAITING);
     }
     if (answer == MOVE_FATAL) {
         session_end(session, "57P01", "the server ended the connection", NULL);
@@ -376,7 +225,7 @@ void mover_asked(struct session *session, const struct frame_piece *piece, const
         on_known(session);
     }
     if (!worker->hold.stands) { /* in a hold nobody waits for its turn to be asked */
-        advance_others(worker);
+        mover_advance_others(worker);
     }
 }
 
@@ -390,7 +239,7 @@ void mover_advance(struct session *session)
     bool held = worker->hold.stands;
     switch (mover->step) {
     case MOVER_QUEUED:
-        open_target(session);
+        mover_open_target(session);
         break;
     case MOVER_WAITING:
         if ((held || worker->flip.asking < ASKING_AT_ONCE) && session_at_boundary(session)) {
@@ -464,7 +313,7 @@ static void arm_session(struct session *session, bool awaited)
     }
     session->mover->awaited = awaited;
     if (session->startup.replication) {
-        settle(session, MOVER_IMMOVABLE); /* not worth a link */
+        mover_settle(session, MOVER_IMMOVABLE); /* not worth a link */
     } else {
         mover_advance(session);
     }
@@ -578,6 +427,26 @@ void mover_disarm(struct worker *worker, uint64_t flip)
 
 /* --- life of a session --- */
 
+void mover_each_parameter(struct slice greeting, struct session *session,
+                          void (*note)(struct session *session, struct slice name, struct slice value))
+{
+    struct frame_cursor cursor;
+    struct frame_piece piece;
+    frame_init(&cursor, FRAME_FROM_SERVER);
+    while (frame_next(&cursor, &greeting, &piece) == WIRE_OK) {
+        struct slice name, value;
+        if (piece.type == 'S' && piece.first && piece.last &&
+            decode_parameter_status(piece.bytes, &name, &value)) {
+            note(session, name, value);
+        }
+    }
+}
+
+static void note_parameter(struct session *session, struct slice name, struct slice value)
+{
+    move_parameter(session->move, name, value);
+}
+
 bool mover_session_begin(struct session *session, struct slice greeting)
 {
     session->move = move_new(session->startup.replication);
@@ -587,7 +456,7 @@ bool mover_session_begin(struct session *session, struct slice greeting)
     if (!renumber_begin(session)) {
         return false;
     }
-    each_parameter(greeting, session, note_parameter);
+    mover_each_parameter(greeting, session, note_parameter);
     const struct mover_flip *flip = &session->worker->flip;
     if (flip->stands && session->link->side != flip->target.side) { /* else it began where the others moved */
         arm_session(session, false);
@@ -604,7 +473,7 @@ void mover_session_end(struct session *session)
     }
     enum mover_step step = mover->step;
     bool was_scout = flip->scout == session;
-    set_step(session, MOVER_FAILED);
+    mover_set_step(session, MOVER_FAILED);
     scout_forget(session);
     if (mover->target != NULL) {
         link_close(mover->target, mover->target->phase == LINK_READY && step != MOVER_REPLAYING);
@@ -615,7 +484,7 @@ void mover_session_end(struct session *session)
     session->mover = NULL;
     if (flip->stands) {
         if (step == MOVER_ASKING || step == MOVER_OPENING) { /* it makes room */
-            advance_others(session->worker);
+            mover_advance_others(session->worker);
         }
         if (step == MOVER_ASKING || step == MOVER_REPLAYING || was_scout) {
             scout_advance(session->worker);
