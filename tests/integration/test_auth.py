@@ -145,6 +145,24 @@ def test_peer(world):
     assert error.sqlstate == "28000" and error.message == 'Peer authentication failed for user "switchback"', error
     assert refusal(d.address, user="app").sqlstate == "28000", "no rule is for TCP"
 
+    problems = []
+
+    def come_and_go(number):
+        for turn in range(5):
+            error = refusal(d.unix_address, user="app" if number % 3 else "switchback")
+            if (error is None) != bool(number % 3):
+                problems.append(error)
+            if turn == 2:  # gone while its name is looked up
+                with pg.Raw(d.unix_address) as raw:
+                    raw.send(pg.startup({"user": "app", "database": "app"}))
+
+    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems, problems[:3]
+
 
 # --- certificates
 

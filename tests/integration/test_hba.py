@@ -1,5 +1,6 @@
 """The rules of an HBA file, judged by PostgreSQL and by the proxy: random files, the same verdicts."""
 import os
+import pwd
 import random
 import struct
 
@@ -42,6 +43,18 @@ def names(rng, plain, keywords, group):
     return rng.choice((",", ", ", ",")).join(words)
 
 
+def maps(rng):
+    """Lines of pg_ident.conf: whom this process may be."""
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    lines = ["m somebody ann"]
+    for _ in range(rng.randint(0, 3)):
+        groups = rng.random() < 0.5
+        name = "/" + rng.choice(("^(.*)$", "(.)", "^%s(.*)$" % me, "^(x)")) if groups else rng.choice((me, "/^" + me[0], "/^x", "joe"))
+        roles = ("ann", "all", '"all"', "+team", "/^svc_", '"a b"', "nobody")
+        lines.append("%s %s %s" % (rng.choice("mmn"), name, rng.choice(roles + ("\\1", "svc_\\11", "ann\\1") if groups else roles)))
+    return lines
+
+
 def rules(rng):
     lines = []
     for _ in range(rng.randint(2, 7)):
@@ -52,7 +65,7 @@ def rules(rng):
         parts = [kind, names(rng, DATABASES, ("all", "sameuser", "samerole", "replication"), "@dbs"), names(rng, USERS, ("all",), "+team")]
         if kind != "local":
             parts.append(rng.choice(ADDRESSES))
-        parts.append(rng.choice(METHODS))
+        parts.append(rng.choice(METHODS) if kind != "local" or rng.random() < 0.5 else rng.choice(("peer", "peer map=m", "ident map=m")))
         line = rng.choice((" ", "\t", "   ")).join(parts)
         if rng.random() < 0.1:
             line = line.replace(" ", " \\\n ", 1)
@@ -94,11 +107,14 @@ class Judges:
         cert, key = self.ca.sign("proxy")
         self.daemon = world.daemon(databases=list(DATABASES), start=False,
                                    listen={"tls": {"mode": "prefer", "cert": cert, "key": key, "ca": self.ca.cert}})
-        self.daemon.write(auth={"method": "hba", "hba_file": self.set("host all all all trust\n")})
+        self.daemon.write(auth={"method": "hba", "hba_file": self.set("host all all all trust\n", "m x y\n"), "ident_file": "ident.conf"})
         self.daemon.start()
 
-    def set(self, text):
-        """The file for the proxy; for PostgreSQL the same, with the way in for this test above it."""
+    def set(self, text, ident="m x y\n"):
+        """The files for both, with the way in for this test above the rules."""
+        write(self.daemon, "ident.conf", ident)
+        with open(os.path.join(self.reference.data, "pg_ident.conf"), "w") as file:
+            file.write(ident)
         for folder in (self.daemon.folder, self.reference.data):
             for name, content in (("dbs", "shop\ndb_1 # two\n"), ("more.conf", "host shop eve all reject\n")):
                 with open(os.path.join(folder, name), "w") as file:
@@ -132,9 +148,9 @@ def test_the_same_verdicts(world):
     rng = random.Random(seed)
     print("seed", seed)
     kinds = {}
-    for number in range(int(os.environ.get("SWITCHBACK_ROUNDS", 10))):
-        text = "\n".join(rules(rng)) + "\n"
-        judges.set(text)
+    for number in range(int(os.environ.get("SWITCHBACK_ROUNDS", 6))):
+        text, ident = "\n".join(rules(rng)) + "\n", "\n".join(maps(rng)) + "\n"
+        judges.set(text, ident)
         theirs, ours = judges.wrong_lines()
         assert theirs == ours, "round %d of seed %d: lines %r, here %r:\n%s" % (number, seed, theirs, ours, text)
         if theirs:
@@ -151,7 +167,7 @@ def test_the_same_verdicts(world):
                     # a rule for a role that doesn't exist may let it in, then it is told so in other words
                     assert expected == found or user == "nobody" and "asked for" not in expected + found, \
                         "round %d of seed %d: %r %s as %r to %r %r: %s, here %s:\n%s" % (
-                            number, seed, address, "with TLS" if tls else "", user, database, more, expected, found, text)
+                            number, seed, address, "with TLS" if tls else "", user, database, more, expected, found, text + ident)
     print(kinds)
 
 
