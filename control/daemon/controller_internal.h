@@ -92,6 +92,7 @@ struct controller {
     struct queued_event *queue, *queue_last;
     uv_timer_t wake, second, gate_timer, progress;
     uint64_t proxy_tickets[PROXY_EVENT_KIND_COUNT]; /* by the event that answers */
+    bool types_known;          /* of both sides, in every database: they have been read once */
     uint64_t arming;           /* the flip whose target links are to be opened; 0: none */
     struct flip_request fence; /* until the sessions' backends are known */
     struct running_command *commands;

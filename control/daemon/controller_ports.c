@@ -328,7 +328,7 @@ static void check(struct controller *controller, const struct flip_request *requ
 
 /* A target link to be opened, once the types of both sides are known as they are now. */
 struct arming {
-    uint64_t flip;
+    uint64_t flip, ticket;
     struct proxy_route route;
     int64_t deadline_us;
 };
@@ -336,7 +336,16 @@ struct arming {
 static void arm(struct controller *controller, void *context)
 {
     struct arming *arming = context;
-    if (controller->arming == arming->flip && !controller->stopping) {
+    struct error error;
+    if (controller->arming != arming->flip || controller->stopping) {
+        free(arming);
+        return;
+    }
+    if (!controller->types_known) {
+        /* without them a client's numbers could mean other types on the other side */
+        (void)error_set(&error, ERROR_UNREACHABLE, "the types of both sides could not be read");
+        controller_answer(controller, arming->ticket, false, false, &error);
+    } else {
         proxy_arm(controller->proxy, arming->flip, arming->route, arming->deadline_us - clock_mono_us());
     }
     free(arming);
@@ -347,6 +356,7 @@ static void begin_arming(struct controller *controller, const struct flip_reques
     struct arming *arming = calloc(1, sizeof *arming);
     ENSURE(arming != NULL);
     *arming = (struct arming){.flip = request->flip,
+                              .ticket = request->ticket,
                               .route = {.side = request->side, .epoch = request->epoch, .open = true},
                               .deadline_us = request->deadline_us};
     controller->arming = request->flip;

@@ -285,6 +285,7 @@ static const enum proxy_type_kind kinds[] = {
 struct types_waiter {
     struct controller *controller;
     size_t missing;
+    bool failed;
     void (*done)(struct controller *controller, void *context);
     void *context;
 };
@@ -305,9 +306,11 @@ static void on_types(void *context, const struct replication_result *result, con
         proxy_set_types(controller->proxy, database, told, count);
         free(told);
     } else if (!result->ok) {
+        waiter->failed = true;
         LOG_WARN("types_not_read", LOG_STR("database", database), LOG_STR("error", result->error.message));
     }
     if (--waiter->missing == 0) {
+        controller->types_known = controller->types_known || !waiter->failed;
         waiter->done(controller, waiter->context);
         free(waiter);
     }
