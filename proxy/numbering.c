@@ -21,6 +21,7 @@ struct numbering *numbering_new(struct type_map *map, enum side home)
         self->home = home;
         strbuf_init(&self->replacement, MESSAGE_MAX);
         strbuf_init(&self->changed, MESSAGE_MAX);
+        strbuf_init(&self->query, CATALOG_TEXT_MAX);
     }
     return self;
 }
@@ -55,6 +56,7 @@ void numbering_free(struct numbering *self)
     free(self->from_server.bytes);
     strbuf_deinit(&self->replacement);
     strbuf_deinit(&self->changed);
+    strbuf_deinit(&self->query);
     type_map_unref(self->map);
     free(self);
 }
@@ -93,9 +95,9 @@ uint32_t numbering_strange(const struct numbering *self)
 /* --- statements and portals --------------------------------------------------------------------------------
  */
 
-static bool mentions_types(struct slice text)
+bool numbering_mentions_types(struct slice text)
 {
-    static const char *const catalogs[] = {"pg_type", "pg_enum", "pg_range"};
+    static const char *const catalogs[] = {"pg_type", "pg_enum", "pg_range", "regtype"};
     for (size_t i = 0; i < ARRAY_LENGTH(catalogs) && text.length <= CATALOG_TEXT_MAX; i++) {
         if (memmem(text.data, text.length, catalogs[i], strlen(catalogs[i])) != NULL) {
             return true;
@@ -112,7 +114,7 @@ struct shape *shape_new(struct numbering *self, struct slice text)
         return NULL;
     }
     shape->references = 1;
-    shape->on_types = text.length > 0 && mentions_types(text);
+    shape->on_types = text.length > 0 && numbering_mentions_types(text);
     return shape;
 }
 
@@ -487,6 +489,7 @@ void numbering_values(struct numbering *self, struct translation translation, co
         }
         const struct item *mine = item < end && item->index == i ? item : NULL;
         if (mine != NULL && mine->format == 1) {
+            translation.oids = mine->oids;
             value_translate_binary(translation, type_from(self, translation, mine->type),
                                    whole->body + at + 4, length);
         }

@@ -6,17 +6,17 @@
  *
  *   Parse, ParameterDescription, RowDescription   the oids of types, four bytes in their place
  *   values in binary      arrays, composites, ranges and domains of those, which name types (type_values.h)
- *   values that are oids  of the types oid, oid[], oidvector and regtype, in results; so a type that is
- * looked up after the move has the number that the client is told in RowDescriptions parameters            of
- * a statement whose text mentions pg_type, pg_enum or pg_range: oids as above, and any integer or untyped
- * number that is a type's oid; so a driver finds a type by its number
+ *   values that are oids  of the types oid, oid[] and oidvector, in columns of catalogs, and in what a
+ * statement computes whose text mentions pg_type, pg_enum, pg_range or regtype; so a type that is looked up
+ * after the move has the number that RowDescriptions tell parameters            of such a statement: oids as
+ * above, and any integer or untyped number that is a type's oid; so a driver finds a type by its number
  *
- * Only the client's own numbers come back: an oid of a table, a function or a role is the server's, and is
- * passed on as it is, and may be the same number as a type's: that is why parameters of other statements are
- * left alone. Nothing is changed in the text of a statement, in arguments of a FunctionCall, in COPY data,
- * nor where an oid was made something else (oid::int4). A type that only the new side has is told by its
- * number there, or, where that number means something else to the client, by one that nobody has; a session
- * that saw one can't move any more (numbering_strange).
+ * An oid of a table, a function or a role is the server's own, and may be the same number as a type's: that
+ * is why parameters of other statements, and columns of users' tables, are left alone. Nothing is changed in
+ * the text of a statement, in arguments of a FunctionCall, in COPY data, nor where an oid was made something
+ * else (oid::int4); and in rows of a statement only if its client had it described. A type that the map
+ * doesn't know or that only the new side has is told by its number there, or, where that is another type's to
+ * the client, by one that nobody has; a session that saw one can't move any more (numbering_strange).
  *
  * Pure but for memory, as move.h. Replies are attributed to what the client sent by a queue of its own, which
  * boundary.h, that only counts, doesn't have: it exists for moved sessions alone.

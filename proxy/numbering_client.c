@@ -108,7 +108,7 @@ static struct items parameters_of(struct numbering *self, const struct decode_bi
     struct items items = {.list = NULL};
     for (uint16_t i = 0; shape->on_types && shape->parameters.count == 0 && i < bind->parameter_count; i++) {
         /* nothing is said of them */
-        items_add(self, &items, (struct item){.index = i, .class = VALUE_INTEGER});
+        items_add(self, &items, (struct item){.index = i, .class = VALUE_INTEGER, .oids = true});
     }
     for (uint16_t i = 0; i < shape->parameters.count; i++) {
         items_add(self, &items, shape->parameters.list[i]);
@@ -204,17 +204,38 @@ static void take(struct numbering *self, const struct whole *whole)
 
 /* Query, FunctionCall, Sync: what ends with a ReadyForQuery. In COPY FROM STDIN a server doesn't answer a
  * Sync. */
-static void note_ready(struct numbering *self, uint8_t type, const struct boundary *boundary)
+static void note_ready(struct numbering *self, const struct frame_piece *piece, bool on_types,
+                       const struct boundary *boundary)
 {
-    if (self->skipping && type != 'S') {
+    if (self->skipping && piece->type != 'S') {
         return;
     }
-    if (type == 'S' && boundary_in_copy_in(boundary)) {
+    if (piece->type == 'S' && boundary_in_copy_in(boundary)) {
         return;
     }
-    struct flight flight = {.type = type};
+    struct flight flight = {.type = piece->type, .on_types = on_types};
     self->skipping = false;
     numbering_push(self, &flight);
+}
+
+/* Whether the text of a Query is about types, at its last piece. One that is too long isn't looked through.
+ */
+static bool is_on_types(struct numbering *self, const struct frame_piece *piece)
+{
+    if (piece->first && piece->last) {
+        return numbering_mentions_types(piece->bytes);
+    }
+    if (piece->first) {
+        strbuf_clear(&self->query);
+    }
+    strbuf_append(&self->query, piece->bytes.data, piece->bytes.length);
+    if (!piece->last) {
+        return false;
+    }
+    bool found =
+        !self->query.failed && numbering_mentions_types(slice_of(self->query.data, self->query.length));
+    strbuf_deinit(&self->query);
+    return found;
 }
 
 static bool is_taken(const struct numbering *self, uint8_t type)
@@ -230,8 +251,11 @@ enum numbering_verdict numbering_client(struct numbering *self, const struct fra
     *instead = slice_of("", 0);
     if (piece->first) {
         self->takes_client = is_taken(self, piece->type);
-        if (piece->type == 'Q' || piece->type == 'F' || piece->type == 'S') {
-            note_ready(self, piece->type, boundary);
+    }
+    if (piece->type == 'Q' || piece->type == 'F' || piece->type == 'S') {
+        bool on_types = piece->type == 'Q' && is_on_types(self, piece);
+        if (piece->last) {
+            note_ready(self, piece, on_types, boundary);
         }
     }
     if (!self->takes_client) {

@@ -14,6 +14,7 @@ struct item {
     uint16_t format; /* of a column: 0 text, 1 binary */
     uint32_t type;   /* by the server's numbers; 0: of a parameter, not told */
     uint8_t class;   /* enum value_class */
+    bool oids;       /* oids in it are types' */
 };
 
 struct items {
@@ -24,7 +25,7 @@ struct items {
 /* What is known of a prepared statement. */
 struct shape {
     unsigned references;
-    bool on_types; /* its text mentions catalogs of types */
+    bool on_types; /* its text mentions catalogs of types, or regtype */
     struct items parameters, columns;
 };
 
@@ -39,8 +40,9 @@ struct portal {
 /* A message of the client's whose answer is to come. */
 struct flight {
     uint8_t type;
-    char kind;  /* Describe, Close: 'S' or 'P' */
-    char *name; /* Parse, Close: the statement; Bind, Close: the portal; NULL: unnamed */
+    char kind;     /* Describe, Close: 'S' or 'P' */
+    bool on_types; /* Query: as a shape's */
+    char *name;    /* Parse, Close: the statement; Bind, Close: the portal; NULL: unnamed */
     struct shape *shape;
     struct portal *portal;
 };
@@ -77,7 +79,8 @@ struct numbering {
     struct portal *unnamed_portal;
     struct flight *flights; /* from head on */
     size_t flight_head, flight_count, flight_capacity;
-    struct items rows; /* of what is being answered, with formats */
+    struct items rows;   /* of what is being answered, with formats */
+    struct strbuf query; /* the text of one that comes in pieces */
     bool rows_resolved;
     bool takes_client, takes_server; /* the message that passes is gathered */
     struct gathered from_client, from_server;
@@ -87,6 +90,7 @@ struct numbering {
 /* numbering.c */
 struct translation numbering_to_client(const struct numbering *self);
 struct shape *shape_new(struct numbering *self, struct slice text);
+bool numbering_mentions_types(struct slice text);
 struct shape *shape_ref(struct shape *shape);
 void shape_unref(struct shape *shape); /* NULL is allowed */
 struct portal *portal_ref(struct portal *portal);

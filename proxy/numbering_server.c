@@ -17,8 +17,9 @@ void numbering_learn_parameter(struct numbering *self, struct shape *shape, uint
     }
     bool is_number = class == VALUE_OID || class == VALUE_INTEGER;
     if (class != VALUE_PLAIN && (!is_number || shape->on_types)) {
-        items_add(self, &shape->parameters,
-                  (struct item){.index = index, .type = type, .class = (uint8_t) class});
+        items_add(
+            self, &shape->parameters,
+            (struct item){.index = index, .type = type, .class = (uint8_t) class, .oids = shape->on_types});
     }
 }
 
@@ -71,8 +72,26 @@ static bool may_change(enum value_class class, uint16_t format)
     return class == VALUE_OID || (class == VALUE_BINARY && format == 1);
 }
 
+/* pg_largeobject and pg_largeobject_metadata, whose oids applications choose and keep */
+static bool is_large_object(uint32_t table)
+{
+    return table == 2613 || table == 2995;
+}
+
+/*
+ * Whether oids in a column are types' as far as the map knows them: what a catalog says is unique in its
+ * database. What is kept in the user's own tables may be anything; what was computed is a type's in a
+ * statement on types.
+ */
+static bool has_types(const struct decode_field *field, bool on_types)
+{
+    return field->table_oid == 0 ? on_types
+                                 : field->table_oid < FIRST_USER_TYPE && !is_large_object(field->table_oid);
+}
+
 /* Each column of a RowDescription; of a statement, whose formats are not told, or of rows that follow. */
-static void walk_columns(struct numbering *self, struct slice body, bool rows_follow, struct items *columns)
+static void walk_columns(struct numbering *self, struct slice body, bool rows_follow, bool on_types,
+                         struct items *columns)
 {
     uint16_t count = 0;
     struct slice fields;
@@ -83,11 +102,16 @@ static void walk_columns(struct numbering *self, struct slice body, bool rows_fo
     }
     for (uint16_t i = 0; i < count && decode_field_next(&fields, &field); i++) {
         enum value_class class = value_class_of(self->map, side_other(self->home), field.type_oid);
+        if (class == VALUE_OID && !has_types(&field, on_types)) {
+            continue;
+        }
         if (may_change(class, rows_follow ? field.format : 1)) {
-            items_add(
-                self, columns,
-                (struct item){
-                    .index = i, .format = field.format, .type = field.type_oid, .class = (uint8_t) class});
+            items_add(self, columns,
+                      (struct item){.index = i,
+                                    .format = field.format,
+                                    .type = field.type_oid,
+                                    .class = (uint8_t) class,
+                                    .oids = on_types || class == VALUE_OID});
         }
     }
 }
@@ -120,12 +144,13 @@ static void take_description(struct numbering *self, const struct whole *whole)
         return;
     }
     if (!described) { /* rows of a Query follow */
-        walk_columns(self, body, true, &self->rows);
+        walk_columns(self, body, true, flight != NULL && flight->on_types, &self->rows);
         self->rows_resolved = true;
     } else if (flight->shape != NULL) {
-        walk_columns(self, body, false, &flight->shape->columns);
+        walk_columns(self, body, false, flight->shape->on_types, &flight->shape->columns);
     } else if (flight->portal != NULL && flight->portal->shape != NULL) {
-        walk_columns(self, body, false, &flight->portal->shape->columns);
+        struct shape *shape = flight->portal->shape;
+        walk_columns(self, body, false, shape->on_types, &shape->columns);
     }
     change_columns(self, whole);
     if (described) {
@@ -142,7 +167,7 @@ void numbering_described(struct numbering *self, const char *name, uint8_t type,
     if (type == 't') {
         walk_parameters(self, body, shape);
     } else if (type == 'T') {
-        walk_columns(self, body, false, &shape->columns);
+        walk_columns(self, body, false, shape->on_types, &shape->columns);
     }
 }
 

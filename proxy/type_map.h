@@ -30,6 +30,7 @@ const struct proxy_type *type_map_find(const struct type_map *map, enum side sid
 struct translation {
     const struct type_map *map; /* NULL: all are the same */
     enum side from, to;
+    bool oids; /* for type_values.h: values of the type oid are types, too */
 };
 
 /*

@@ -194,7 +194,7 @@ static void binary_of_builtin(struct translation t, uint32_t type, struct walk v
     switch (type) {
     case OID:
     case REGTYPE:
-        if (value.left == 4) {
+        if (value.left == 4 && (t.oids || type == REGTYPE)) {
             write_u32(value.at, translate_known(t, read_u32(value.at)));
         }
         break;

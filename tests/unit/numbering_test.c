@@ -166,13 +166,15 @@ static void add_parse(struct build *build, const char *name, const char *sql, ui
     build_parse(build, slice_text(name), slice_text(sql), &type, type == 0 ? 0 : 1);
 }
 
+static uint32_t table_of_columns;
+
 static void add_columns(struct build *build, const uint32_t *columns, uint16_t count, uint16_t format)
 {
     build_begin(build, 'T');
     build_u16(build, count);
     for (uint16_t i = 0; i < count; i++) {
         build_string(build, "column");
-        build_u32(build, MOOD_BLUE); /* of the table: not a type */
+        build_u32(build, table_of_columns);
         build_u16(build, 1);
         build_u32(build, columns[i]);
         build_u16(build, 4);
@@ -329,6 +331,7 @@ static void descriptions(struct scene *scene, size_t step)
     static const uint32_t blue[] = {MOOD_BLUE, COLOR_BLUE, 25, MOODS_BLUE, PAIR_BLUE, SAME};
     uint8_t expected[BUFFER_SIZE];
     struct build out;
+    table_of_columns = MOOD_BLUE; /* not a type */
     add_parse(&scene->build, "s", "select $1", MOOD_BLUE);
     build_describe(&scene->build, 'S', slice_text("s"));
     build_sync(&scene->build);
@@ -351,6 +354,7 @@ static void descriptions(struct scene *scene, size_t step)
     add_simple(&out, "Z");
     came_out(scene, expected, &out);
     assert_int_equal(numbering_strange(scene->numbering), 0);
+    table_of_columns = 0;
 }
 
 static void descriptions_speak_the_clients_numbers(void **state)
@@ -429,6 +433,7 @@ static void values_speak_them_too(void **state)
 static void oids(struct scene *scene, size_t step)
 {
     static const uint32_t columns[] = {OID, OIDS, 25};
+    static const char *const queries[] = {"select 16420, pg_typeof(1)::regtype", "select 16420"};
     static const char green[] = "{16401,16400,7}", blue[] = "{16400,16401,7}";
     static const char *const texts[] = {"select oid from pg_type where oid = $1", "select $1::oid"};
     uint8_t expected[BUFFER_SIZE];
@@ -444,28 +449,65 @@ static void oids(struct scene *scene, size_t step)
         add_simple(&scene->build, "12Z");
         goes(scene, false, step);
     }
-    build_query(&scene->build, "select 16420");
-    goes(scene, true, step);
-    assert_non_null(memmem(scene->out, scene->out_length, "16420", 5));
-    add_columns(&scene->build, columns, 3, 0);
-    build_begin(&scene->build, 'D');
-    build_u16(&scene->build, 3);
-    value(&scene->build, "16520", 5);
-    value(&scene->build, green, sizeof green - 1);
-    value(&scene->build, "16520", 5);
-    build_end(&scene->build);
-    add_simple(&scene->build, "CZ");
-    goes(scene, false, step);
-    build_init(&out, expected, sizeof expected);
-    add_columns(&out, columns, 3, 0);
-    build_begin(&out, 'D');
-    build_u16(&out, 3);
-    value(&out, "16420", 5);
-    value(&out, blue, sizeof blue - 1);
-    value(&out, "16520", 5); /* that is text */
-    build_end(&out);
-    add_simple(&out, "CZ");
-    came_out(scene, expected, &out);
+    for (int i = 0; i < 2; i++) {
+        build_query(&scene->build, queries[i]);
+        goes(scene, true, step);
+        assert_non_null(memmem(scene->out, scene->out_length, "16420", 5));
+        add_columns(&scene->build, columns, 3, 0);
+        build_begin(&scene->build, 'D');
+        build_u16(&scene->build, 3);
+        value(&scene->build, "16520", 5);
+        value(&scene->build, green, sizeof green - 1);
+        value(&scene->build, "16520", 5);
+        build_end(&scene->build);
+        add_simple(&scene->build, "CZ");
+        goes(scene, false, step);
+        build_init(&out, expected, sizeof expected);
+        add_columns(&out, columns, 3, 0);
+        build_begin(&out, 'D');
+        build_u16(&out, 3);
+        value(&out, i == 0 ? "16420" : "16520", 5);
+        value(&out, i == 0 ? blue : green, sizeof blue - 1);
+        value(&out, "16520", 5); /* that is text */
+        build_end(&out);
+        add_simple(&out, "CZ");
+        came_out(scene, expected, &out);
+    }
+}
+
+/* Where a column comes from decides: a catalog's oids are known, a user's table may keep any number. */
+static void oids_of_users_tables_are_left_alone(void **state)
+{
+    struct scene *scene = *state;
+    static const uint8_t oid[] = {0, 0, MOODS_GREEN >> 8, MOODS_GREEN & 0xff};
+    static const struct {
+        uint32_t table;
+        bool changed;
+    } cases[] = {{1247, true}, {1249, true}, {2995, false}, {16390, false}};
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        for (int nested = 0; nested < 2; nested++) {
+            const uint32_t type = nested != 0 ? RECORD : OID;
+            uint8_t bytes[64];
+            struct build content;
+            build_init(&content, bytes, sizeof bytes);
+            if (nested != 0) {
+                build_u32(&content, 1);
+                build_u32(&content, OID);
+                build_u32(&content, sizeof oid);
+            }
+            build_bytes(&content, oid, sizeof oid);
+            build_query(&scene->build, "select");
+            goes(scene, true, BUFFER_SIZE);
+            table_of_columns = cases[i].table;
+            add_columns(&scene->build, &type, 1, 1);
+            table_of_columns = 0;
+            one_column(&scene->build, &content);
+            add_simple(&scene->build, "CZ");
+            goes(scene, false, BUFFER_SIZE);
+            assert_int_equal(memmem(scene->out, scene->out_length, oid, sizeof oid) == NULL,
+                             cases[i].changed && nested == 0);
+        }
+    }
 }
 
 static void oids_are_numbers_of_types(void **state)
@@ -483,7 +525,7 @@ static void longer_text(void **state)
     numbering_set_map(scene->numbering, map);
     uint8_t expected[BUFFER_SIZE];
     struct build out;
-    build_query(&scene->build, "select");
+    build_query(&scene->build, "select regtype");
     goes(scene, true, BUFFER_SIZE);
     for (int side = 0; side < SIDE_COUNT; side++) {
         build_init(&out, side == 0 ? scene->bytes : expected, BUFFER_SIZE);
@@ -649,6 +691,7 @@ int main(void)
         TEST(descriptions_speak_the_clients_numbers),
         TEST(values_speak_them_too),
         TEST(oids_are_numbers_of_types),
+        TEST(oids_of_users_tables_are_left_alone),
         TEST(longer_text),
         TEST(what_was_prepared_before_is_known),
         TEST(a_failed_parse_changes_nothing),
