@@ -56,12 +56,13 @@ static void close_segment(struct boundary *b, enum boundary_end end, int64_t now
 {
     struct boundary_segment *last = open_segment(b, now_us);
     last->end = (uint8_t)end;
+    last->data = false; /* what there was, came before its end */
     if (b->count < 3) {
         return;
     }
     struct boundary_segment *before = segment_at(b, b->count - 2U);
     if (before->end == last->end && before->pending == last->pending && before->parses == last->parses &&
-        before->statements == last->statements && before->repeat < UINT32_MAX) {
+        before->statements == last->statements && !before->data && before->repeat < UINT32_MAX) {
         before->repeat++;
         b->count--;
     }
@@ -193,7 +194,7 @@ static void client_counted(struct boundary *b, const struct frame_piece *piece, 
         client_copy_end(b, now_us);
         return;
     case 'd':
-        b->early_data = true;
+        segment_at(b, b->count - 1U)->data = true;
         return;
     case 'H': /* owes nothing, unless it has a body: that is an error like any extended message's */
         if (piece->length > 0) {
@@ -237,85 +238,77 @@ enum boundary_verdict boundary_client(struct boundary *b, const struct frame_pie
     return (enum boundary_verdict)b->verdict;
 }
 
+enum copy_ahead_end {
+    AHEAD_OPEN,   /* nothing else was sent: the copy goes on */
+    AHEAD_ENDED,  /* CopyDone or CopyFail */
+    AHEAD_FOREIGN /* a message that a copy would die of: this one must fail before */
+};
+
+/* What the client has sent behind the command of a COPY already. */
+struct copy_ahead {
+    enum copy_ahead_end end;
+    uint32_t
+        doubtful; /* Syncs that the server ignores if the copy reads so far, and answers if it fails before */
+    uint32_t last; /* of them, those behind the last data */
+};
+
 /*
- * What the client has sent behind a COPY already: a Sync is ignored if the copy reads it, and it is read if
- * nothing comes behind it, or the end of the data. Before anything else the copy must have failed, or the
- * connection would end (restore_syncs).
+ * Before a foreign message the copy has failed, at some of the data: the Syncs behind the last of it are
+ * answered for certain. `own`: the first segment is the command's own, with an Execute.
  */
-static bool copy_reads_on(struct boundary *b, unsigned first)
+static struct copy_ahead look_ahead(struct boundary *b, bool own)
 {
-    if (b->early_data) {
-        return true; /* it may fail on any of these rows */
-    }
-    for (unsigned i = first; i < b->count; i++) {
+    uint32_t syncs = 0;
+    uint32_t before_data = 0;
+    for (unsigned i = own ? 0 : 1; i < b->count; i++) {
         const struct boundary_segment *segment = segment_at(b, i);
-        if (segment->pending > 0 || segment->end == BOUNDARY_END_QUERY ||
+        if (segment->pending > (own && i == 0 ? 1U : 0U) || segment->end == BOUNDARY_END_QUERY ||
             segment->end == BOUNDARY_END_FUNCTION) {
-            return false;
+            return (struct copy_ahead){.end = AHEAD_FOREIGN, .doubtful = before_data};
         }
         if (segment->end == BOUNDARY_END_COPY) {
-            return true;
+            return (struct copy_ahead){.end = AHEAD_ENDED, .doubtful = syncs};
         }
+        syncs += segment->end == BOUNDARY_END_SYNC ? segment->repeat : 0;
+        before_data = segment->data ? syncs : before_data;
     }
-    return true;
+    return (struct copy_ahead){.end = AHEAD_OPEN, .doubtful = syncs, .last = syncs - before_data};
 }
 
-/* The COPY of an Execute. The segments that ignored Syncs ended become one. */
-static void copy_in_extended(struct boundary *b, int64_t now_us)
+/* The first segment, an Execute's, goes on in the next one: what ended it doesn't count, or not for certain.
+ */
+static void merge_next(struct boundary *b, int64_t now_us)
 {
     struct boundary_segment merged = *front(b);
-    bool follows = merged.end == BOUNDARY_END_QUERY || merged.end == BOUNDARY_END_FUNCTION;
-    if (merged.pending > 1 || follows || (merged.end != BOUNDARY_END_COPY && !copy_reads_on(b, 1))) {
-        return;
+    pop(b);
+    if (b->count == 0) {
+        (void)push(b, now_us);
     }
-    b->copy = COPY_IN;
-    while (merged.end != BOUNDARY_END_NONE && b->copy == COPY_IN) {
-        if (merged.end == BOUNDARY_END_SYNC) {
-            b->doubtful++;
-            b->copy_syncs++;
-        } else {
-            b->copy = COPY_NONE;
-        }
-        merged.end = BOUNDARY_END_NONE;
-        pop(b);
-        if (b->count == 0) {
-            (void)push(b, now_us);
-        }
-        split_front(b);
-        struct boundary_segment *next = front(b);
-        merged.end = next->end;
-        merged.pending += next->pending;
-        merged.parses += next->parses;
-        merged.statements += next->statements;
-        *next = merged;
-        if (merged.pending > 1 || merged.end == BOUNDARY_END_QUERY || merged.end == BOUNDARY_END_FUNCTION) {
-            b->copy = COPY_NONE;
-        }
+    split_front(b);
+    struct boundary_segment *next = front(b);
+    next->start_us = merged.start_us;
+    next->pending += merged.pending;
+    next->parses += merged.parses;
+    next->statements += merged.statements;
+}
+
+/* The COPY of an Execute. */
+static void copy_in_extended(struct boundary *b, const struct copy_ahead *ahead, int64_t now_us)
+{
+    uint32_t left = ahead->doubtful + (ahead->end == AHEAD_ENDED ? 1 : 0);
+    for (; left > 0; left--) {
+        merge_next(b, now_us);
     }
 }
 
-/* The COPY of a Query; the same, but what follows it are segments of their own. */
-static void copy_in_simple(struct boundary *b)
+/* The COPY of a Query: what follows it are segments of their own. */
+static void copy_in_simple(struct boundary *b, const struct copy_ahead *ahead)
 {
-    if (!copy_reads_on(b, 1)) {
-        return;
-    }
     struct boundary_segment query = *front(b);
+    uint32_t left = ahead->doubtful + (ahead->end == AHEAD_ENDED ? 1 : 0);
     pop(b);
-    b->copy = COPY_IN;
-    while (b->count > 0 && b->copy == COPY_IN && front(b)->end != BOUNDARY_END_NONE) {
-        bool read = front(b)->end == BOUNDARY_END_SYNC || front(b)->end == BOUNDARY_END_COPY;
-        if (front(b)->pending > 0 || !read) {
-            b->copy = COPY_NONE;
-            break;
-        }
+    for (; left > 0; left--) {
         split_front(b);
-        if (front(b)->end == BOUNDARY_END_SYNC) {
-            b->doubtful++;
-            b->copy_syncs++;
-        } else {
-            b->copy = COPY_NONE;
-        }
         pop(b);
     }
     b->head = (uint8_t)((b->head + BOUNDARY_SEGMENTS - 1) % BOUNDARY_SEGMENTS);
@@ -330,11 +323,19 @@ static void server_copy_in(struct boundary *b, int64_t now_us)
         return;
     }
     split_front(b);
-    if (front(b)->pending > 0) {
-        copy_in_extended(b, now_us);
-    } else if (front(b)->end == BOUNDARY_END_QUERY) {
-        copy_in_simple(b);
+    bool is_extended = front(b)->pending > 0;
+    if (!is_extended && front(b)->end != BOUNDARY_END_QUERY) {
+        return;
     }
+    struct copy_ahead ahead = look_ahead(b, is_extended);
+    if (is_extended) {
+        copy_in_extended(b, &ahead, now_us);
+    } else {
+        copy_in_simple(b, &ahead);
+    }
+    b->copy = ahead.end == AHEAD_OPEN ? COPY_IN : COPY_NONE;
+    b->copy_syncs = ahead.last;
+    b->doubtful += ahead.doubtful;
 }
 
 /* The server ignores what stands before the next Sync: none of it will be answered. */
@@ -392,7 +393,7 @@ static void server_ready(struct boundary *b, int64_t now_us, struct boundary_ste
     b->status = step->body.length > 0 ? (char)step->body.data[0] : b->status;
     b->copy = COPY_NONE;
     struct boundary_segment *first = front(b);
-    while (first != NULL && first->end == BOUNDARY_END_COPY) {
+    while (first != NULL && first->end == BOUNDARY_END_COPY && (first->pending == 0 || !is_early(b, first))) {
         b->parses_answered += first->parses;
         pop(b);
         first = front(b);
@@ -420,7 +421,6 @@ static void server_ready(struct boundary *b, int64_t now_us, struct boundary_ste
     b->executed = 0;
     b->ready_us = now_us;
     drop_settled(b);
-    b->early_data = b->early_data && b->count > 0;
 }
 
 /* One extended message was answered. */

@@ -31,6 +31,7 @@ struct boundary_segment {
     uint32_t statements; /* Query, Execute, FunctionCall in it, for statistics */
     uint32_t repeat;     /* this many equal segments in a row */
     uint8_t end;         /* enum boundary_end */
+    bool data;           /* data of a copy was sent behind it, before the server asked for any */
 };
 
 struct boundary {
@@ -40,7 +41,6 @@ struct boundary {
     uint8_t copy;       /* of the first segment */
     bool skipping;      /* the server ignores everything up to the first segment's Sync */
     bool failed;        /* the segment being answered had an ErrorResponse */
-    bool early_data;    /* data of a copy was sent before the server asked for it */
     bool answering;     /* something of the first segment's answer has come */
     bool parse_counted; /* the Parse that passed last has a number: parses_sent - 1 */
     uint8_t verdict;    /* on the client's message at hand */
