@@ -314,6 +314,8 @@ bool relay_cancel_kept(struct session *session)
     case 'B':
     case 'D':
     case 'E':
+    case 'C':
+    case 'H':
         session->discard = RELAY_DISCARD_TO_SYNC;
         break;
     default:
