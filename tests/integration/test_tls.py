@@ -5,7 +5,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import time
 
 import cluster
 import pg
@@ -426,7 +425,6 @@ def test_key_update(world):
     for number in range(3):
         say(b"K\n")  # a command of s_client: update, and ask the peer for one
         until(b"KEYUPDATE")
-        time.sleep(0.1)
         say(pg.SYNC + pg.query("select 'answer %d'" % number))
         until(b"answer %d" % number)
 
