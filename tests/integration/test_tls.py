@@ -296,6 +296,71 @@ def test_close(world):
     s.daemon.until(lambda: not world.blue.query("select 1 from pg_stat_activity where pid = " + pid), what="its backend is gone, too")
 
 
+def bytes_after_goodbye(address, context, sent, notify):
+    """All that comes after the client has said in TLS (notify), and to TCP, that nothing follows."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(address, 30) as plain:
+        plain.sendall(SSL_REQUEST)
+        assert plain.recv(1) == b"S"
+
+        def step(action):
+            while True:
+                try:
+                    result = action()
+                    break
+                except ssl.SSLWantReadError:
+                    plain.sendall(outgoing.read())
+                    data = plain.recv(65536)
+                    if data:
+                        incoming.write(data)
+                    else:
+                        incoming.write_eof()
+            plain.sendall(outgoing.read())
+            return result
+
+        step(tls.do_handshake)
+        tls.write(sent)
+        if notify:
+            try:
+                tls.unwrap()
+            except ssl.SSLWantReadError:
+                pass
+        plain.sendall(outgoing.read())
+        plain.shutdown(socket.SHUT_WR)
+        while True:
+            data = plain.recv(65536)
+            if not data:
+                break
+            incoming.write(data)
+        incoming.write_eof()
+        received = []
+        while True:
+            try:
+                data = tls.read(65536)
+            except ssl.SSLError:
+                data = b""
+            if not data:
+                return b"".join(received)
+            received.append(data)
+
+
+def test_sending_side_closed(world):
+    """A client that has sent all and says so still gets the answers, as from PostgreSQL; and no backend is left."""
+    s = Scene(world)
+    startup = pg.startup({"user": "app", "database": "app"})
+    for notify in (False, True):
+        for sql in ("select 1", "select repeat('x', 1000) from generate_series(1, 2000)", "select pg_sleep(0.2)"):
+            answers = []
+            for address in (world.blue.address, s.address):
+                received = bytes_after_goodbye(address, s.ca.client(), startup + pg.query(sql), notify)
+                answers.append(received[received.index(b"Z\0\0\0\5I"):])
+            assert answers[0] == answers[1] and len(answers[0]) > 30, (notify, sql, [len(answer) for answer in answers])
+            s.daemon.until(lambda: world.blue.value("select count(*) from pg_stat_activity where usename = 'app'") == "0",
+                           what="no backend is left")
+    s.daemon.until(lambda: s.daemon.status()["sessions"]["total"] == 0, what="no session is left")
+
+
 def test_client_certificates(world):
     """Asked for where there is a CA; may be missing; what is shown must be signed by it, and not be revoked."""
     s = Scene(world, start=False)
