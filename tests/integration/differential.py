@@ -4,11 +4,13 @@ import random
 import re
 import select
 import socket
+import ssl
 import struct
 import time
 
 import pg
 
+WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 QUIET = 20  # seconds without a byte that count as a hang
 
 SETUP = ("create temp table t (id int primary key, v text check (v <> 'bad')); insert into t select g, 'v' || g from generate_series(1, 5) g;"
@@ -26,7 +28,8 @@ STATEMENTS = [
     "begin", "begin", "commit", "rollback", "savepoint a", "rollback to a", "release a", "begin; select 1; commit", "begin; select 1/0",
     "insert into t values (10, 'ten')", "insert into t values (1, 'twice')", "insert into t values (11, 'bad')", "delete from t where id > 5",
     "update t set v = v || '!' where id = 2", "select * from t order by id", "select * from t where id = 3", "truncate t",
-    "select g, repeat('x', g) from generate_series(1, 50) g", "select repeat('y', 20000)", "select 'ü', E'\\\\x00', '☃'",
+    "select g, repeat('x', g) from generate_series(1, 50) g", "select repeat('y', 20000)",
+    "select g, repeat('z', 8000 * g) from generate_series(1, 8) g", "select 'ü', E'\\\\x00', '☃'",
     "select pg_temp.noisy(1)", "select pg_temp.noisy(g) from generate_series(1, 3) g", "do $$ begin raise warning 'w'; raise exception 'e'; end $$",
     "set application_name = 'one'", "set application_name = 'two'", "reset application_name", "set datestyle = 'German'", "set timezone = 'Asia/Tokyo'",
     "set local timezone = 'UTC'", "set my.own = 'x'", "show my.own", "show timezone", "set nonsense = 1", "reset all", "set client_encoding = 'LATIN1'",
@@ -166,41 +169,47 @@ def messages_of(data):
     return found
 
 
-def talk(connection, pieces):
+def talk(connection, pieces, slowly=False):
     """Sends the pieces, reads until the end: the bytes that came."""
-    received, waiting = b"", list(pieces)
+    received, waiting = [], list(pieces)
     connection.setblocking(False)
+    if slowly:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     last = time.monotonic()
     while True:
-        readable, writable, _ = select.select([connection], [connection] if waiting else [], [], 1)
-        if readable:
+        pending = isinstance(connection, ssl.SSLSocket) and connection.pending()
+        readable, writable, _ = select.select([connection], [connection] if waiting else [], [], 0 if pending else 1)
+        if readable or pending:
             try:
-                data = connection.recv(262144)
-            except ConnectionError:
-                return received
-            if not data:
-                return received
-            received, last = received + data, time.monotonic()
+                data = connection.recv(1000 if slowly else 262144)
+            except WANTS:
+                data = None
+            except OSError:
+                data = b""
+            if data == b"":
+                return b"".join(received)
+            received, last = received + [data or b""], time.monotonic()
         if writable:
             try:
                 sent = connection.send(waiting[0])
                 waiting[0] = waiting[0][sent:]
                 waiting = waiting if waiting[0] else waiting[1:]
-            except BlockingIOError:
+            except WANTS:
                 pass
-            except ConnectionError:
+            except OSError:
                 waiting = []  # it has ended: what it said before is still to be read
             last = time.monotonic()
         if time.monotonic() - last > QUIET:
-            return received + b"?HANG"
+            return b"".join(received) + b"?HANG"
 
 
-def answers(address, database, messages, pieces_of):
-    """Logs in, sets up, sends the messages and the tail: what came after the setup, normalised."""
-    with pg.Connection(address, user="postgres", database=database) as connection:
+def answers(address, database, messages, cut, slowly=False, **login):
+    """Logs in, sets up, sends the messages and the tail: what came after the setup, normalised. cut(bytes) gives the
+    pieces in which they are sent."""
+    with pg.Connection(address, user="postgres", database=database, **login) as connection:
         connection.query(SETUP)
         whole = b"".join(messages + TAIL)
-        return [normalised(kind, body) for kind, body in messages_of(connection.buffer + talk(connection.socket, pieces_of(whole)))]
+        return [normalised(kind, body) for kind, body in messages_of(connection.buffer + talk(connection.socket, cut(whole), slowly))]
 
 
 def normalised(kind, body):

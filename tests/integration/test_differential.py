@@ -7,6 +7,7 @@ import multiprocessing
 
 import differential
 import pg
+from tls_scene import Scene
 
 SEED = int(os.environ.get("SWITCHBACK_SEED", "1"))
 SEQUENCES = int(os.environ.get("SWITCHBACK_SEQUENCES", "2400"))
@@ -16,69 +17,76 @@ RETRIES = 4
 SHOWN = 10  # differences that are printed; each is made small first
 
 
-def both(addresses, databases, messages, seed):
-    direct = differential.answers(addresses[0], databases[0], messages, lambda whole: [whole])
-    proxied = differential.answers(addresses[1], databases[1], messages, differential.Generator(seed).pieces)
-    if proxied and proxied[-1] in differential.OUR_WORDS:
-        proxied.pop()
-    return direct, proxied
+class Pair:
+    """Where a sequence is sent: the server, and the proxy before it."""
+
+    def __init__(self, number, direct, proxied, **login):
+        self.direct, self.proxied, self.login = (direct, "direct%d" % number), (proxied, "proxied%d" % number), login
+
+    def answers(self, messages, seed):
+        direct = differential.answers(*self.direct, messages, lambda whole: [whole])
+        cut = differential.Generator(seed).pieces
+        proxied = differential.answers(*self.proxied, messages, cut, slowly=seed % 8 == 0, **self.login)
+        if proxied and proxied[-1] in differential.OUR_WORDS:
+            proxied.pop()
+        return direct, proxied
 
 
 def cut_off(direct, proxied):
     """A server that ends a connection before it has read everything resets it, and the reset can take its last words
     along: of either run one may lack the end, now and then."""
+    direct, proxied = ([answer for answer in side if answer[0] != "..."] for side in (direct, proxied))
     least = min(direct, proxied, key=len)
     return ("D", differential.MARKED) not in direct + proxied and direct[:len(least)] == proxied[:len(least)]
 
 
-def differs(addresses, databases, messages, seed):
+def differs(pair, messages, seed):
     """None, or (the place of the first difference, what came directly, what came through the proxy)."""
     for _ in range(RETRIES):
-        direct, proxied = both(addresses, databases, messages, seed)
+        direct, proxied = pair.answers(messages, seed)
         if direct == proxied:
             return None
         if not cut_off(direct, proxied):
             break
     at = next((i for i, (d, p) in enumerate(zip(direct, proxied)) if d != p), min(len(direct), len(proxied)))
-    return at, direct[at:at + 2], proxied[at:at + 2]
+    return at, *([(kind, body[:200], len(body)) for kind, body in side[at:at + 2]] for side in (direct, proxied))
 
 
-def smaller(addresses, databases, messages, seed):
+def smaller(pair, messages, seed):
     """The sequence without what the difference doesn't need."""
     at = 0
     while at < len(messages):
         fewer = messages[:at] + messages[at + 1:]
-        if differs(addresses, databases, fewer, seed):
+        if differs(pair, fewer, seed):
             messages = fewer
         else:
             at += 1
     return messages
 
 
-def work(number, addresses, seeds, found):
-    databases = ["direct%d" % number, "proxied%d" % number]
+def work(pair, seeds, found):
     for seed in seeds:
         try:
             messages = differential.Generator(seed).sequence()
-            first = differs(addresses, databases, messages, seed)
+            first = differs(pair, messages, seed)
             if first:
-                least = smaller(addresses, databases, messages, seed)
-                found.put("seed %d: %r\n  %r" % (seed, least, differs(addresses, databases, least, seed) or ("not again", first)))
+                least = smaller(pair, messages, seed)
+                found.put("seed %d: %r\n  %r" % (seed, least, differs(pair, least, seed) or ("not again", first)))
         except (OSError, pg.PgError, pg.Closed, pg.ProtocolError) as error:
             found.put("seed %d: %r" % (seed, error))
     found.put(None)
 
 
-def test_sequences(world):
-    world.pair()
-    d = world.daemon(unmanaged="pass", log={"level": "info"})
+def judge(world, daemon, count, **login):
+    """Plays the sequences of `count` seeds, a few at a time, each beside another pair of databases."""
     with world.blue.connect() as connection:
         for number in range(WORKERS):
             for name in ("direct", "proxied"):
                 connection.query("create database %s%d" % (name, number))
     found = multiprocessing.Queue()
-    seeds = range(SEED, SEED + SEQUENCES)
-    workers = [multiprocessing.Process(target=work, args=(n, (world.blue.address, d.address), seeds[n::WORKERS], found)) for n in range(WORKERS)]
+    seeds = range(SEED, SEED + count)
+    workers = [multiprocessing.Process(target=work, args=(Pair(n, world.blue.address, daemon.address, **login), seeds[n::WORKERS], found))
+               for n in range(WORKERS)]
     for worker in workers:
         worker.start()
     differences, running = [], WORKERS
@@ -92,7 +100,18 @@ def test_sequences(world):
         worker.join()
     for text in differences[:SHOWN]:
         print(text)
-    assert not differences, "%d of %d sequences are answered differently" % (len(differences), SEQUENCES)
+    assert not differences, "%d of %d sequences are answered differently" % (len(differences), count)
+
+
+def test_sequences(world):
+    world.pair()
+    judge(world, world.daemon(unmanaged="pass", log={"level": "info"}), SEQUENCES)
+
+
+def test_sequences_in_tls(world):
+    """Both the client's connection and the server's are in TLS."""
+    scene = Scene(world, unmanaged="pass", log={"level": "info"})
+    judge(world, scene.daemon, SEQUENCES // 4, tls=scene.ca.client(), server_name="localhost")
 
 
 test_sequences.timeout = 900
