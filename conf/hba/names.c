@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COMPLAINT_SIZE = 160 };
+enum { COMPLAINT_SIZE = 160, PATTERN_LIMIT = 1000, COPIES_LIMIT = 1024 };
 
 /* --- patterns --- */
 
@@ -39,9 +39,50 @@ static bool is_portable(const char *text, char complaint[COMPLAINT_SIZE])
     return true;
 }
 
+/* How often {n,m} makes a copy of what stands before it. *at is left at the last byte that was read. */
+static unsigned long copies_of(const char **at)
+{
+    unsigned long least = 0, most = 0;
+    char *end = NULL;
+    least = strtoul(*at + 1, &end, 10);
+    if (*end == ',') {
+        most = strtoul(end + 1, &end, 10);
+    }
+    *at = end - 1;
+    most = most > least ? most : least;
+    return most < COPIES_LIMIT ? most + 1 : COPIES_LIMIT + 1;
+}
+
+/* regcomp() copies what is repeated, and copies of copies multiply: a few bytes could take all memory. */
+static bool is_small(const char *text, char complaint[COMPLAINT_SIZE])
+{
+    unsigned long copies = 1;
+    if (strlen(text) > PATTERN_LIMIT) {
+        (void)snprintf(complaint, COMPLAINT_SIZE, "a regular expression has at most %d bytes", PATTERN_LIMIT);
+        return false;
+    }
+    for (const char *at = text; *at != '\0' && copies <= COPIES_LIMIT; at++) {
+        bool bound = *at == '{' && (isdigit((unsigned char)at[1]) || at[1] == ',');
+        if (*at == '\\') {
+            at++; /* is_portable(): something follows */
+        } else if (bound) {
+            copies *= copies_of(&at);
+        } else if (*at == '+') {
+            copies *= 2;
+        }
+    }
+    if (copies > COPIES_LIMIT) {
+        (void)snprintf(complaint, COMPLAINT_SIZE,
+                       "the repetitions ({n,m} and +) of a regular expression multiply to more than %d here",
+                       COPIES_LIMIT);
+        return false;
+    }
+    return true;
+}
+
 bool hba_pattern_compile(const char *text, regex_t *pattern, char complaint[COMPLAINT_SIZE])
 {
-    if (!is_portable(text, complaint)) {
+    if (!is_portable(text, complaint) || !is_small(text, complaint)) {
         return false;
     }
     int failure = regcomp(pattern, text, REG_EXTENDED);

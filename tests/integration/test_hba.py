@@ -33,6 +33,7 @@ def names(rng, plain, keywords, group):
             word = rng.choice(keywords)
         elif kind < 0.45:
             word = "/" + rng.choice(("^a", "_", "^svc_[0-9]+$", "b$", "^(ann|bob)$", "."))
+            word = '"%s{1,9}"' % word if rng.random() < 0.1 and word[-1] not in "$" else word
         elif kind < 0.55:
             word = group
         elif " " in word or word.startswith("+") or rng.random() < 0.2:

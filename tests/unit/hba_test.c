@@ -103,7 +103,7 @@ static void names_may_be_quoted_listed_and_patterns(void **state)
     (void)state;
     struct hba *hba = load_well("host \"all\",app, shop  joe,\"+ann\" all trust\n"
                                 "host \"a \"\"b\"\", #\" all all trust\n"
-                                "host /^db[0-9]+$ /^svc_ all trust\n"
+                                "host /^db[0-9]+$ \"/^svc_[a-z]{1,20}\" all trust\n"
                                 "host db +staff all trust\n"
                                 "host samerole all all trust\n"
                                 "host long \\\n  tail all \\\r\n trust\n");
@@ -187,6 +187,10 @@ static void every_mistake_is_told_with_its_line(void **state)
         {"host /(x all all trust\n", "invalid regular expression"},
         {"host /x\\d all all trust\n", "\\d is not supported in a regular expression"},
         {"host /(?i)x all all trust\n", "(? is not supported"},
+        {"host \"/(x{1,255}){1,255}\" all all trust\n", "multiply to more than 1024"},
+        {"host /x{99999999999999999999} all all trust\n", "multiply to more than 1024"},
+        {"host /((((((((((((x+)+)+)+)+)+)+)+)+)+)+)+) all all trust\n", "multiply to more than 1024"},
+        {"host \"/x{,40}{30,}\" all all trust\n", "multiply to more than 1024"},
         {"host @missing all all trust\n", "\"/etc/missing\" can't be read: No such file"},
         {"include missing\n", "\"/etc/missing\" can't be read: No such file"},
         {"include_dir d\n", "include_dir is not supported"},
