@@ -230,14 +230,8 @@ static bool is_named(const struct flight *flight, struct slice name)
     return slice_equals(name, flight->name == NULL ? "" : flight->name);
 }
 
-struct shape *numbering_find_statement(struct numbering *self, struct slice name)
+struct shape *numbering_statement(struct numbering *self, struct slice name)
 {
-    for (size_t i = self->flight_count; i > 0; i--) {
-        const struct flight *flight = &self->flights[self->flight_head + i - 1];
-        if (flight->type == 'P' && is_named(flight, name)) {
-            return flight->shape;
-        }
-    }
     if (name.length == 0) {
         return self->unnamed_statement;
     }
@@ -245,14 +239,19 @@ struct shape *numbering_find_statement(struct numbering *self, struct slice name
     return entry == NULL ? NULL : entry->shape;
 }
 
-struct portal *numbering_find_portal(struct numbering *self, struct slice name)
+struct shape *numbering_expected_statement(struct numbering *self, struct slice name)
 {
     for (size_t i = self->flight_count; i > 0; i--) {
         const struct flight *flight = &self->flights[self->flight_head + i - 1];
-        if (flight->type == 'B' && is_named(flight, name)) {
-            return flight->portal;
+        if (flight->type == 'P' && is_named(flight, name)) {
+            return flight->shape;
         }
     }
+    return numbering_statement(self, name);
+}
+
+struct portal *numbering_portal(struct numbering *self, struct slice name)
+{
     if (name.length == 0) {
         return self->unnamed_portal;
     }
@@ -287,6 +286,7 @@ static bool make_room(struct numbering *self)
 void numbering_release(struct flight *flight)
 {
     free(flight->name);
+    free(flight->statement);
     shape_unref(flight->shape);
     portal_unref(flight->portal);
 }

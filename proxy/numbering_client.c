@@ -73,7 +73,7 @@ static uint16_t format_at(struct slice formats, uint16_t count, uint16_t index)
 }
 
 /* Behind the values: in which formats the portal's rows will come. */
-static struct portal *portal_of(struct numbering *self, struct decode_bind *bind, struct shape *shape)
+static struct portal *portal_of(struct numbering *self, const struct decode_bind *bind)
 {
     struct slice rest = bind->parameters;
     for (uint16_t i = 0; i < bind->parameter_count; i++) {
@@ -93,7 +93,6 @@ static struct portal *portal_of(struct numbering *self, struct decode_bind *bind
         return NULL;
     }
     portal->references = 1;
-    portal->shape = shape == NULL ? shape_new(self, slice_of("", 0)) : shape_ref(shape);
     portal->format_count = count;
     for (uint16_t i = 0; i < count; i++) {
         portal->formats[i] = read_u16(rest.data + 2 + (size_t)2 * i);
@@ -129,9 +128,11 @@ static void take_bind(struct numbering *self, const struct whole *whole)
         push(self, &flight);
         return;
     }
-    struct shape *shape = numbering_find_statement(self, bind.statement);
-    struct flight flight = {
-        .type = 'B', .name = copy_name(self, bind.portal), .portal = portal_of(self, &bind, shape)};
+    struct shape *shape = numbering_expected_statement(self, bind.statement);
+    struct flight flight = {.type = 'B',
+                            .name = copy_name(self, bind.portal),
+                            .statement = copy_name(self, bind.statement),
+                            .portal = portal_of(self, &bind)};
     if (shape != NULL && bind.parameter_count > 0 && (shape->on_types || shape->parameters.count > 0)) {
         struct items items = parameters_of(self, &bind, shape);
         size_t values = (size_t)(bind.parameters.data - whole->body) - 2;
@@ -146,16 +147,13 @@ static void take_bind(struct numbering *self, const struct whole *whole)
 /* --- the others --------------------------------------------------------------------------------------------
  */
 
-static void take_describe(struct numbering *self, const struct whole *whole)
+/* Describe and Close */
+static void take_target(struct numbering *self, const struct whole *whole)
 {
-    struct flight flight = {.type = 'D'};
+    struct flight flight = {.type = whole->type};
     struct slice name;
     if (decode_target(slice_of(whole->body, whole->length), &flight.kind, &name)) {
-        if (flight.kind == 'S') {
-            flight.shape = shape_ref(numbering_find_statement(self, name));
-        } else {
-            flight.portal = portal_ref(numbering_find_portal(self, name));
-        }
+        flight.name = copy_name(self, name);
     }
     push(self, &flight);
 }
@@ -166,16 +164,6 @@ static void take_execute(struct numbering *self, const struct whole *whole)
     struct slice name;
     uint32_t rows = 0;
     if (decode_execute(slice_of(whole->body, whole->length), &name, &rows)) {
-        flight.portal = portal_ref(numbering_find_portal(self, name));
-    }
-    push(self, &flight);
-}
-
-static void take_close(struct numbering *self, const struct whole *whole)
-{
-    struct flight flight = {.type = 'C'};
-    struct slice name;
-    if (decode_target(slice_of(whole->body, whole->length), &flight.kind, &name)) {
         flight.name = copy_name(self, name);
     }
     push(self, &flight);
@@ -190,14 +178,11 @@ static void take(struct numbering *self, const struct whole *whole)
     case 'B':
         take_bind(self, whole);
         break;
-    case 'D':
-        take_describe(self, whole);
-        break;
     case 'E':
         take_execute(self, whole);
         break;
     default:
-        take_close(self, whole);
+        take_target(self, whole);
         break;
     }
 }

@@ -37,14 +37,18 @@ struct portal {
     uint16_t formats[]; /* none: text; one: of all columns; else of each */
 };
 
-/* A message of the client's whose answer is to come. */
+/*
+ * A message of the client's whose answer is to come. What its names mean is found when it is answered: a
+ * message before it may fail.
+ */
 struct flight {
     uint8_t type;
-    char kind;     /* Describe, Close: 'S' or 'P' */
-    bool on_types; /* Query: as a shape's */
-    char *name;    /* Parse, Close: the statement; Bind, Close: the portal; NULL: unnamed */
-    struct shape *shape;
-    struct portal *portal;
+    char kind;             /* Describe, Close: 'S' or 'P' */
+    bool on_types;         /* Query: as a shape's */
+    char *name;            /* of what it makes, describes, runs or closes; NULL: unnamed */
+    char *statement;       /* Bind: of it; NULL: unnamed */
+    struct shape *shape;   /* Parse */
+    struct portal *portal; /* Bind */
 };
 
 /* A named statement or portal. */
@@ -95,9 +99,11 @@ struct shape *shape_ref(struct shape *shape);
 void shape_unref(struct shape *shape); /* NULL is allowed */
 struct portal *portal_ref(struct portal *portal);
 void portal_unref(struct portal *portal); /* NULL is allowed */
-/* What a Bind, Describe, Execute that the client sends now means, Parse and Bind on their way included. */
-struct shape *numbering_find_statement(struct numbering *self, struct slice name);
-struct portal *numbering_find_portal(struct numbering *self, struct slice name);
+/* What a Bind that the client sends now means, as far as can be told: a Parse on its way counts. */
+struct shape *numbering_expected_statement(struct numbering *self, struct slice name);
+/* As the server has them. NULL: unknown. */
+struct shape *numbering_statement(struct numbering *self, struct slice name);
+struct portal *numbering_portal(struct numbering *self, struct slice name);
 void numbering_set_statement(struct numbering *self, struct slice name, struct shape *shape);
 void numbering_set_portal(struct numbering *self, struct slice name, struct portal *portal);
 void numbering_forget_portals(struct numbering *self);

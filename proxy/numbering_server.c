@@ -131,13 +131,29 @@ static void change_columns(struct numbering *self, const struct whole *whole)
     }
 }
 
+static struct slice name_of(const char *name)
+{
+    return name == NULL ? slice_of("", 0) : slice_text(name);
+}
+
+/* What a Describe that is being answered is about; NULL: unknown. */
+static struct shape *described_shape(struct numbering *self, const struct flight *flight)
+{
+    if (flight->kind == 'S') {
+        return numbering_statement(self, name_of(flight->name));
+    }
+    const struct portal *portal = numbering_portal(self, name_of(flight->name));
+    return portal == NULL ? NULL : portal->shape;
+}
+
 static void take_description(struct numbering *self, const struct whole *whole)
 {
     struct flight *flight = numbering_flight(self);
     struct slice body = slice_of(whole->body, whole->length);
     bool described = flight != NULL && flight->type == 'D';
+    struct shape *shape = described ? described_shape(self, flight) : NULL;
     if (whole->type == 't') {
-        walk_parameters(self, body, described ? flight->shape : NULL);
+        walk_parameters(self, body, shape);
         for (size_t at = 2; at + 4 <= whole->length; at += 4) {
             change(self, whole->body + at);
         }
@@ -146,10 +162,7 @@ static void take_description(struct numbering *self, const struct whole *whole)
     if (!described) { /* rows of a Query follow */
         walk_columns(self, body, true, flight != NULL && flight->on_types, &self->rows);
         self->rows_resolved = true;
-    } else if (flight->shape != NULL) {
-        walk_columns(self, body, false, flight->shape->on_types, &flight->shape->columns);
-    } else if (flight->portal != NULL && flight->portal->shape != NULL) {
-        struct shape *shape = flight->portal->shape;
+    } else if (shape != NULL) {
         walk_columns(self, body, false, shape->on_types, &shape->columns);
     }
     change_columns(self, whole);
@@ -160,7 +173,7 @@ static void take_description(struct numbering *self, const struct whole *whole)
 
 void numbering_described(struct numbering *self, const char *name, uint8_t type, struct slice body)
 {
-    struct shape *shape = numbering_find_statement(self, slice_text(name));
+    struct shape *shape = numbering_statement(self, slice_text(name));
     if (shape == NULL) {
         return;
     }
@@ -179,10 +192,11 @@ static void resolve_rows(struct numbering *self)
 {
     const struct flight *flight = numbering_flight(self);
     self->rows_resolved = true;
-    if (flight == NULL || flight->type != 'E' || flight->portal == NULL || flight->portal->shape == NULL) {
+    const struct portal *portal =
+        flight == NULL || flight->type != 'E' ? NULL : numbering_portal(self, name_of(flight->name));
+    if (portal == NULL || portal->shape == NULL) {
         return;
     }
-    const struct portal *portal = flight->portal;
     const struct items *columns = &portal->shape->columns;
     for (uint16_t i = 0; i < columns->count; i++) {
         struct item item = columns->list[i];
@@ -206,9 +220,14 @@ bool numbering_wants_rows(struct numbering *self)
 /* --- replies -----------------------------------------------------------------------------------------------
  */
 
-static struct slice name_of(const struct flight *flight)
+/* A Bind has succeeded: now it is known of what. */
+static void bound(struct numbering *self, const struct flight *flight)
 {
-    return flight->name == NULL ? slice_of("", 0) : slice_text(flight->name);
+    struct shape *shape = numbering_statement(self, name_of(flight->statement));
+    if (flight->portal != NULL) {
+        flight->portal->shape = shape != NULL ? shape_ref(shape) : shape_new(self, slice_of("", 0));
+    }
+    numbering_set_portal(self, name_of(flight->name), flight->portal);
 }
 
 /* The first message under way is answered by this. */
@@ -219,14 +238,14 @@ static void answered(struct numbering *self, uint8_t type)
         return;
     }
     if (type == '1' && flight->type == 'P') {
-        numbering_set_statement(self, name_of(flight), flight->shape);
+        numbering_set_statement(self, name_of(flight->name), flight->shape);
     } else if (type == '2' && flight->type == 'B') {
-        numbering_set_portal(self, name_of(flight), flight->portal);
+        bound(self, flight);
     } else if (type == '3' && flight->type == 'C') {
         if (flight->kind == 'S') {
-            numbering_set_statement(self, name_of(flight), NULL);
+            numbering_set_statement(self, name_of(flight->name), NULL);
         } else {
-            numbering_set_portal(self, name_of(flight), NULL);
+            numbering_set_portal(self, name_of(flight->name), NULL);
         }
     } else if (!(type == 'n' && flight->type == 'D') &&
                !((type == 'C' || type == 'I' || type == 's') && flight->type == 'E')) {

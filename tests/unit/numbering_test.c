@@ -620,6 +620,43 @@ static void a_failed_parse_changes_nothing(void **state)
     run_named(scene, "s", SIDE_GREEN);
 }
 
+/* What is bound behind a Parse that was skipped is the statement before, whatever was expected when it was
+ * sent. */
+static void a_skipped_parse_is_not_bound(void **state)
+{
+    struct scene *scene = *state;
+    static const uint32_t column = MOODS_GREEN;
+    uint8_t expected[BUFFER_SIZE], nothing = 0;
+    struct build out, empty;
+    build_init(&empty, &nothing, 1);
+    add_parse(&scene->build, "", "select moods", 0);
+    build_describe(&scene->build, 'S', slice_text(""));
+    build_sync(&scene->build);
+    goes(scene, true, BUFFER_SIZE);
+    add_simple(&scene->build, "1");
+    add_columns(&scene->build, &column, 1, 0);
+    add_simple(&scene->build, "Z");
+    goes(scene, false, BUFFER_SIZE);
+    build_execute(&scene->build, slice_text("no portal"), 0);
+    add_parse(&scene->build, "", "select 1", 0);
+    build_sync(&scene->build);
+    add_bind(&scene->build, "", &empty, 0);
+    build_execute(&scene->build, slice_text(""), 0);
+    build_sync(&scene->build);
+    goes(scene, true, BUFFER_SIZE);
+    build_error(&scene->build, "ERROR", "34000", "none", NULL);
+    add_simple(&scene->build, "Z2");
+    array_row(scene, &scene->build, SIDE_GREEN);
+    add_simple(&scene->build, "CZ");
+    goes(scene, false, BUFFER_SIZE);
+    build_init(&out, expected, sizeof expected);
+    build_error(&out, "ERROR", "34000", "none", NULL);
+    add_simple(&out, "Z2");
+    array_row(scene, &out, SIDE_BLUE);
+    add_simple(&out, "CZ");
+    came_out(scene, expected, &out);
+}
+
 static void a_type_of_the_other_side_is_strange(void **state)
 {
     struct scene *scene = *state;
@@ -695,6 +732,7 @@ int main(void)
         TEST(longer_text),
         TEST(what_was_prepared_before_is_known),
         TEST(a_failed_parse_changes_nothing),
+        TEST(a_skipped_parse_is_not_bound),
         TEST(a_type_of_the_other_side_is_strange),
         TEST(broken_values_are_left_alone),
         TEST(endless_nesting_ends),
