@@ -80,31 +80,40 @@ static void on_terminate(struct session *session)
     }
 }
 
-/*
- * The client broke the protocol, in the header that ends at `end`. What is wrong with it says the server,
- * behind all that it owes: it gets the header, and ends the connection. In a hold it gets nothing, and owes
- * nothing.
- */
-static void on_bad_message(struct session *session, const char *from, const char *end)
+/* A server refuses it by its type alone. What belongs to a login is one: it is over. */
+static bool has_bad_type(uint8_t type)
 {
-    uint8_t type = (uint8_t)end[-FRAME_HEADER_SIZE];
     uint32_t least = 0;
     uint32_t most = 0;
-    if (frame_bounds(FRAME_FROM_CLIENT, type, &least, &most)) {
-        (void)snprintf(session->violation, sizeof(session->violation), "invalid message length");
-    } else {
+    return type == 'p' || !frame_bounds(FRAME_FROM_CLIENT, type, &least, &most);
+}
+
+/*
+ * The client broke the protocol, in the header that begins at `start`. What is wrong with it says the server,
+ * behind all that it owes: it gets as much of the header as it reads before it ends the connection. One byte
+ * more, and the connection would be reset, which can take the last answers along. In a hold it gets nothing,
+ * and owes nothing.
+ */
+static void on_bad_message(struct session *session, const char *from, const char *start)
+{
+    uint8_t type = (uint8_t)start[0];
+    size_t read = FRAME_HEADER_SIZE;
+    if (has_bad_type(type)) {
+        read = 1;
         (void)snprintf(session->violation, sizeof(session->violation), "invalid frontend message type %u",
                        type);
+    } else {
+        (void)snprintf(session->violation, sizeof(session->violation), "invalid message length");
     }
     if (session->discard != RELAY_DISCARD_NOTHING || hold_check(session, type) != HOLD_PASS) {
-        forward(session, from, end - FRAME_HEADER_SIZE);
+        forward(session, from, start);
         session_end(session, "08P01", session->violation, NULL);
         return;
     }
     LOG_INFO("client_protocol", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("client", session->peer), LOG_STR("error", session->violation));
     session->terminated = true;
-    forward(session, from, end);
+    forward(session, from, start + read);
 }
 
 static void send_ready(struct session *session)
@@ -207,6 +216,10 @@ static void pass_to_server(struct session *session, const char *from, char *byte
             from = next;
             continue;
         }
+        if (piece.type == 'p') {
+            on_bad_message(session, from, start);
+            return;
+        }
         if (piece.first && session->watch.cancelling && session->link->cancels > 0) {
             /* the cancel of what has timed out is still under way: it must not meet this one */
             forward(session, from, start);
@@ -261,7 +274,7 @@ static void pass_to_server(struct session *session, const char *from, char *byte
         }
     }
     if (answer == WIRE_BAD) {
-        on_bad_message(session, from, (const char *)rest.data);
+        on_bad_message(session, from, (const char *)rest.data - FRAME_HEADER_SIZE);
         return;
     }
     /* the beginning of a header waits for the rest: it stays in the cursor */

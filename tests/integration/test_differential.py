@@ -13,7 +13,7 @@ SEED = int(os.environ.get("SWITCHBACK_SEED", "1"))
 SEQUENCES = int(os.environ.get("SWITCHBACK_SEQUENCES", "2400"))
 LOGINS = int(os.environ.get("SWITCHBACK_LOGINS", "600"))
 WORKERS = 4
-RETRIES = 4
+RETRIES = 8
 SHOWN = 10  # differences that are printed; each is made small first
 
 
