@@ -186,7 +186,7 @@ static void a_moved_client_knows_its_own_notifications(void **state)
     for (size_t cut = 0; cut < 15; cut++) {
         put(green, NOTIFY("\x07"), cut);
         (void)world_readable(world, pair.client, 1000);
-        put(green, NOTIFY("\x07") + cut, 15 - cut);
+        put(green, &NOTIFY("\x07")[cut], 15 - cut);
         expect(world, pair.client, BYTES(NOTIFY("\x2a")));
     }
     put(green, BYTES(COMPLETE_1 READY_I));
