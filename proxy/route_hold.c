@@ -14,7 +14,7 @@
 #include <utlist.h>
 
 /* PROGRESS is told at most this often. */
-enum { PROGRESS_INTERVAL_MS = 10 };
+enum { PROGRESS_INTERVAL_MS = 10, CANCEL_AGAIN_US = 200 * 1000 };
 
 bool hold_gate_closed(const struct worker *worker)
 {
@@ -190,6 +190,7 @@ void hold_begin(struct worker *worker, uint64_t id, int64_t deadline_us, enum pr
 {
     struct route_hold *hold = &worker->hold;
     hold->stands = true;
+    hold->cancelled_us = 0;
     hold->refusing = false;
     hold->id = id;
     hold->deadline_us = deadline_us;
@@ -220,6 +221,7 @@ static void open_gate(struct worker *worker, enum proxy_event_kind kind)
 {
     struct route_hold *hold = &worker->hold;
     hold->stands = false;
+    hold->cancelled_us = 0;
     hold->refusing = false;
     hold->progress_due = false;
     (void)uv_timer_stop(&hold->timer);
@@ -321,18 +323,37 @@ void hold_set_expire(struct worker *worker, uint64_t id, int64_t deadline_us, en
 
 /* --- commands on what is not drained --- */
 
-void hold_cancel_undrained(struct worker *worker, uint64_t id)
+/* What runs since before that time. */
+static void cancel_undrained(struct worker *worker, int64_t since_us)
 {
     struct session *session = NULL;
-    if (!worker->hold.stands || worker->hold.id != id) {
-        return;
-    }
     DL_FOREACH(worker->sessions, session)
     {
         if (session->undrained && session->established && boundary_owes(&session->boundary) &&
-            hold_may_cancel(session)) {
+            boundary_since_us(&session->boundary) <= since_us && hold_may_cancel(session)) {
             cancel_link(session->link, NULL);
         }
+    }
+}
+
+void hold_cancel_undrained(struct worker *worker, uint64_t id)
+{
+    struct route_hold *hold = &worker->hold;
+    if (!hold->stands || hold->id != id) {
+        return;
+    }
+    hold->cancelled_us = clock_mono_us();
+    hold->cancel_again_us = hold->cancelled_us + CANCEL_AGAIN_US;
+    cancel_undrained(worker, hold->cancelled_us);
+    worker_want_tick(worker);
+}
+
+void hold_cancel_again(struct worker *worker, int64_t now_us)
+{
+    struct route_hold *hold = &worker->hold;
+    if (hold->cancelled_us != 0 && hold->stands && now_us >= hold->cancel_again_us) {
+        hold->cancel_again_us = now_us + CANCEL_AGAIN_US;
+        cancel_undrained(worker, hold->cancelled_us);
     }
 }
 

@@ -21,9 +21,10 @@ struct route_hold {
     uint64_t id;
     int64_t deadline_us;
     enum proxy_expire expire;
-    uint64_t ended;     /* sessions that were in its way and got 57P01 */
-    uint64_t undrained; /* sessions not at their boundary, or not ready to be swapped */
-    bool progress_due;  /* undrained has changed since it was told */
+    uint64_t ended;                        /* sessions that were in its way and got 57P01 */
+    uint64_t undrained;                    /* sessions not at their boundary, or not ready to be swapped */
+    bool progress_due;                     /* undrained has changed since it was told */
+    int64_t cancelled_us, cancel_again_us; /* of hold_cancel_undrained(); 0: nothing was cancelled */
     uv_timer_t timer;
     int64_t *stalls; /* what clients felt, microseconds */
     size_t stall_count, stall_capacity;
@@ -63,6 +64,9 @@ void hold_set_expire(struct worker *worker, uint64_t id, int64_t deadline_us, en
 void hold_expire_now(struct worker *worker, uint64_t id); /* another worker's deadline has passed */
 void hold_release(struct worker *worker, uint64_t id);
 void hold_cancel_undrained(struct worker *worker, uint64_t id);
+/* The worker's tick: a cancel that came before its statement was ignored, so what still runs is cancelled
+ * again. */
+void hold_cancel_again(struct worker *worker, int64_t now_us);
 void hold_terminate_undrained(struct worker *worker, uint64_t id);
 
 #endif

@@ -202,6 +202,8 @@ static void on_ended(struct stream *stream, int status)
     if (link->phase == LINK_READY) {
         if (link->events != NULL) {
             link->events->ended(link, status);
+        } else if (link->orphan.begun_us != 0) {
+            orphan_ended(link);
         }
     } else if (link->phase == LINK_LOGIN && status == UV_EPROTO) {
         if (!retry_without_tls(link)) {
@@ -466,16 +468,19 @@ void link_retire(struct server_link *link)
 void link_cancel_and_close(struct server_link *link)
 {
     if (link->phase == LINK_READY && link->pid != 0 && !link->stream.ended) {
-        cancel_link(link, NULL);
+        orphan_adopt(link);
+    } else {
+        link_close(link, false);
     }
-    link_close(link, false);
 }
 
 void link_cancel_over(struct server_link *link)
 {
     ENSURE(link->cancels > 0);
     link->cancels--;
-    if (link->close_wanted && link->cancels == 0) {
+    if (link->orphan.begun_us != 0 && link->cancels == 0) {
+        orphan_cancelled(link);
+    } else if (link->close_wanted && link->cancels == 0) {
         stream_close(&link->stream);
         maybe_free(link);
     } else if (link->cancels == 0 && link->session != NULL && link->session->watch.cancelling) {

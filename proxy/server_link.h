@@ -10,6 +10,7 @@
 #define SWITCHBACK_PROXY_SERVER_LINK_H
 
 #include "conf/base/side.h"
+#include "proxy/server_orphan.h"
 #include "proxy/stream.h"
 #include "proxy/wire/frame.h"
 
@@ -74,7 +75,8 @@ struct server_link {
     bool close_wanted;
     bool input_ended;    /* of link_end_input() */
     uv_timer_t retiring; /* of link_retire() */
-    bool broken;         /* a write failed: nothing more is sent, what the server said is still read */
+    struct server_orphan orphan;
+    bool broken; /* a write failed: nothing more is sent, what the server said is still read */
 };
 
 /* Opens and logs in; ready() or failed() follows from the loop. NULL: out of memory. */
@@ -90,7 +92,7 @@ void link_close(struct server_link *link, bool polite);
  */
 void link_retire(struct server_link *link);
 
-/* As link_close(), but cancels what runs first, and closes when the cancel has been delivered. */
+/* As link_close(), but what runs is cancelled until the server has ended (server_orphan.h). */
 void link_cancel_and_close(struct server_link *link);
 
 /* Sends to the server, now or (bytes in the read buffer) at the end of the turn; a failure shows as ended().

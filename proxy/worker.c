@@ -99,6 +99,7 @@ static void stop_now(struct worker *worker, int64_t now_us)
     }
     if (at_once) {
         cancel_abandon_all(worker);
+        orphan_abandon_all(worker);
     }
 }
 
@@ -111,8 +112,8 @@ static void on_tick(uv_timer_t *timer)
     int64_t now_us = clock_mono_us();
     bool watching = timeouts_are_set(worker->config);
     bool sweep = watching && now_us >= worker->sweep_us;
-    bool needed = worker->cancels != NULL || worker->stopping || worker->list.stands ||
-                  (watching && worker->sessions != NULL);
+    bool needed = worker->cancels != NULL || worker->orphans != NULL || worker->hold.cancelled_us != 0 ||
+                  worker->stopping || worker->list.stands || (watching && worker->sessions != NULL);
     struct session *session = NULL;
     if (sweep) {
         worker->sweep_us = now_us + timeouts_interval_us(worker->config);
@@ -123,6 +124,8 @@ static void on_tick(uv_timer_t *timer)
         needed = needed || session->deadline_us != 0;
     }
     cancel_check_deadlines(worker, now_us);
+    orphan_check_all(worker, now_us);
+    hold_cancel_again(worker, now_us);
     session_list_check_deadline(worker, now_us);
     if (worker->stopping && now_us >= worker->stop_deadline_us) {
         stop_now(worker, now_us);
@@ -171,7 +174,8 @@ void worker_stop(struct worker *worker, int64_t deadline_us)
 
 void worker_check_end(struct worker *worker)
 {
-    if (!worker->stopping || worker->ending || worker->sessions != NULL || worker->cancels != NULL) {
+    if (!worker->stopping || worker->ending || worker->sessions != NULL || worker->cancels != NULL ||
+        worker->orphans != NULL) {
         return;
     }
     worker->ending = true;

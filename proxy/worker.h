@@ -54,6 +54,7 @@ struct worker {
     size_t session_count;
     struct cancel *cancels; /* utlist: cancel requests in flight, and how many of them have begun */
     unsigned cancels_begun;
+    struct server_link *orphans; /* utlist: server_orphan.h */
     uint64_t sessions_made;
     int64_t unreachable_told_us[SIDE_COUNT]; /* one line a second says it */
     struct server_addresses addresses[SIDE_COUNT];

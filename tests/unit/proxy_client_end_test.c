@@ -132,6 +132,62 @@ static void or_it_is_cancelled_by_setting(void **state)
     world_free(world);
 }
 
+/* It came before the statement: what a server that is idle makes of a cancel. */
+static void a_cancel_that_was_ignored_is_repeated(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.client_eof = CLIENT_EOF_CANCEL;
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_1));
+    expect(world, pair.server, BYTES(QUERY_1));
+    (void)close(pair.client);
+    for (int times = 0; times < 3; times++) {
+        expect_cancel(world);
+    }
+    expect_end(world, pair.server); /* of its input: it can end as soon as nothing runs */
+    put(pair.server, BYTES(COMPLETE_1 READY_I));
+    (void)close(pair.server);
+    /* one may be under way when it ends */
+    if (world_readable(world, world->servers[SIDE_BLUE], 300000)) {
+        expect_cancel(world);
+    }
+    expect_silence(world, world->servers[SIDE_BLUE]);
+    world_free(world);
+}
+
+static void so_is_that_of_a_drain(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_BEGIN));
+    expect(world, pair.server, BYTES(QUERY_BEGIN));
+    proxy_hold(world->proxy, 7, clock_mono_us() + 8000000, PROXY_EXPIRE_RELEASE);
+    (void)world_event(world, PROXY_EVENT_HELD);
+    proxy_cancel_undrained(world->proxy, 7);
+    expect_cancel(world);
+    expect_cancel(world);
+    /* what begins behind it is not what was meant */
+    put(pair.server, BYTES(COMPLETE_BEGIN READY_T));
+    expect(world, pair.client, BYTES(COMPLETE_BEGIN READY_T));
+    while (world_readable(world, world->servers[SIDE_BLUE], WORLD_QUIET_US)) {
+        expect_cancel(world); /* under way */
+    }
+    put(pair.client, BYTES(QUERY_COMMIT));
+    expect(world, pair.server, BYTES(QUERY_COMMIT));
+    assert_false(world_readable(world, world->servers[SIDE_BLUE], 500000));
+    put(pair.server, BYTES(COMPLETE_END READY_I));
+    expect(world, pair.client, BYTES(COMPLETE_END READY_I));
+    proxy_release(world->proxy, 7);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    pair_works(world, &pair);
+    pair_close(&pair);
+    world_free(world);
+}
+
 static void what_is_held_is_done_later(void **state)
 {
     (void)state;
@@ -259,6 +315,8 @@ int main(void)
         cmocka_unit_test(what_was_sent_is_answered),
         cmocka_unit_test(the_server_finishes_for_who_has_gone),
         cmocka_unit_test(or_it_is_cancelled_by_setting),
+        cmocka_unit_test(a_cancel_that_was_ignored_is_repeated),
+        cmocka_unit_test(so_is_that_of_a_drain),
         cmocka_unit_test(what_is_held_is_done_later),
         cmocka_unit_test(also_on_the_other_side),
         cmocka_unit_test(a_policy_ends_it),
