@@ -4,7 +4,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "proxy/login_client.h"
-#include "proxy/relay.h"
+#include "proxy/relay_cancel.h"
 #include "proxy/route_hold.h"
 #include "proxy/server_link.h"
 #include "proxy/session.h"

@@ -4,6 +4,7 @@
 #include "conf/base/log.h"
 #include "proxy/move_late.h"
 #include "proxy/mover.h"
+#include "proxy/relay_cancel.h"
 #include "proxy/renumber.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 
 enum {
-    CANCELLED_SIZE = 256,
     TOLD_MAX = 64 * 1024,
     CHANGED_ROWS_SIZE = 32 * 1024 /* rows that were changed are sent together, about so many bytes */
 };
@@ -116,30 +116,6 @@ static void on_bad_message(struct session *session, const char *from, const char
     forward(session, from, start + read);
 }
 
-static void send_ready(struct session *session)
-{
-    uint8_t packet[FRAME_HEADER_SIZE + 1];
-    struct build build;
-    build_init(&build, packet, sizeof(packet));
-    build_ready(&build, 'I');
-    session->discard = RELAY_DISCARD_NOTHING;
-    if (!stream_write(&session->client, packet, build.length)) {
-        session_drop(session);
-    }
-}
-
-/* A piece of what a cancel in the hold made void. True: it is forgotten. */
-static bool discard(struct session *session, const struct frame_piece *piece)
-{
-    if (session->discard == RELAY_DISCARD_NOTHING || piece->type == 'X') {
-        return false;
-    }
-    if (piece->last && (session->discard == RELAY_DISCARD_MESSAGE || piece->type == 'S')) {
-        send_ready(session);
-    }
-    return true;
-}
-
 struct range {
     const char *from, *to;
 };
@@ -209,7 +185,7 @@ static void pass_to_server(struct session *session, const char *from, char *byte
     while ((answer = frame_next(&session->cursor, &rest, &piece)) == WIRE_OK) {
         const char *next = (const char *)rest.data;
         const char *start = next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0);
-        if (discard(session, &piece)) {
+        if (relay_discards(session, &piece)) {
             if (session->closing) {
                 return; /* its client is gone: there is no server any more */
             }
@@ -307,44 +283,6 @@ void relay_resume(struct session *session)
         free(bytes);
     }
     session_update(session);
-}
-
-bool relay_cancel_kept(struct session *session)
-{
-    if (session->boundary.ours) {
-        session->cancel_waits = true; /* when our question is answered */
-        return true;
-    }
-    if (session->kept == NULL || session->discard != RELAY_DISCARD_NOTHING || !session_at_boundary(session)) {
-        return false;
-    }
-    switch (session->kept[0]) {
-    case 'Q':
-    case 'F':
-        session->discard = RELAY_DISCARD_MESSAGE;
-        break;
-    case 'P':
-    case 'B':
-    case 'D':
-    case 'E':
-    case 'C':
-    case 'H':
-        session->discard = RELAY_DISCARD_TO_SYNC;
-        break;
-    default:
-        return false;
-    }
-    uint8_t packet[CANCELLED_SIZE];
-    struct build build;
-    build_init(&build, packet, sizeof(packet));
-    build_error(&build, "ERROR", "57014", "canceling statement due to user request", NULL);
-    if (!build_fits(&build) || !stream_write(&session->client, packet, build.length)) {
-        session_drop(session);
-        return true;
-    }
-    hold_note_given_up(session);
-    relay_resume(session);
-    return true;
 }
 
 /* --- server to client --- */

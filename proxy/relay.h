@@ -29,11 +29,4 @@ void relay_from_client(struct session *session, char *bytes, size_t length);
 /* What is kept may perhaps go on now. */
 void relay_resume(struct session *session);
 
-/*
- * A cancel request for a session that is kept at its boundary: the statement that waits was never sent, so it
- * is answered as the server would answer one that it cancels (57014), and forgotten. False: none waits, the
- * cancel is the server's.
- */
-bool relay_cancel_kept(struct session *session);
-
 #endif
