@@ -4,12 +4,13 @@
  * nobody's. While a session is there, this stands between it and its server and changes in passing what names
  * a type:
  *
- *   Parse, ParameterDescription, RowDescription   the oids of types, four bytes in their place
- *   values in binary      arrays, composites, ranges and domains of those, which name types (type_values.h)
- *   values that are oids  of the types oid, oid[] and oidvector, in columns of catalogs, and in what a
- * statement computes whose text mentions pg_type, pg_enum, pg_range or regtype; so a type that is looked up
- * after the move has the number that RowDescriptions tell parameters            of such a statement: oids as
- * above, and any integer or untyped number that is a type's oid; so a driver finds a type by its number
+ * - the oids of types in Parse, ParameterDescription and RowDescription, four bytes in their place;
+ * - values in binary that name types: arrays, composites, ranges and domains of those (type_values.h);
+ * - values of the types oid, oid[] and oidvector in columns of catalogs, and in what a statement computes
+ *   whose text mentions pg_type, pg_enum, pg_range or regtype: so a type that is looked up after the move has
+ *   the number that RowDescriptions tell;
+ * - parameters of such a statement: oids, and any integer or untyped number that is a type's oid: so a driver
+ *   finds a type by its number.
  *
  * An oid of a table, a function or a role is the server's own, and may be the same number as a type's: that
  * is why parameters of other statements, and columns of users' tables, are left alone. Nothing is changed in
