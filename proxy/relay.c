@@ -171,6 +171,27 @@ static bool is_late(struct session *session, const struct frame_piece *piece,
     return true;
 }
 
+/* A message begins, behind what was read before it. False: it was kept with all that follows, or refused. */
+static bool may_pass(struct session *session, uint8_t type, struct range before, const char *end)
+{
+    /* the cancel of what has timed out is still under way: it must not meet this one */
+    bool overtakes = session->watch.cancelling && session->link->cancels > 0;
+    enum hold_verdict verdict = overtakes ? HOLD_KEEP : hold_check(session, type);
+    if (verdict == HOLD_PASS) {
+        return true;
+    }
+    forward(session, before.from, before.to);
+    if (verdict != HOLD_KEEP) {
+        refuse(session, verdict);
+        return false;
+    }
+    if (!overtakes) {
+        hold_note_waiting(session);
+    }
+    keep(session, before.to, end);
+    return false;
+}
+
 /*
  * Passes on a range of the client's bytes; `from` is where it begins, at or (the beginning of a header, held
  * back last time) before `bytes`.
@@ -196,25 +217,8 @@ static void pass_to_server(struct session *session, const char *from, char *byte
             on_bad_message(session, from, start);
             return;
         }
-        if (piece.first && session->watch.cancelling && session->link->cancels > 0) {
-            /* the cancel of what has timed out is still under way: it must not meet this one */
-            forward(session, from, start);
-            keep(session, start, end);
+        if (piece.first && !may_pass(session, piece.type, (struct range){from, start}, end)) {
             return;
-        }
-        if (piece.first) {
-            enum hold_verdict verdict = hold_check(session, piece.type);
-            if (verdict == HOLD_KEEP) {
-                forward(session, from, start);
-                hold_note_waiting(session);
-                keep(session, start, end);
-                return;
-            }
-            if (verdict != HOLD_PASS) {
-                forward(session, from, start);
-                refuse(session, verdict);
-                return;
-            }
         }
         if (piece.first && move_has_late(session->move)) {
             enum move_late_verdict late = prepare_late(session, &piece, (struct range){from, start}, now_us);
