@@ -349,29 +349,58 @@ void items_clear(struct items *items)
 /* --- whole messages ----------------------------------------------------------------------------------------
  */
 
+/* Room grows with what has come, and never beyond the message: a length alone takes no memory. */
+static bool make_place(struct gathered *gathered, size_t more, size_t whole)
+{
+    size_t need = gathered->have + more;
+    if (need <= gathered->capacity) {
+        return true;
+    }
+    size_t capacity = 2 * need < whole ? 2 * need : whole;
+    uint8_t *bytes = realloc(gathered->bytes, capacity);
+    if (bytes == NULL) {
+        return false;
+    }
+    gathered->bytes = bytes;
+    gathered->capacity = capacity;
+    return true;
+}
+
+static bool gather_bytes(struct gathered *gathered, const void *bytes, size_t length, size_t whole)
+{
+    if (!make_place(gathered, length, whole)) {
+        free(gathered->bytes);
+        *gathered = (struct gathered){.bytes = NULL};
+        return false;
+    }
+    if (length > 0) {
+        memcpy(gathered->bytes + gathered->have, bytes, length);
+        gathered->have += length;
+    }
+    return true;
+}
+
 bool gather(struct numbering *self, struct gathered *gathered, const struct frame_piece *piece,
             uint8_t *bytes, struct whole *whole)
 {
+    size_t size = FRAME_HEADER_SIZE + (size_t)piece->length;
     *whole = (struct whole){.type = piece->type, .body = bytes, .length = piece->length};
     if (piece->first && piece->last) {
         return true;
     }
+    bool ok = true;
     if (piece->first) {
-        free(gathered->bytes);
-        gathered->bytes = malloc(FRAME_HEADER_SIZE + (size_t)piece->length);
-        gathered->have = FRAME_HEADER_SIZE;
+        uint8_t header[FRAME_HEADER_SIZE];
+        frame_header(header, piece->type, piece->length);
+        gathered->have = 0;
         gathered->complete = false;
-        if (gathered->bytes != NULL) {
-            frame_header(gathered->bytes, piece->type, piece->length);
-        }
+        ok = gather_bytes(gathered, header, sizeof header, size);
+    } else {
+        ok = gathered->bytes != NULL; /* else memory ran out on its way */
     }
-    if (gathered->bytes == NULL) {
+    if (!ok || !gather_bytes(gathered, bytes, piece->bytes.length, size)) {
         self->failed = true;
         return false;
-    }
-    if (piece->bytes.length > 0) {
-        memcpy(gathered->bytes + gathered->have, bytes, piece->bytes.length);
-        gathered->have += piece->bytes.length;
     }
     whole->body = gathered->bytes + FRAME_HEADER_SIZE;
     gathered->complete = piece->last;

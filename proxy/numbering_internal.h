@@ -62,7 +62,7 @@ struct entry {
 /* A message that comes in pieces, whole once the last one is there: with its header. */
 struct gathered {
     uint8_t *bytes;
-    size_t have;
+    size_t have, capacity;
     bool complete;
 };
 

@@ -4,7 +4,7 @@
  * drivers.
  */
 #include "guard.h"
-#include "proxy/numbering.h"
+#include "proxy/numbering_internal.h"
 #include "proxy/type_values.h"
 #include "proxy/wire/build.h"
 #include "proxy/wire/decode.h"
@@ -671,6 +671,18 @@ static void a_type_of_the_other_side_is_strange(void **state)
     }
 }
 
+/* A length that a client says takes no memory before its bytes come. */
+static void a_length_alone_takes_no_memory(void **state)
+{
+    struct scene *scene = *state;
+    frame_header(scene->bytes, 'B', 0x3ffffff0);
+    memset(scene->bytes + FRAME_HEADER_SIZE, 'x', 100);
+    scene->build.length = FRAME_HEADER_SIZE + 100;
+    goes(scene, true, BUFFER_SIZE);
+    assert_int_equal(scene->out_length, 0);
+    assert_in_range(scene->numbering->from_client.capacity, 105, 1024);
+}
+
 /* --- anything ----------------------------------------------------------------------------------------------
  */
 
@@ -734,6 +746,7 @@ int main(void)
         TEST(a_failed_parse_changes_nothing),
         TEST(a_skipped_parse_is_not_bound),
         TEST(a_type_of_the_other_side_is_strange),
+        TEST(a_length_alone_takes_no_memory),
         TEST(broken_values_are_left_alone),
         TEST(endless_nesting_ends),
     };
