@@ -1,5 +1,6 @@
 """Every version of PostgreSQL that the proxy serves, from 13 to 18: answers, cancels with keys of either length, and a
 cutover with clients connected. A test for each version that can be had."""
+import ctypes
 import os
 import re
 import subprocess
@@ -77,6 +78,45 @@ def serves(world, binaries):
             connection.query(test_protocol.SETUP)
         d = world.daemon()
     flips(world, d)
+
+
+def newest_libpq():
+    """That of PostgreSQL 18, which speaks 3.2, if it can be had; Debian's is older."""
+    for folder in reversed(cluster.ALL_BINS):
+        path = os.path.join(folder, "..", "lib", "libpq.so.5")
+        if int(major_of(folder)) >= 18 and os.path.exists(path):
+            return ctypes.CDLL(path)
+    return None
+
+
+def test_libpq_of_18(world):
+    """A client that asks for the newest protocol gets it, and cancels with a long key."""
+    libpq = newest_libpq()
+    if libpq is None:
+        print("no libpq of 18")
+        return
+    world.pair()
+    d = world.daemon()
+    for name in ("PQconnectdb", "PQexec", "PQcancelCreate"):
+        getattr(libpq, name).restype = ctypes.c_void_p
+    libpq.PQresultErrorField.restype = ctypes.c_char_p
+    for version, spoken in (("latest", 30002), ("3.2", 30002), ("3.0", 30000)):
+        conninfo = "%s max_protocol_version=%s" % (world.conninfo(d), version)
+        connection = ctypes.c_void_p(libpq.PQconnectdb(conninfo.encode()))
+        assert libpq.PQstatus(connection) == 0 and libpq.PQfullProtocolVersion(connection) == spoken, version
+
+        def cancel():
+            request = ctypes.c_void_p(libpq.PQcancelCreate(connection))
+            assert libpq.PQcancelBlocking(request) == 1
+            libpq.PQcancelFinish(request)
+
+        timer = threading.Timer(0.5, cancel)
+        timer.start()
+        result = ctypes.c_void_p(libpq.PQexec(connection, b"select pg_sleep(60)"))
+        timer.join()
+        assert libpq.PQresultErrorField(result, ord("C")) == b"57014"
+        libpq.PQclear(result)
+        libpq.PQfinish(connection)
 
 
 def make_test(binaries):
