@@ -87,9 +87,16 @@ static bool identify(void *context, int fd, uid_t *uid, gid_t *groups, size_t *g
     return true;
 }
 
+static char folder[] = "/tmp/switchback-rpc-fuzz-XXXXXX";
+
+static void leave_nothing(void)
+{
+    (void)unlink(world.address.sun_path);
+    (void)rmdir(folder);
+}
+
 static void set_up(void)
 {
-    static char folder[] = "/tmp/switchback-rpc-fuzz-XXXXXX";
     static char alice[] = "1001";
     static char *names[] = {alice};
     struct settings settings = {.control_viewers = {names, 1}, .control_operators = {names, 1}};
@@ -105,6 +112,7 @@ static void set_up(void)
     world.rpc = rpc_start(&world.loop, &config, &error);
     ENSURE(world.rpc != NULL);
     rpc_register(world.rpc, methods, ARRAY_LENGTH(methods), NULL);
+    ENSURE(atexit(leave_nothing) == 0);
 }
 
 /* --- the peer's side --- */

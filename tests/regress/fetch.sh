@@ -3,10 +3,9 @@
 # installed, compiles what Debian doesn't ship (regress.so and its two helpers, libpq_pipeline), and keeps sources and
 # programs in a cache folder, whose name it prints.
 #
-# The source comes by a deb-src list of our own (bookworm of deb.debian.org, or $SWITCHBACK_DEB_SRC: URIs, separated by
-# spaces, in place of it), so the machine's lists stay as they are. If the very version of the server is not to be had,
-# another minor version of the same major version does. psql and pg_regress are of the tests' version, too: what they
-# make of the tests' scripts differs between minor versions.
+# The source comes by deb-src lists of our own, made of the machine's deb lists of Debian, which stay as they are. If the
+# very version of the server is not to be had, another minor version of the same major version does. psql and
+# pg_regress are of the tests' version, too: what they make of the tests' scripts differs between minor versions.
 set -euo pipefail
 # shellcheck source=tests/packages.sh
 . "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/../packages.sh"
@@ -30,14 +29,12 @@ cd "$work"
 
 # --- the sources, by a list of our own
 
-mkdir -p apt/lists/partial apt/archives/partial unpack
-for uri in ${SWITCHBACK_DEB_SRC:-http://deb.debian.org/debian http://deb.debian.org/debian-security}; do
-  suites="bookworm bookworm-updates"
-  [ "${uri%-security}" = "$uri" ] || suites=bookworm-security
-  printf 'Types: deb-src\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n' \
-    "$uri" "$suites" >>apt/debian.sources
+mkdir -p apt/lists/partial apt/archives/partial apt/sources unpack
+for list in /etc/apt/sources.list.d/*.sources; do
+  if grep -q '^URIs:.*debian' "$list" 2>/dev/null; then sed 's/^Types:.*/Types: deb-src/' "$list" >"apt/sources/$(basename "$list")"; fi
 done
-options=(-o "Dir::Etc::sourcelist=$work/apt/debian.sources" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$work/apt/lists"
+{ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | sed -n '/^deb .*debian/s/^deb /deb-src /p' >apt/sources/lines.list
+options=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$work/apt/sources" -o "Dir::State::lists=$work/apt/lists"
   -o "Dir::Cache=$work/apt" -o APT::Sandbox::User=)
 apt-get "${options[@]}" update >apt/log 2>&1 || {
   tail -n 5 apt/log >&2
