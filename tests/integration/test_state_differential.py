@@ -45,6 +45,7 @@ SUPERUSER = {"log_min_duration_statement": ["1234", "-1"], "session_replication_
              "track_functions": ["pl", "none"], "lo_compat_privileges": ["on"]}
 CUSTOM = ["app.tenant", "app.user_id", "\"App\".\"Mixed\"", "a.b.c"]
 CHANNELS = ["news", "\"Odd Channel\"", "c3", "\"x\"\"y\""]
+STALE = ["stale 1", "stale 2"]  # statements of a temporary table that is gone: SQL can't name them after a move
 NAMES = ["s1", "S_2", "\"Odd name\"", "s4"]
 TEXTS = [("select 1", ()), ("select $1::int + 1", ()), ("select $1, $2", (25, 1700)), ("select current_setting('work_mem')", ()),
          ("select $1::text || ';' -- ;", (25,)), ("values ($1)", (23,)), ("show timezone", ()), ("set work_mem = '9MB'", ())]
@@ -136,9 +137,11 @@ class Twin:
             text, types = choice(TEXTS)
             return "parse", (choice([n.strip("\"") for n in NAMES] + ["", ""]), text, types)
         if r < 0.83:
-            return "close", choice([n.strip("\"") for n in NAMES] + [""])
+            return "close", choice([n.strip("\"") for n in NAMES + STALE] + [""])
         if r < 0.92:
             return "extended", [self.change() for _ in range(choice([1, 1, 2, 3]))]
+        if r < 0.93:
+            return choice(["stale", "use"]), choice(STALE)
         if r < 0.94:
             return "parameters", (choice(["by.parameter", "app.tenant", "work_mem"]), choice(["6MB", "11MB"]))
         if r < 0.96:
@@ -174,6 +177,16 @@ class Twin:
                 session.send(pg.parse("", sql), pg.bind("", ""), pg.execute())
             session.send(pg.SYNC)
             results()
+        elif kind == "stale":
+            for message in (pg.query("begin; create temporary table gone (i int) on commit drop"), pg.close("S", argument) + pg.SYNC,
+                            pg.parse(argument, "select i, $1::text from gone", (25,)) + pg.SYNC, pg.query("commit")):
+                session.send(message)
+                results()
+        elif kind == "use":  # it stands again for a moment
+            for message in (pg.query("begin; create temporary table gone (i int) on commit drop"),
+                            pg.bind("", argument, ["x"]) + pg.execute() + pg.SYNC, pg.query("rollback")):
+                session.send(message)
+                results()
         elif kind == "parameters":
             session.send(pg.parse("", "select set_config($1, $2, false)"), pg.bind("", "", argument), pg.execute(), pg.SYNC)
             results()
@@ -194,7 +207,9 @@ class Twin:
     @staticmethod
     def describe(session, name):
         session.send(pg.describe("S", name), pg.SYNC)
-        return [(kind, pg.fields(body)["C"] if kind == "E" else body) for kind, body in session.until_ready()]
+        answer = [(kind, pg.fields(body)["C"] if kind == "E" else body) for kind, body in session.until_ready()]
+        # of a statement that can't be planned any more a server describes the parameters before it says so
+        return [(kind, what) for kind, what in answer if kind == "E"] or answer
 
     def see(self, session):
         """Everything a session can see of its state, without changing it: not even the unnamed statement."""
@@ -208,14 +223,14 @@ class Twin:
             seen["custom " + name] = self.ask(session, "select pg_catalog.current_setting('%s', true)" % name)
         seen["statements"] = sorted(self.ask(
             session, "select name, statement, parameter_types::pg_catalog.text, from_sql from pg_catalog.pg_prepared_statements"
-                     " where name <> 'differential'"))
+                     " where name <> 'differential' and name not like 'stale%'"))
         seen["channels"] = sorted(self.ask(session, "select pg_catalog.pg_listening_channels()"))
         seen["who"] = self.ask(session, "select current_user, session_user, pg_catalog.current_setting('role'),"
                                         " pg_catalog.current_setting('session_authorization')")
-        seen["schemas"] = self.ask(session, "select pg_catalog.current_schemas(true)")
+        seen["schemas"] = self.ask(session, "select s from pg_catalog.unnest(pg_catalog.current_schemas(true)) s where s not like 'pg_temp_%'")
         seen["cursors"] = self.ask(session, "select name from pg_catalog.pg_cursors where name <> ''")
         seen["null"] = self.ask(session, "select null = null, 'a\\b'::pg_catalog.text")
-        for name, *_ in seen["statements"]:
+        for name in [name for name, *_ in seen["statements"]] + STALE:
             seen["describe " + name] = self.describe(session, name)
         for name, value in session.parameters.items():
             seen["told " + name] = value
