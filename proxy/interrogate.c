@@ -24,7 +24,10 @@
     " pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('work_mem'),"                   \
     " pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('application_name'),"     \
     " pg_catalog.current_setting('default_transaction_isolation'),"                                          \
-    " pg_catalog.current_setting('default_transaction_read_only')), 0)" T ","                                \
+    " pg_catalog.current_setting('default_transaction_read_only'),"                                          \
+    " pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('transaction_timeout', "   \
+    "true),"                                                                                                 \
+    " pg_catalog.current_setting('idle_session_timeout', true)), 0)" T ","                                   \
     " pg_catalog.pg_my_temp_schema()" T ", null, null"
 /* Between its two parts stand the names. */
 #define SELECT_CUSTOM                                                                                        \
@@ -93,8 +96,10 @@ void interrogate_build(struct build *build, const struct interrogate_question *q
     const char *rest = question->level == INTERROGATE_FULL ? full : cheap;
     build_close(build, 'S', slice_text(ASIDE)); /* an error has perhaps left them behind */
     build_close(build, 'S', slice_text(ASK));
-    build_parse(build, slice_text(ASIDE), slice_text(put_timeouts_aside), NULL, 0);
-    execute(build, ASIDE);
+    if (question->aside) {
+        build_parse(build, slice_text(ASIDE), slice_text(put_timeouts_aside), NULL, 0);
+        execute(build, ASIDE);
+    }
     build_begin(build, 'P');
     build_string(build, ASK);
     build_bytes(build, begin, sizeof begin - 1);

@@ -27,6 +27,7 @@ enum interrogate_aside { ASIDE_STATEMENT, ASIDE_LOCK, ASIDE_TRANSACTION, ASIDE_I
 
 struct interrogation {
     enum interrogate_level level;
+    bool aside_first; /* the timeouts were put aside before */
     struct snapshot *snapshot;
     struct strbuf *reasons;             /* why it can't move, separated by "; " */
     char quick[INTERROGATE_QUICK_SIZE]; /* a digest of settings that functions like to change */
@@ -40,15 +41,16 @@ struct interrogation {
 
 struct interrogate_question {
     enum interrogate_level level;
+    bool aside;         /* timeouts are in force: they are put aside first */
     bool unnamed;       /* whether there is an unnamed statement is asked as well */
     struct slice names; /* of settings, separated by blanks; none with a quote in it */
 };
 
 /*
- * Messages up to Sync. The unnamed statement is described behind everything else, the INTERROGATE_COMPLETES
- * answers being complete: an error then says that there is none (26000), or not how it looks.
+ * Messages up to Sync. The unnamed statement is described behind everything else, when the answers to all
+ * questions (two, or one without aside) are complete: an error then says that there is none (26000), or not
+ * how it looks.
  */
-enum { INTERROGATE_COMPLETES = 2 };
 void interrogate_build(struct build *build, const struct interrogate_question *question);
 /*
  * Asks for all sessions of that server at once which of them hold advisory locks (of a transaction or not)

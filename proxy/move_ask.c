@@ -20,6 +20,16 @@ static void asking_ends(struct move *move)
     strbuf_clear(&move->body);
 }
 
+/* When it was asked last. If it has others since, the digest is another one, too. */
+static bool had_timeouts(const struct move *move)
+{
+    bool had = false;
+    for (size_t i = 0; i < ASIDE_COUNT; i++) {
+        had = had || move->aside[i][0] != '\0';
+    }
+    return had;
+}
+
 /* A session that ran nothing has the state that any new one has. */
 static bool nothing_to_ask(struct move *move)
 {
@@ -38,6 +48,7 @@ static void build_asking(const struct move *move, struct build *build)
 {
     struct interrogate_question question = {
         .level = move->asking.level,
+        .aside = move->asking.aside_first,
         .unnamed = move->unnamed.body != NULL || move->unnamed_lost,
         .names = {(const uint8_t *)strbuf_text(&move->names), move->names.length}};
     question.names.length -= question.names.length > 0 ? 1 : 0; /* the blank at the end */
@@ -81,6 +92,7 @@ bool move_ask(struct move *move, struct strbuf *out)
     asking_ends(move);
     strbuf_clear(&move->asking_reasons);
     asking->level = level_of(move);
+    asking->aside_first = asking->level == INTERROGATE_FULL || had_timeouts(move);
     asking->reasons = &move->asking_reasons;
     asking->snapshot = snapshot_new();
     if (asking->snapshot == NULL) {
@@ -170,7 +182,8 @@ static enum move_answer ask_refused(struct move *move, struct slice body)
     if (!fatal && move->asking.snapshot == NULL && !move->cleaning) {
         return MOVE_MORE; /* to a question that nobody waits for any more */
     }
-    if (!fatal && move->completes == INTERROGATE_COMPLETES) { /* all is said but for the unnamed statement */
+    if (!fatal && move->completes ==
+                      (move->asking.aside_first ? 2 : 1)) { /* all is said but for the unnamed statement */
         if (slice_equals(error.sqlstate, "26000")) {
             move_forget_unnamed(&move->unnamed);
             move->unnamed_lost = false;
