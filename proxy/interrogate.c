@@ -8,63 +8,55 @@
 
 /*
  * Rows (k, a, b, c, d), everything qualified: the session's search_path is anybody's. Functions instead of
- * the views that stand on them: a third of the time goes into planning. Portals and cursors that don't
- * outlive a transaction are none at the boundary.
+ * the views that stand on them, and a small question for each matter instead of one union of all: planning
+ * that is most of what the answer costs. Portals and cursors that don't outlive a transaction are none at the
+ * boundary.
  */
 #define T "::pg_catalog.text"
-#define SELECT_AUTHORIZATION                                                                                 \
-    "select 'auth'" T " as k, pg_catalog.current_setting('session_authorization') as a,"                     \
-    " pg_catalog.current_setting('role') as b, null" T " as c, null" T " as d"
-/* What functions set for the whole session most often: a change of it shows, and everything is asked. */
-#define SELECT_QUICK                                                                                         \
-    " union all select 'quick', pg_catalog.hashtextextended(pg_catalog.concat_ws('/',"                       \
-    " pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'),"                    \
-    " pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle'),"                 \
-    " pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('row_security'),"            \
-    " pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('work_mem'),"                   \
-    " pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('application_name'),"     \
-    " pg_catalog.current_setting('default_transaction_isolation'),"                                          \
-    " pg_catalog.current_setting('default_transaction_read_only'),"                                          \
-    " pg_catalog.current_setting('statement_timeout'), pg_catalog.current_setting('transaction_timeout', "   \
-    "true),"                                                                                                 \
-    " pg_catalog.current_setting('idle_session_timeout', true)), 0)" T ","                                   \
-    " pg_catalog.pg_my_temp_schema()" T ", null, null"
+
+/* The digest is of what functions set for the whole session most often: if it changes, everything is asked.
+ */
+static const char ask_session[] =
+    "select 'auth'" T ", pg_catalog.current_setting('session_authorization'),"
+    " pg_catalog.current_setting('role'), pg_catalog.hashtextextended(pg_catalog.concat_ws('/',"
+    " pg_catalog.current_setting('search_path'), pg_catalog.current_setting('TimeZone'),"
+    " pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle'),"
+    " pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('row_security'),"
+    " pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('work_mem'),"
+    " pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('application_name'),"
+    " pg_catalog.current_setting('default_transaction_isolation'),"
+    " pg_catalog.current_setting('default_transaction_read_only'),"
+    " pg_catalog.current_setting('statement_timeout'),"
+    " pg_catalog.current_setting('transaction_timeout', true),"
+    " pg_catalog.current_setting('idle_session_timeout', true)), 0)" T ","
+    " pg_catalog.pg_my_temp_schema()" T;
 /* Between its two parts stand the names. */
-#define SELECT_CUSTOM                                                                                        \
-    " union all select 'custom', n, pg_catalog.current_setting(n, true), null, null"                         \
-    " from pg_catalog.unnest(pg_catalog.string_to_array('"
-#define SELECT_CUSTOM_END "', ' ')) n"
-#define SELECT_STATEMENTS                                                                                    \
-    " union all select 'prep', p.name, p.statement, p.parameter_types::pg_catalog.oid[]" T ", p.from_sql" T  \
-    " from pg_catalog.pg_prepared_statement() p"
-#define SELECT_CURSORS                                                                                       \
-    " union all select 'cursor', c.name, null, null, null from pg_catalog.pg_cursor() c where c.is_holdable"
-#define SELECT_CHANNELS                                                                                      \
-    " union all select 'listen', l, null, null, null from pg_catalog.pg_listening_channels() l"
-#define SELECT_LOCKS                                                                                         \
-    " union all select 'lock', l.classid" T ", l.objid" T ", l.objsubid" T ", null"                          \
-    " from pg_catalog.pg_lock_status() l where l.locktype operator(pg_catalog.=) 'advisory'"                 \
-    " and l.granted and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
-#define SELECT_BEGIN SELECT_AUTHORIZATION SELECT_QUICK SELECT_CUSTOM
-#define SELECT_CHEAP SELECT_CUSTOM_END SELECT_STATEMENTS SELECT_CURSORS SELECT_CHANNELS
-
-/* Whatever stands in a schema depends on it (pg_namespace is 2615), and that has an index. */
-#define SELECT_TEMPORARY                                                                                     \
-    " union all select 'temp', i.type, i.identity, null, null from pg_catalog.pg_depend d,"                  \
-    " pg_catalog.pg_identify_object(d.classid, d.objid, 0) i"                                                \
-    " where pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0::pg_catalog.oid"                        \
-    " and d.refclassid operator(pg_catalog.=) 2615::pg_catalog.oid"                                          \
-    " and d.refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()"
-#define SELECT_SETTINGS                                                                                      \
-    " union all select 'set', s.name, pg_catalog.current_setting(s.name), null, null"                        \
-    " from pg_catalog.pg_show_all_settings() s where s.source operator(pg_catalog.=) 'session'"
-#define SELECT_SLOTS                                                                                         \
-    " union all select 'slot', r.slot_name" T ", null, null, null from pg_catalog.pg_replication_slots r"    \
-    " where r.temporary and r.active_pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()"
-
-static const char begin[] = SELECT_BEGIN;
-static const char cheap[] = SELECT_CHEAP;
-static const char full[] = SELECT_CHEAP SELECT_LOCKS SELECT_TEMPORARY SELECT_SETTINGS SELECT_SLOTS;
+static const char ask_names[] = "select 'custom'" T ", n, pg_catalog.current_setting(n, true), null" T
+                                ", null" T " from pg_catalog.unnest(pg_catalog.string_to_array('";
+static const char ask_names_end[] = "', ' ')) n";
+static const char *const cheap[] = {
+    "select 'prep'" T ", p.name, p.statement, p.parameter_types::pg_catalog.oid[]" T ", p.from_sql" T
+    " from pg_catalog.pg_prepared_statement() p",
+    "select 'cursor'" T ", c.name, null" T ", null" T ", null" T
+    " from pg_catalog.pg_cursor() c where c.is_holdable",
+    "select 'listen'" T ", l, null" T ", null" T ", null" T " from pg_catalog.pg_listening_channels() l",
+};
+static const char *const full[] = {
+    "select 'lock'" T ", l.classid" T ", l.objid" T ", l.objsubid" T ", null" T
+    " from pg_catalog.pg_lock_status() l where l.locktype operator(pg_catalog.=) 'advisory'"
+    " and l.granted and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()",
+    /* whatever stands in a schema depends on it (pg_namespace is 2615), and that has an index */
+    "select 'temp'" T ", i.type, i.identity, null" T ", null" T " from pg_catalog.pg_depend d,"
+    " pg_catalog.pg_identify_object(d.classid, d.objid, 0) i"
+    " where pg_catalog.pg_my_temp_schema() operator(pg_catalog.<>) 0::pg_catalog.oid"
+    " and d.refclassid operator(pg_catalog.=) 2615::pg_catalog.oid"
+    " and d.refobjid operator(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
+    "select 'set'" T ", s.name, pg_catalog.current_setting(s.name), null" T ", null" T
+    " from pg_catalog.pg_show_all_settings() s where s.source operator(pg_catalog.=) 'session'",
+    "select 'slot'" T ", r.slot_name" T ", null" T ", null" T ", null" T
+    " from pg_catalog.pg_replication_slots r"
+    " where r.temporary and r.active_pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()",
+};
 
 /*
  * set_config(..., true) ends with our Sync, and the client's own value stands again; its source is looked up
@@ -91,27 +83,49 @@ static void execute(struct build *build, const char *name)
     build_close(build, 'S', slice_text(name));
 }
 
-void interrogate_build(struct build *build, const struct interrogate_question *question)
+static void ask(struct build *build, const char *name, const char *sql)
 {
-    const char *rest = question->level == INTERROGATE_FULL ? full : cheap;
-    build_close(build, 'S', slice_text(ASIDE)); /* an error has perhaps left them behind */
-    build_close(build, 'S', slice_text(ASK));
-    if (question->aside) {
-        build_parse(build, slice_text(ASIDE), slice_text(put_timeouts_aside), NULL, 0);
-        execute(build, ASIDE);
-    }
+    build_parse(build, slice_text(name), slice_text(sql), NULL, 0);
+    execute(build, name);
+}
+
+static void ask_by_name(struct build *build, struct slice names)
+{
     build_begin(build, 'P');
     build_string(build, ASK);
-    build_bytes(build, begin, sizeof begin - 1);
-    build_bytes(build, question->names.data, question->names.length);
-    build_string(build, rest);
+    build_bytes(build, ask_names, sizeof ask_names - 1);
+    build_bytes(build, names.data, names.length);
+    build_string(build, ask_names_end);
     build_u16(build, 0);
     build_end(build);
     execute(build, ASK);
+}
+
+unsigned interrogate_build(struct build *build, const struct interrogate_question *question)
+{
+    unsigned count = 1;
+    build_close(build, 'S', slice_text(ASIDE)); /* an error has perhaps left them behind */
+    build_close(build, 'S', slice_text(ASK));
+    if (question->aside) {
+        ask(build, ASIDE, put_timeouts_aside);
+        count++;
+    }
+    ask(build, ASK, ask_session);
+    if (question->names.length > 0) {
+        ask_by_name(build, question->names);
+        count++;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(cheap); i++, count++) {
+        ask(build, ASK, cheap[i]);
+    }
+    for (size_t i = 0; question->level == INTERROGATE_FULL && i < ARRAY_LENGTH(full); i++, count++) {
+        ask(build, ASK, full[i]);
+    }
     if (question->unnamed) {
         build_describe(build, 'S', slice_of("", 0));
     }
     build_sync(build);
+    return count;
 }
 
 /* One lock of each: it is for people, and one is enough to be in the way. */
@@ -127,10 +141,8 @@ void interrogate_build_scout(struct build *build)
 {
     build_close(build, 'S', slice_text(ASIDE));
     build_close(build, 'S', slice_text(ASK));
-    build_parse(build, slice_text(ASIDE), slice_text(put_timeouts_aside), NULL, 0);
-    execute(build, ASIDE);
-    build_parse(build, slice_text(ASK), slice_text(who_holds), NULL, 0);
-    execute(build, ASK);
+    ask(build, ASIDE, put_timeouts_aside);
+    ask(build, ASK, who_holds);
     build_sync(build);
 }
 
@@ -195,17 +207,13 @@ static void add(struct interrogation *self, enum snapshot_kind kind, struct slic
     }
 }
 
-static void row_authorization(struct interrogation *self, const struct row *row)
+static void row_session(struct interrogation *self, const struct row *row)
 {
     struct slice none = slice_of("", 0);
     add(self, SNAPSHOT_AUTHORIZATION, slice_text("session_authorization"), row->columns[1], none);
     add(self, SNAPSHOT_AUTHORIZATION, slice_text("role"), row->columns[2], none);
-}
-
-static void row_quick(struct interrogation *self, const struct row *row)
-{
-    (void)slice_copy(row->columns[1], self->quick, sizeof self->quick);
-    self->temporary = !row->nulls[2] && !slice_equals(row->columns[2], "0");
+    (void)slice_copy(row->columns[3], self->quick, sizeof self->quick);
+    self->temporary = !row->nulls[4] && !slice_equals(row->columns[4], "0");
 }
 
 static const char *const aside_names[ASIDE_COUNT] = {[ASIDE_STATEMENT] = "statement_timeout",
@@ -346,9 +354,9 @@ static const struct {
     const char *kind;
     void (*take)(struct interrogation *interrogation, const struct row *row);
 } takers[] = {
-    {"auth", row_authorization}, {"quick", row_quick},    {"timeout", row_timeout}, {"custom", row_custom},
-    {"set", row_setting},        {"prep", row_statement}, {"cursor", row_cursor},   {"listen", row_channel},
-    {"lock", row_lock},          {"temp", row_temporary}, {"slot", row_slot},
+    {"auth", row_session},   {"timeout", row_timeout}, {"custom", row_custom},  {"set", row_setting},
+    {"prep", row_statement}, {"cursor", row_cursor},   {"listen", row_channel}, {"lock", row_lock},
+    {"temp", row_temporary}, {"slot", row_slot},
 };
 
 void interrogate_row(struct interrogation *self, struct slice body)

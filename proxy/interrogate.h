@@ -27,7 +27,8 @@ enum interrogate_aside { ASIDE_STATEMENT, ASIDE_LOCK, ASIDE_TRANSACTION, ASIDE_I
 
 struct interrogation {
     enum interrogate_level level;
-    bool aside_first; /* the timeouts were put aside before */
+    bool aside_first;   /* the timeouts were put aside before */
+    unsigned questions; /* that it was asked */
     struct snapshot *snapshot;
     struct strbuf *reasons;             /* why it can't move, separated by "; " */
     char quick[INTERROGATE_QUICK_SIZE]; /* a digest of settings that functions like to change */
@@ -47,11 +48,10 @@ struct interrogate_question {
 };
 
 /*
- * Messages up to Sync. The unnamed statement is described behind everything else, when the answers to all
- * questions (two, or one without aside) are complete: an error then says that there is none (26000), or not
- * how it looks.
+ * Messages up to Sync; returns how many questions they are. The unnamed statement is described behind them
+ * all: an error after as many CommandCompletes says that there is none (26000), or not how it looks.
  */
-void interrogate_build(struct build *build, const struct interrogate_question *question);
+unsigned interrogate_build(struct build *build, const struct interrogate_question *question);
 /*
  * Asks for all sessions of that server at once which of them hold advisory locks (of a transaction or not)
  * and temporary replication slots: a server goes through the locks of all sessions whenever one asks for its

@@ -44,7 +44,7 @@ static bool nothing_to_ask(struct move *move)
     return true;
 }
 
-static void build_asking(const struct move *move, struct build *build)
+static void build_asking(struct move *move, struct build *build)
 {
     struct interrogate_question question = {
         .level = move->asking.level,
@@ -55,13 +55,13 @@ static void build_asking(const struct move *move, struct build *build)
     if (move->cleaning) {
         interrogate_build_cleanup(build);
     } else {
-        interrogate_build(build, &question);
+        move->asking.questions = interrogate_build(build, &question);
     }
 }
 
 /* The messages that fill() makes of a session's state, or of none. */
-static bool append_messages(const struct move *move,
-                            void (*fill)(const struct move *move, struct build *build), struct strbuf *out)
+static bool append_messages(struct move *move, void (*fill)(struct move *move, struct build *build),
+                            struct strbuf *out)
 {
     struct build build;
     build_init(&build, NULL, 0);
@@ -182,8 +182,7 @@ static enum move_answer ask_refused(struct move *move, struct slice body)
     if (!fatal && move->asking.snapshot == NULL && !move->cleaning) {
         return MOVE_MORE; /* to a question that nobody waits for any more */
     }
-    if (!fatal && move->completes ==
-                      (move->asking.aside_first ? 2 : 1)) { /* all is said but for the unnamed statement */
+    if (!fatal && move->completes == move->asking.questions) { /* all is said but for the unnamed statement */
         if (slice_equals(error.sqlstate, "26000")) {
             move_forget_unnamed(&move->unnamed);
             move->unnamed_lost = false;
@@ -228,7 +227,7 @@ enum move_answer move_ask_answer(struct move *move, const struct frame_piece *pi
 /* --- one question for all sessions of a server -------------------------------------------------------------
  */
 
-static void build_scout(const struct move *move, struct build *build)
+static void build_scout(struct move *move, struct build *build)
 {
     (void)move;
     interrogate_build_scout(build);
@@ -238,7 +237,7 @@ bool move_scout(struct move *move, struct strbuf *out)
 {
     move->completes = 0;
     move->broken = false;
-    return append_messages(NULL, build_scout, out);
+    return append_messages(move, build_scout, out);
 }
 
 enum move_answer move_scout_answer(struct move *move, const struct frame_piece *piece, uint32_t *pid,

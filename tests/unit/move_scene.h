@@ -29,7 +29,8 @@ struct scene {
     struct move_numbers numbers;
     uint8_t bytes[BUFFER_SIZE];
     struct build build;
-    size_t step; /* how many bytes come in one read */
+    size_t step;        /* how many bytes come in one read */
+    unsigned questions; /* of the last asking */
 };
 
 static inline int setup(void **state)
@@ -178,6 +179,7 @@ static inline bool ask(struct scene *scene, bool *settings, char names[TEXT_SIZE
     assert_true(move_ask(scene->move, &out));
     bool asked = out.length > 0;
     *settings = false;
+    scene->questions = 0;
     if (asked) {
         boundary_inject(&scene->boundary, 1);
         frame_init(&cursor, FRAME_FROM_CLIENT);
@@ -188,10 +190,10 @@ static inline bool ask(struct scene *scene, bool *settings, char names[TEXT_SIZE
             if (piece.type == 'P' && decode_parse(piece.bytes, &parse)) {
                 assert_true(parse.name.length > 0); /* the unnamed statement is the client's */
                 parsed_names(parse.text, names);
-                *settings = *settings || (slice_equals(parse.name, "switchback ask") &&
-                                          memmem(parse.text.data, parse.text.length, "'set'", 5) != NULL);
+                *settings = *settings || memmem(parse.text.data, parse.text.length, "'set'", 5) != NULL;
             }
             syncs += piece.type == 'S' ? 1 : 0;
+            scene->questions += piece.type == 'E' ? 1 : 0;
         }
         assert_int_equal(syncs, 1);
         empty(scene, "312");
@@ -209,8 +211,7 @@ static inline enum move_answer answered(struct scene *scene)
 
 static inline void rows_of_a_plain_session(struct scene *scene)
 {
-    row(scene, "auth", "anna", "none", NULL, NULL);
-    row(scene, "quick", "d41d8cd98f00b204e9800998ecf8427e", NULL, NULL, NULL);
+    row(scene, "auth", "anna", "none", "4711", "0");
 }
 
 /* What a replay would do, in words. Returns how many Syncs it has. */

@@ -26,8 +26,7 @@ static void all_of_a_state_travels_in_order(void **state)
     assert_true(ask(scene, &settings, names));
     assert_true(settings);
     assert_string_equal(names, "app.tenant");
-    row(scene, "auth", "bob", "carol", NULL, NULL);
-    row(scene, "quick", "x", NULL, NULL, NULL);
+    row(scene, "auth", "bob", "carol", "1", "0");
     row(scene, "custom", "app.tenant", "7", NULL, NULL);
     row(scene, "custom", "never.set", NULL, NULL, NULL);
     row(scene, "prep", "s1", "select $1, $2", "{23,25}", "false");
@@ -115,13 +114,11 @@ static void a_changed_digest_asks_for_all(void **state)
     query(scene, "select f()", "SELECT 1");
     assert_true(ask(scene, &settings, text));
     assert_false(settings);
-    row(scene, "auth", "anna", "none", NULL, NULL);
-    row(scene, "quick", "another", NULL, NULL, NULL);
+    row(scene, "auth", "anna", "none", "another", "0");
     assert_int_equal(answered(scene), MOVE_AGAIN);
     assert_true(ask(scene, &settings, text));
     assert_true(settings);
-    row(scene, "auth", "anna", "none", NULL, NULL);
-    row(scene, "quick", "another", NULL, NULL, NULL);
+    row(scene, "auth", "anna", "none", "another", "0");
     assert_int_equal(answered(scene), MOVE_DONE);
     assert_false(ask(scene, &settings, text));
 }
