@@ -34,7 +34,7 @@ static void echo(void *context, struct rpc_call *call)
 {
     (void)context;
     rpc_progress(call, json_pack("{s:s}", "step", "begun"));
-    rpc_reply(call, json_pack("{s:O}", "echo", (json_t *)(uintptr_t)rpc_call_params(call)));
+    rpc_reply(call, json_pack("{s:o}", "echo", json_deep_copy(rpc_call_params(call))));
 }
 
 static void add(void *context, struct rpc_call *call)
