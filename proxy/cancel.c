@@ -17,6 +17,13 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+/*
+ * A cancel must not overtake its statement, which lies in the client's socket when the cancel arrives: the
+ * first turn of the loop may have looked at the sockets before that, the second one may look at the mailbox
+ * first.
+ */
+enum { TURNS_TO_WAIT = 2 };
+
 /* A server that doesn't take a cancel in this time won't; and how many travel at once from one worker. */
 enum { CANCEL_TIMEOUT_US = 5 * 1000000, CANCELS_AT_ONCE = 64, CANCEL_PACKET_SIZE = 12 + CANCEL_KEY_MAX };
 
@@ -36,6 +43,7 @@ struct cancel_letter {
     struct letter letter;
     struct cancel_origin origin;
     struct cancel_claim claim;
+    unsigned turns; /* of the session's loop that it has waited */
 };
 
 static void begin_waiting(struct worker *worker);
@@ -78,6 +86,10 @@ static void deliver_request(struct letter *letter, void *receiver)
 {
     struct worker *worker = receiver;
     struct cancel_letter *request = CONTAINER_OF(letter, struct cancel_letter, letter);
+    if (request->turns++ < TURNS_TO_WAIT) {
+        (void)mailbox_post(&worker->mailbox, &request->letter);
+        return;
+    }
     struct session *session = cancel_claim_find(worker, &request->claim);
     if (session != NULL) {
         counter_add(&worker->statistics.cancels, 1);

@@ -147,7 +147,7 @@ static void a_deadline_releases_by_itself(void **state)
     struct world *world = world_new();
     world_start(world);
     struct pair pair = pair_new(world);
-    hold(world, 7, 1000, PROXY_EXPIRE_RELEASE);
+    hold(world, 7, 3000, PROXY_EXPIRE_RELEASE);
     put(pair.client, BYTES(QUERY_1));
     await_waiting(world, 1);
     expect(world, pair.server, BYTES(QUERY_1));
@@ -470,6 +470,41 @@ static void immovable_sessions_end_at_the_swap(void **state)
     world_free(world);
 }
 
+/* It was sent later than the statement, and must not be seen first, however busy the session's worker is. */
+static void a_cancel_does_not_overtake_its_statement(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pairs[8];
+    for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+        pairs[i] = pair_new(world);
+    }
+    hold(world, 7, 10000, PROXY_EXPIRE_RELEASE);
+    for (int round = 0; round < 50; round++) {
+        int cancellers[ARRAY_LENGTH(pairs)];
+        for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+            cancellers[i] = client_connect(world);
+        }
+        for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+            uint8_t cancel[16] = {0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e};
+            memcpy(cancel + 8, pairs[i].key, 8);
+            put(pairs[i].client, BYTES(QUERY_1));
+            put(cancellers[i], cancel, sizeof(cancel));
+        }
+        for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+            expect_error(world, pairs[i].client, "57014");
+            expect(world, pairs[i].client, BYTES(READY_I));
+            expect_end(world, cancellers[i]);
+            (void)close(cancellers[i]);
+        }
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+        pair_close(&pairs[i]);
+    }
+    world_free(world);
+}
+
 /* A client that closes while it is held isn't read from: it is noticed when something is written to it. */
 static void a_client_that_is_gone_can_be_cancelled(void **state)
 {
@@ -706,6 +741,7 @@ int main(void)
         cmocka_unit_test(stopping_waits_for_the_boundary),
         cmocka_unit_test(stopping_can_be_hurried),
         cmocka_unit_test(immovable_sessions_end_at_the_swap),
+        cmocka_unit_test(a_cancel_does_not_overtake_its_statement),
         cmocka_unit_test(a_client_that_is_gone_can_be_cancelled),
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
         cmocka_unit_test(parameters_that_differ_come_with_the_next_reply),
