@@ -27,7 +27,7 @@ public final class Pgjdbc {
     static final String NAME = System.getenv("MATRIX_NAME");
     static final String INSERT = "insert into matrix_entry (driver, worker, n) values (?, ?, ?)";
     static final String COUNT = "select count(*) from matrix_entry where driver = ? and worker = ? and n = ?";
-    static final int COPY_ROWS = 40, WARM_UP = 20, PACE_MS = 20, CANCEL_AFTER_MS = 100, NOTIFY_PATIENCE_MS = 2000;
+    static final int COPY_ROWS = 40, MANY = 1000000, WARM_UP = 20, PACE_MS = 20, CANCEL_AFTER_MS = 100, NOTIFY_PATIENCE_MS = 2000;
 
     interface Body {
         void run(Worker worker) throws Exception;
@@ -194,14 +194,14 @@ public final class Pgjdbc {
             }
             expect("what a portal gives", sum, 465);
             for (int i = 0; i < 5; i++) {
-                bind(put, worker, 1000 * n + i);
+                bind(put, worker, MANY * n + i);
                 put.addBatch();
             }
             put.executeBatch();
             worker.checkState(connection);
             connection.commit();
             for (int i = 0; i < 5; i++) {
-                worker.acknowledged.add(1000 * n + i);
+                worker.acknowledged.add(MANY * n + i);
             }
         }
         connection.close();

@@ -10,8 +10,8 @@ import uuid
 
 import asyncpg
 
-from common import (CA, CANCEL_AFTER_S, COPY_ROWS, DATABASE, HOST, NAME, PACE_S, PASSWORD, PORT, SET_UP, STATE, USER, Worker, expect,
-                    report)
+from common import (CA, CANCEL_AFTER_S, COPY_ROWS, DATABASE, HOST, MANY, NAME, PACE_S, PASSWORD, PORT, SET_UP, STATE, USER, Worker,
+                    expect, report)
 
 INSERT = "insert into matrix_entry (driver, worker, n) values ($1, $2, $3)"
 COUNT = "select count(*) from matrix_entry where driver = $1 and worker = $2 and n = $3"
@@ -22,7 +22,8 @@ ECHO = "select $1::int8, $2::text, $3::bytea, $4::timestamptz, $5::numeric, $6::
 
 async def connect():
     context = ssl.create_default_context(cafile=CA) if CA else False
-    connection = await asyncpg.connect(host=HOST, port=PORT, user=USER, password=PASSWORD, database=DATABASE, ssl=context)
+    connection = await asyncpg.connect(host=HOST, port=PORT, user=USER, password=PASSWORD, database=DATABASE, ssl=context,
+                                       max_cached_statement_lifetime=0)  # else they go after five minutes
     for sql in SET_UP:
         await connection.execute(sql)
     return connection
@@ -56,7 +57,7 @@ async def transactions(worker):
         expect("what was rolled back", await connection.fetchval(COUNT, NAME, worker.name, -n), 0)
         expect("the last commit", await connection.fetchval(COUNT, NAME, worker.name, n), 1)
         expect("what comes back in binary", tuple(await connection.fetchrow(ECHO, *VALUES)), VALUES)
-        numbers = [n * 1000 + i for i in range(5)]
+        numbers = [n * MANY + i for i in range(5)]
         await connection.executemany(INSERT, [(NAME, worker.name, number) for number in numbers])
         worker.acknowledge(*numbers)
         async with connection.transaction():

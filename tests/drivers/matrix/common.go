@@ -15,6 +15,7 @@ const (
 	insertSQL      = "insert into matrix_entry (driver, worker, n) values ($1, $2, $3)"
 	countSQL       = "select count(*) from matrix_entry where driver = $1 and worker = $2 and n = $3"
 	copyRows       = 40
+	many           = 1000000 // more rounds than there can be: a batch numbers its rows beyond them
 	warmUp         = 20
 	pace           = 20 * time.Millisecond
 	cancelAfter    = 100 * time.Millisecond

@@ -72,7 +72,7 @@ async function run(bodies) {
 }
 
 module.exports = {
-  settings, sleep, expect, run, NAME, STATE: env.MATRIX_STATE, SET_UP: env.MATRIX_SET_UP.split(";"),
+  settings, sleep, expect, run, NAME, MANY: 1000000, STATE: env.MATRIX_STATE, SET_UP: env.MATRIX_SET_UP.split(";"),
   INSERT: "insert into matrix_entry (driver, worker, n) values ($1, $2, $3)",
   COUNT: "select count(*) from matrix_entry where driver = $1 and worker = $2 and n = $3",
   CANCEL_AFTER_MS: 100, NOTIFY_PATIENCE_MS: 2000,

@@ -20,6 +20,7 @@ COUNT = "select count(*) from matrix_entry where driver = %s and worker = %s and
 SET_UP = os.environ["MATRIX_SET_UP"].split(";")
 STATE, WANTED = os.environ["MATRIX_STATE"], os.environ["MATRIX_WANTED"]
 COPY_ROWS = 40
+MANY = 1000000  # more rounds than there can be: a batch numbers its rows beyond them
 WARM_UP = 20  # rounds after which a driver has prepared all that it prepares
 CANCEL_AFTER_S = 0.1
 PACE_S = 0.02

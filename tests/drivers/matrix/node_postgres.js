@@ -4,7 +4,7 @@ const { pipeline } = require("stream/promises");
 const { Readable } = require("stream");
 const { Client } = require("pg");
 const copy = require("pg-copy-streams");
-const { settings, sleep, expect, run, NAME, STATE, SET_UP, INSERT, COUNT, CANCEL_AFTER_MS, NOTIFY_PATIENCE_MS } = require("./common.js");
+const { settings, sleep, expect, run, NAME, MANY, STATE, SET_UP, INSERT, COUNT, CANCEL_AFTER_MS, NOTIFY_PATIENCE_MS } = require("./common.js");
 
 async function connect() {
   const client = new Client(settings);
@@ -33,7 +33,7 @@ async function transactions(worker) {
     expect("what was rolled back", await count(-n), 0);
     expect("the last commit", await count(n), 1);
     // the driver's own queue: several queries are under way for the application, one for the server
-    const numbers = [1, 2, 3].map((i) => 1000 * n + i);
+    const numbers = [1, 2, 3].map((i) => MANY * n + i);
     await Promise.all(numbers.map(put));
     worker.acknowledge(...numbers);
     await check(worker, client);

@@ -4,7 +4,7 @@ import threading
 
 import pyodbc
 
-from common import CA, CANCEL_AFTER_S, DATABASE, HOST, NAME, PASSWORD, PORT, SET_UP, STATE, USER, expect, run
+from common import CA, CANCEL_AFTER_S, DATABASE, HOST, MANY, NAME, PASSWORD, PORT, SET_UP, STATE, USER, expect, run
 
 DRIVER = glob.glob("/usr/lib/*/odbc/psqlodbcw.so")[0]
 INSERT = "insert into matrix_entry (driver, worker, n) values (?, ?, ?)"
@@ -39,7 +39,7 @@ def transactions(worker):
         connection.rollback()
         expect("what was rolled back", count(see, worker, -n), 0)
         expect("the last commit", count(see, worker, n), 1)
-        numbers = [1000 * n + i for i in range(5)]
+        numbers = [MANY * n + i for i in range(5)]
         put.executemany(INSERT, [(NAME, worker.name, number) for number in numbers])
         connection.commit()
         worker.acknowledge(*numbers)

@@ -77,11 +77,11 @@ func transactions(w *Worker) {
 		checkTypes(conn)
 		batch := &pgx.Batch{}
 		for i := 0; i < 5; i++ {
-			batch.Queue(insertSQL, name, w.name, 1000*n+i)
+			batch.Queue(insertSQL, name, w.name, many*n+i)
 		}
 		check(conn.SendBatch(background, batch).Close())
 		for i := 0; i < 5; i++ {
-			w.acknowledge(int64(1000*n + i))
+			w.acknowledge(int64(many*n + i))
 		}
 		w.look(conn)
 	}

@@ -3,7 +3,7 @@
 const { pipeline } = require("stream/promises");
 const { Readable } = require("stream");
 const postgres = require("postgres");
-const { settings, sleep, expect, run, NAME, STATE, SET_UP, CANCEL_AFTER_MS, NOTIFY_PATIENCE_MS } = require("./common.js");
+const { settings, sleep, expect, run, NAME, MANY, STATE, SET_UP, CANCEL_AFTER_MS, NOTIFY_PATIENCE_MS } = require("./common.js");
 
 // One connection; one that the driver silently made anew would lack what is set here.
 async function connect() {
@@ -35,7 +35,7 @@ async function transactions(worker) {
     expect("the error of a division", error.code, "22012");
     expect("what was rolled back", await count(sql, worker, -n), 0);
     expect("the last commit", await count(sql, worker, n), 1);
-    const numbers = [1, 2, 3].map((i) => 1000 * n + i);
+    const numbers = [1, 2, 3].map((i) => MANY * n + i);
     await Promise.all(numbers.map((number) => put(sql, worker, number))); // in one pipeline
     worker.acknowledge(...numbers);
     let sum = 0;

@@ -1,7 +1,7 @@
 // Sequelize in the matrix: an object-relational mapper with a pool of its own, on node-postgres.
 "use strict";
 const { DataTypes, QueryTypes, Sequelize } = require("sequelize");
-const { settings, expect, run, NAME, STATE, SET_UP } = require("./common.js");
+const { settings, expect, run, NAME, MANY, STATE, SET_UP } = require("./common.js");
 
 async function connect() {
   const sequelize = new Sequelize(settings.database, settings.user, settings.password, {
@@ -35,7 +35,7 @@ async function transactions(worker) {
     expect("the error of a division", error.original.code, "22012");
     expect("what was rolled back", await Entry.count({ where: entry(-n) }), 0);
     expect("the last commit", await Entry.count({ where: entry(n) }), 1);
-    const numbers = [1, 2, 3].map((i) => 1000 * n + i);
+    const numbers = [1, 2, 3].map((i) => MANY * n + i);
     await Entry.bulkCreate(numbers.map(entry));
     worker.acknowledge(...numbers);
     await check(worker, sequelize);
