@@ -7,7 +7,7 @@
 #
 # --unit: checks, unit tests and short fuzzing only. --integration: the integration tests only, or those whose name holds PATTERN.
 # --keep: keep the folders of the integration tests. SWITCHBACK_BUILD_DIR: where to build (default build-test);
-# SWITCHBACK_CACHE: where PostgreSQL 17 and PostgreSQL's own tests are kept; SWITCHBACK_JOBS: how many integration tests at a time.
+# SWITCHBACK_CACHE: where other versions of PostgreSQL and its own tests are kept; SWITCHBACK_JOBS: how many integration tests at a time.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$top"
