@@ -3,6 +3,12 @@
 #include <stdint.h>
 #include <string.h>
 
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Levenshtein's, but that two neighbours that changed places are one slip. */
 static size_t distance(const char *a, const char *b)
 {
     enum { LONGEST = 64 };
@@ -10,22 +16,22 @@ static size_t distance(const char *a, const char *b)
     if (rows > LONGEST || columns > LONGEST) {
         return SIZE_MAX;
     }
-    size_t line[LONGEST + 1]; /* Levenshtein's, one line of the matrix at a time */
+    uint8_t far[LONGEST + 1][LONGEST + 1]; /* of the first i characters of a from the first j of b */
     for (size_t j = 0; j <= columns; j++) {
-        line[j] = j;
+        far[0][j] = (uint8_t)j;
     }
     for (size_t i = 1; i <= rows; i++) {
-        size_t diagonal = line[0];
-        line[0] = i;
+        far[i][0] = (uint8_t)i;
         for (size_t j = 1; j <= columns; j++) {
-            size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-            size_t insert = line[j - 1] + 1, drop = line[j] + 1;
-            diagonal = line[j];
-            line[j] = change < insert ? change : insert;
-            line[j] = line[j] < drop ? line[j] : drop;
+            size_t least = far[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0U : 1U);
+            least = smaller(least, smaller(far[i - 1][j], far[i][j - 1]) + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+                least = smaller(least, far[i - 2][j - 2] + 1U);
+            }
+            far[i][j] = (uint8_t)least;
         }
     }
-    return line[columns];
+    return far[rows][columns];
 }
 
 const char *nearest_word(const char *word, const char *const *candidates, size_t count)

@@ -215,6 +215,7 @@ static void unknown_keys_are_refused_with_a_suggestion(void **state)
             "did you mean listen.max_clients?");
     refused(ENOUGH "flip.max_hold: 5s\n", 4, "flip.max_hold: unknown key", "nested");
     refused(ENOUGH "flip: { max_hold: { much: 1 } }\n", 4, "flip.max_hold: expected a duration", NULL);
+    refused(ENOUGH "wacth: { duration: 1s }\n", 4, "wacth: unknown key", "did you mean watch?");
     refused(ENOUGH "xyzzy: 1\n", 4, "xyzzy: unknown key", NULL);
     refused(ENOUGH "gates: [ { name: e, metrik: error_rate, max: 1% } ]\n", 4, "gates.e.metrik: unknown key",
             "did you mean gates.e.metric?");
