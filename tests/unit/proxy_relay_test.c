@@ -68,6 +68,39 @@ static void errors_are_counted_by_class(void **state)
     world_free(world);
 }
 
+/* Some poolers and other servers send such: it goes through, and the session lives. */
+static void errors_without_an_sqlstate_are_survived(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    static const struct {
+        const char *bytes;
+        size_t length;
+    } answers[] = {
+        {BYTES("E\0\0\0\x11SERROR\0Mbye\0\0" READY_I)}, /* no C */
+        {BYTES("E\0\0\0\x0a"
+               "Mbye\0\0" READY_I)}, /* nor S */
+        {BYTES("E\0\0\0\x0b"
+               "C4\0Mx\0\0" READY_I)},    /* half a code */
+        {BYTES("E\0\0\0\x05\0" READY_I)}, /* nothing at all */
+        {BYTES("E\0\0\0\x06"
+               "Mx" READY_I)}, /* without its ends */
+    };
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        put(pair.client, BYTES(QUERY_1));
+        expect(world, pair.server, BYTES(QUERY_1));
+        put(pair.server, answers[i].bytes, answers[i].length);
+        expect(world, pair.client, answers[i].bytes, answers[i].length);
+    }
+    struct proxy_stats stats;
+    proxy_stats(world->proxy, &stats);
+    assert_int_equal(stats.sides[SIDE_BLUE].errors, sizeof(answers) / sizeof(answers[0]));
+    pair_close(&pair);
+    world_free(world);
+}
+
 static void a_cancel_goes_to_the_right_server(void **state)
 {
     (void)state;
@@ -308,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_go_through_however_they_are_split),
         cmocka_unit_test(errors_are_counted_by_class),
+        cmocka_unit_test(errors_without_an_sqlstate_are_survived),
         cmocka_unit_test(a_cancel_goes_to_the_right_server),
         cmocka_unit_test(a_server_that_goes_says_why_or_we_do),
         cmocka_unit_test(a_client_that_goes_is_cancelled),
