@@ -354,6 +354,7 @@ static void swap_session(struct session *session, const struct proxy_route *rout
     target->half_seen = target->cursor.left > 0; /* its rest is for nobody, as its beginning was */
     async_forget(session);
     session_link(session, target);
+    session->watch.cancelling = false; /* that was of the old one */
     boundary_init(&session->boundary);
     session->untold = move_swapped(session->move);
     bool renumbered = renumber_swapped(session);

@@ -174,7 +174,7 @@ static bool is_late(struct session *session, const struct frame_piece *piece,
 /* A message begins, behind what was read before it. False: it was kept with all that follows, or refused. */
 static bool may_pass(struct session *session, uint8_t type, struct range before, const char *end)
 {
-    /* the cancel of what has timed out is still under way: it must not meet this one */
+    /* the cancel of what has timed out, or was in a flip's way, must not meet this one */
     bool overtakes = session->watch.cancelling && session->link->cancels > 0;
     enum hold_verdict verdict = overtakes ? HOLD_KEEP : hold_check(session, type);
     if (verdict == HOLD_PASS) {

@@ -323,14 +323,17 @@ void hold_set_expire(struct worker *worker, uint64_t id, int64_t deadline_us, en
 
 /* --- commands on what is not drained --- */
 
-/* What runs since before that time. */
+/* What runs since before that time. The cancel must not meet what its client sends next, in its transaction
+ * or after the hold: that waits until the server has it (relay.c). */
 static void cancel_undrained(struct worker *worker, int64_t since_us)
 {
     struct session *session = NULL;
     DL_FOREACH(worker->sessions, session)
     {
         if (session->undrained && session->established && boundary_owes(&session->boundary) &&
-            boundary_since_us(&session->boundary) <= since_us && hold_may_cancel(session)) {
+            boundary_since_us(&session->boundary) <= since_us && hold_may_cancel(session) &&
+            session->link->cancels == 0) {
+            session->watch.cancelling = true;
             cancel_link(session->link, NULL);
         }
     }

@@ -22,7 +22,7 @@ struct session_watch {
     int64_t since_us;     /* so it has worked on this one since */
     int64_t cancelled_us; /* when it was first cancelled; 0: it wasn't */
     uint8_t cancels;      /* so often */
-    bool cancelling;      /* the timeout's cancel is on its way: the next statement must not meet it */
+    bool cancelling;      /* a cancel of ours is on its way: the next statement must not meet it */
     bool noticed;         /* its client was told that a hold keeps it */
 };
 

@@ -327,6 +327,37 @@ static void what_is_not_drained_is_cancelled_or_ended(void **state)
     world_free(world);
 }
 
+/* Nor is a second one sent as long as the server hasn't taken the first. */
+static void what_was_cancelled_is_all_that_is_cancelled(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    struct pair pair = pair_new(world);
+    put(pair.client, BYTES(QUERY_1));
+    expect(world, pair.server, BYTES(QUERY_1));
+    proxy_hold(world->proxy, 7, in_ms(5000), PROXY_EXPIRE_RELEASE);
+    assert_int_equal(world_event(world, PROXY_EVENT_HELD)->counts.undrained, 1);
+    proxy_cancel_undrained(world->proxy, 7);
+    int cancel = server_accept(world, SIDE_BLUE);
+    expect(world, cancel, BYTES("\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a" SERVER_KEY));
+    assert_false(world_readable(world, world->servers[SIDE_BLUE], 500000));
+    put(pair.server, BYTES(COMPLETE_1 READY_I));
+    expect(world, pair.client, BYTES(COMPLETE_1 READY_I));
+    (void)world_event(world, PROXY_EVENT_DRAINED);
+    proxy_release(world->proxy, 7);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+    put(pair.client, BYTES(QUERY_1));
+    expect_silence(world, pair.server);
+    (void)close(cancel);
+    expect(world, pair.server, BYTES(QUERY_1));
+    put(pair.server, BYTES(COMPLETE_1 READY_I));
+    expect(world, pair.client, BYTES(COMPLETE_1 READY_I));
+    pair_works(world, &pair);
+    pair_close(&pair);
+    world_free(world);
+}
+
 static void a_closed_route_keeps_logins_for_a_while(void **state)
 {
     (void)state;
@@ -736,6 +767,7 @@ int main(void)
         cmocka_unit_test(logins_wait_and_begin_again),
         cmocka_unit_test(a_refused_login_that_lingers_is_left_alone),
         cmocka_unit_test(what_is_not_drained_is_cancelled_or_ended),
+        cmocka_unit_test(what_was_cancelled_is_all_that_is_cancelled),
         cmocka_unit_test(a_closed_route_keeps_logins_for_a_while),
         cmocka_unit_test(a_link_to_another_side_carries_nothing),
         cmocka_unit_test(stopping_waits_for_the_boundary),
