@@ -257,7 +257,7 @@ static void client_function(struct move *move, const struct frame_piece *piece)
 void move_client(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
 {
     if (move->late != NULL) {
-        move_late_client(move, piece, boundary->parses_sent);
+        move_late_client(move, piece, boundary->parse_counted ? boundary->parses_sent : 0);
     }
     switch (piece->type) {
     case 'Q':

@@ -134,6 +134,23 @@ static void it_can_be_closed_and_replaced(void **state)
     assert_false(move_has_late(scene->move));
 }
 
+/* Nothing will be answered to it, so nothing may wait for that. */
+static void a_parse_that_is_skipped_replaces_nothing(void **state)
+{
+    struct scene *scene = *state;
+    swap_without_s1(scene);
+    build_parse(&scene->build, slice_text("s9"), slice_text("selec"), NULL, 0);
+    assert_int_equal(send_late(scene), LATE_NONE);
+    build_error(&scene->build, "ERROR", "42601", "syntax error", NULL);
+    server(scene);
+    build_parse(&scene->build, slice_text("s1"), slice_text("select 1"), NULL, 0);
+    assert_int_equal(send_late(scene), LATE_NONE);
+    synced(scene);
+    build_ready(&scene->build, 'I');
+    server(scene);
+    assert_int_equal(use(scene), LATE_PARSE);
+}
+
 static void a_close_that_succeeds_forgets_it(void **state)
 {
     struct scene *scene = *state;
@@ -193,6 +210,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(it_is_prepared_when_it_is_used),
         TEST(it_can_be_closed_and_replaced),
+        TEST(a_parse_that_is_skipped_replaces_nothing),
         TEST(a_close_that_succeeds_forgets_it),
         TEST(all_are_forgotten),
         TEST(it_moves_again),
