@@ -58,8 +58,9 @@ static void found(struct worker *worker, uint32_t pid, const char *holding)
 }
 
 /* It is known of all that were asked about, or of none: then each asks for itself. */
-static void finish(struct worker *worker, bool known)
+static void finish(const struct session *scout, bool known)
 {
+    struct worker *worker = scout->worker;
     struct session *session = NULL;
     if (!known) {
         LOG_WARN("lock_scout_failed", LOG_U64("worker", worker->index));
@@ -79,6 +80,9 @@ static void finish(struct worker *worker, bool known)
             move_not_scouted(session->move);
         }
         mover_resettle(session);
+        if (worker->flip.scout != scout) {
+            return; /* the session has ended of it, and was the scout: another one asks for the rest */
+        }
     }
     worker->flip.scout = NULL;
     scout_advance(worker);
@@ -95,11 +99,11 @@ void scout_answered(struct session *session, const struct frame_piece *piece)
         }
         break;
     case MOVE_DONE:
-        finish(session->worker, true);
+        finish(session, true);
         break;
     case MOVE_AGAIN:
     case MOVE_FAILED:
-        finish(session->worker, false);
+        finish(session, false);
         break;
     case MOVE_FATAL:
         session_end(session, "57P01", "the server ended the connection", NULL);
