@@ -55,7 +55,10 @@ void login_auth_refuse(struct session *session)
     (void)snprintf(message, sizeof(message), "%s authentication failed for user \"%.64s\"", words[method],
                    session->startup.user);
     LOG_INFO("login_refused", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
-             LOG_STR("client", session->peer), LOG_STR("method", hba_method_name(method)));
+             LOG_STR("client", session->peer), LOG_STR("method", hba_method_name(method)),
+             LOG_STR("reason", by_password && !session->login->role.found
+                                   ? "no such role, or it has no password, or one that has expired"
+                                   : "what the client showed is not the role's"));
     note_failure(session);
     refuse(session, by_password ? "28P01" : "28000", message);
 }

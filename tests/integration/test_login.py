@@ -33,6 +33,9 @@ def test_scram(world):
         error = refusal(d.address, user=user, password="secret")
         assert error and error.sqlstate == "28P01", (user, error)
         assert error.message == wrong.message.replace('"app"', '"%s"' % user), (user, error, wrong)
+    told = [line for line in d.log_text().splitlines() if "login_refused" in line]  # the operator may know
+    assert "user=app " in told[0] and "is not the role's" in told[0], told
+    assert len(told) == 5 and all("no such role" in line for line in told[1:]), told
     error = refusal(d.address, user="nologin", password="secret")
     assert error and error.sqlstate in ("28000", "28P01"), error
 
