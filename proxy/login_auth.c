@@ -273,7 +273,7 @@ static void ask_role(struct session *session)
     }
     session->login->phase = PHASE_VERIFIER;
     request->letter.deliver = proxy_deliver_verifier_request;
-    request->request = session->ticket;
+    request->request = session_request(session);
     request->side = worker->hold.route.side;
     request->groups = groups;
     memcpy(request->role, session->startup.user, size);
@@ -299,7 +299,8 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
     uint32_t ticket = (uint32_t)request;
     struct session *session = NULL;
     HASH_FIND(by_ticket, worker->tickets, &ticket, sizeof(ticket), session);
-    if (session == NULL || !login_is_in(session, PHASE_VERIFIER)) {
+    /* another one may have the ticket by now, and ask to be somebody else */
+    if (session == NULL || session_request(session) != request || !login_is_in(session, PHASE_VERIFIER)) {
         return;
     }
     if (role->unavailable) {

@@ -17,7 +17,7 @@ enum { NAME_BUFFER = 16 * 1024 };
 struct lookup {
     uv_work_t work;
     struct worker *worker;
-    uint32_t ticket; /* of the session, which may be gone when the name is there */
+    uint64_t request; /* of the session, which may be gone when the name is there */
     uid_t uid;
     int failure;
     bool found;
@@ -57,8 +57,10 @@ static void on_looked_up(uv_work_t *work, int status)
 {
     struct lookup *lookup = CONTAINER_OF(work, struct lookup, work);
     struct session *session = NULL;
-    HASH_FIND(by_ticket, lookup->worker->tickets, &lookup->ticket, sizeof(lookup->ticket), session);
-    if (status == 0 && session != NULL && login_is_in(session, PHASE_PEER)) {
+    uint32_t ticket = (uint32_t)lookup->request;
+    HASH_FIND(by_ticket, lookup->worker->tickets, &ticket, sizeof(ticket), session);
+    if (status == 0 && session != NULL && session_request(session) == lookup->request &&
+        login_is_in(session, PHASE_PEER)) {
         judge(session, lookup);
         session_update_reading(session);
     }
@@ -76,7 +78,7 @@ void login_peer_begin(struct session *session)
     }
     session->login->phase = PHASE_PEER;
     lookup->worker = session->worker;
-    lookup->ticket = session->ticket;
+    lookup->request = session_request(session);
     if (getsockopt(session->client.descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) {
         free(lookup);
         login_auth_refuse(session);

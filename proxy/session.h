@@ -112,6 +112,12 @@ struct session {
     bool closing;              /* the client's handle is being closed */
 };
 
+/* What names this very session in a question whose answer comes later: a ticket is used again. */
+static inline uint64_t session_request(const struct session *session)
+{
+    return session->id << 32 | session->ticket;
+}
+
 /* A client has connected; takes the socket. It counts in the worker's load already. */
 void session_begin(struct worker *worker, int socket, bool is_unix);
 

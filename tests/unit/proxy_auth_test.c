@@ -295,6 +295,27 @@ static void what_comes_before_the_question_is_not_forgotten(void **state)
     end_world(world);
 }
 
+/* Else who knows his own password could come in as anybody, where the server trusts the proxy. */
+static void an_answer_for_an_earlier_session_is_not_taken(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.auth_method = AUTH_MD5;
+    world->verifier = STORED;
+    world->stray = "md5fedcba9876543210fedcba9876543210";
+    world_start(world);
+    uint8_t salt[MD5_SALT_SIZE];
+    int client = client_connect(world);
+    client_startup(client);
+    expect_md5(world, client, salt);
+    answer_md5(client, STORED, salt);
+    int server = server_login(world, SIDE_BLUE);
+    client_greeted(world, client, NULL);
+    (void)close(client);
+    (void)close(server);
+    end_world(world);
+}
+
 static void a_list_of_verifiers_is_asked_instead(void **state)
 {
     (void)state;
@@ -371,6 +392,7 @@ int main(void)
         cmocka_unit_test(long_names_are_cut_as_the_server_does),
         cmocka_unit_test(what_is_said_twice_counts_as_for_the_server),
         cmocka_unit_test(what_comes_before_the_question_is_not_forgotten),
+        cmocka_unit_test(an_answer_for_an_earlier_session_is_not_taken),
         cmocka_unit_test(a_list_of_verifiers_is_asked_instead),
         cmocka_unit_test(too_many_wrong_passwords_end_it),
     };
