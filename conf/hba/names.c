@@ -11,13 +11,62 @@ enum { COMPLAINT_SIZE = 160, PATTERN_LIMIT = 1000, COPIES_LIMIT = 1024 };
 
 /* --- patterns --- */
 
-/* What PostgreSQL's expressions have and POSIX's don't would silently mean something else. */
+/* What follows a backslash means the same for both: itself, or a class of characters. */
+static bool is_portable_escape(char c)
+{
+    return isalnum((unsigned char)c) ? strchr("wWsS", c) != NULL : strchr("`'<>", c) == NULL;
+}
+
+/* *at stands on "["; it is left on the bracket's end, or on what can't be in it. */
+static bool skip_bracket(const char **at)
+{
+    const char *c = *at + 1;
+    c += *c == '^';
+    c += *c == ']';
+    for (; *c != '\0' && *c != ']' && *c != '\\'; c++) {
+        if (*c == '[' && (c[1] == ':' || c[1] == '.' || c[1] == '=')) {
+            const char kind = c[1];
+            for (c += 2; *c != '\0' && (c[0] != kind || c[1] != ']'); c++) {
+            }
+            if (*c == '\0') {
+                break; /* regcomp() complains */
+            }
+            c++;
+        }
+    }
+    *at = *c == '\0' ? c - 1 : c;
+    return *c != '\\';
+}
+
+static bool is_repetition(char c)
+{
+    return c == '*' || c == '+' || c == '?' || c == '}';
+}
+
+static bool is_refused(char complaint[COMPLAINT_SIZE], const char *what)
+{
+    (void)snprintf(complaint, COMPLAINT_SIZE, "%.30s is not supported in a regular expression here", what);
+    return false;
+}
+
+/* What PostgreSQL's expressions have and POSIX's don't, or the other way, would silently mean something
+ * else: "a+?" may be nothing here, and a backslash within brackets stands for itself. */
 static bool is_portable(const char *text, char complaint[COMPLAINT_SIZE])
 {
+    bool repeated = false;
+    if (strncmp(text, "***", 3) == 0) {
+        return is_refused(complaint, "***");
+    }
     for (const char *at = text; *at != '\0'; at++) {
-        if (at[0] == '(' && at[1] == '?') {
-            (void)snprintf(complaint, COMPLAINT_SIZE, "(? is not supported in a regular expression here");
-            return false;
+        const char two[] = {at[0], at[1], '\0'};
+        if ((at[0] == '(' && at[1] == '?') || (at[0] == '{' && at[1] == ',') ||
+            (repeated && is_repetition(at[0]) && at[0] != '}')) {
+            return is_refused(complaint,
+                              repeated && is_repetition(at[0]) ? "a repetition of a repetition" : two);
+        }
+        repeated = is_repetition(at[0]);
+        if (at[0] == '[' && !skip_bracket(&at)) {
+            return is_refused(complaint, "a backslash in brackets");
         }
         if (at[0] == '\\') {
             at++;
@@ -25,16 +74,10 @@ static bool is_portable(const char *text, char complaint[COMPLAINT_SIZE])
                 (void)snprintf(complaint, COMPLAINT_SIZE, "a regular expression ends in a backslash");
                 return false;
             }
-            if (isalnum((unsigned char)*at) && strchr("wWsSbB", *at) == NULL) {
-                (void)snprintf(complaint, COMPLAINT_SIZE,
-                               "\\%c is not supported in a regular expression here", *at);
-                return false;
+            if (!is_portable_escape(*at)) {
+                return is_refused(complaint, two);
             }
         }
-    }
-    if (strncmp(text, "***", 3) == 0) {
-        (void)snprintf(complaint, COMPLAINT_SIZE, "*** is not supported in a regular expression here");
-        return false;
     }
     return true;
 }

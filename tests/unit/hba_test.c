@@ -103,7 +103,7 @@ static void names_may_be_quoted_listed_and_patterns(void **state)
     (void)state;
     struct hba *hba = load_well("host \"all\",app, shop  joe,\"+ann\" all trust\n"
                                 "host \"a \"\"b\"\", #\" all all trust\n"
-                                "host /^db[0-9]+$ \"/^svc_[a-z]{1,20}\" all trust\n"
+                                "host /^db[0-9]+$,/^[]*+?[:space:]]+[.]$ \"/^svc_[a-z]{1,20}\" all trust\n"
                                 "host db +staff all trust\n"
                                 "host samerole all all trust\n"
                                 "host long \\\n  tail all \\\r\n trust\n");
@@ -113,6 +113,7 @@ static void names_may_be_quoted_listed_and_patterns(void **state)
     assert_int_equal(line_for(hba, "1.2.3.4", false, "a \"b\", #", "x", NULL), 2);
     assert_int_equal(line_for(hba, "1.2.3.4", false, "db12", "svc_x", NULL), 3);
     assert_int_equal(line_for(hba, "1.2.3.4", false, "db12x", "svc_x", NULL), 0);
+    assert_int_equal(line_for(hba, "1.2.3.4", false, "?+ ].", "svc_x", NULL), 3);
     assert_int_equal(line_for(hba, "1.2.3.4", false, "db", "x", "staff"), 4);
     assert_int_equal(line_for(hba, "1.2.3.4", false, "db", "staff", NULL), 0);
     assert_int_equal(line_for(hba, "1.2.3.4", false, "team", "x", "team"), 5);
@@ -187,10 +188,18 @@ static void every_mistake_is_told_with_its_line(void **state)
         {"host /(x all all trust\n", "invalid regular expression"},
         {"host /x\\d all all trust\n", "\\d is not supported in a regular expression"},
         {"host /(?i)x all all trust\n", "(? is not supported"},
+        {"host /^ab+?$ all all trust\n", "a repetition of a repetition is not supported"},
+        {"host /^a{2}?$ all all trust\n", "a repetition of a repetition is not supported"},
+        {"host \"/^a{,3}$\" all all trust\n", "{, is not supported"},
+        {"host /^[\\w.]+$ all all reject\n", "a backslash in brackets is not supported"},
+        {"host /^[]a\\.]+$ all all reject\n", "a backslash in brackets is not supported"},
+        {"host /^[[:alpha:]\\.]+$ all all reject\n", "a backslash in brackets is not supported"},
+        {"host /a\\b all all trust\n", "\\b is not supported"},
+        {"host \"/\\<a\" all all trust\n", "\\< is not supported"},
         {"host \"/(x{1,255}){1,255}\" all all trust\n", "multiply to more than 1024"},
         {"host /x{99999999999999999999} all all trust\n", "multiply to more than 1024"},
         {"host /((((((((((((x+)+)+)+)+)+)+)+)+)+)+)+) all all trust\n", "multiply to more than 1024"},
-        {"host \"/x{,40}{30,}\" all all trust\n", "multiply to more than 1024"},
+        {"host \"/x{0,40}{30,}\" all all trust\n", "multiply to more than 1024"},
         {"host @missing all all trust\n", "\"/etc/missing\" can't be read: No such file"},
         {"include missing\n", "\"/etc/missing\" can't be read: No such file"},
         {"include_dir d\n", "include_dir is not supported"},
