@@ -250,6 +250,7 @@ static void consult_userlist(struct session *session)
     const char *verifier = userlist_find(list, session->startup.user);
     role->found = verifier != NULL && verifier[0] != '\0';
     role->md5 = userlist_is_md5(list);
+    role->iterations = userlist_iterations(list);
     (void)snprintf(role->text, sizeof(role->text), "%s", role->found ? verifier : "");
 }
 

@@ -18,6 +18,8 @@ struct userlist {
     atomic_uint references;
     struct user *users; /* sorted by role */
     size_t count, md5_count, capacity;
+    uint32_t iterations; /* what most of the SCRAM verifiers have, if there is such a most */
+    size_t votes;        /* for it, those for others taken away */
 };
 
 static void userlist_free(struct userlist *list)
@@ -88,16 +90,33 @@ static bool is_md5(const char *text)
     return true;
 }
 
+static const char scheme[] = "SCRAM-SHA-256$";
+
 /* SCRAM-SHA-256$iterations:salt$stored:server; the login decodes it. */
 static bool is_scram(const char *text)
 {
-    static const char scheme[] = "SCRAM-SHA-256$";
     if (strncmp(text, scheme, sizeof scheme - 1) != 0) {
         return false;
     }
     const char *salt = strchr(text, ':');
     const char *stored = salt == NULL ? NULL : strchr(salt, '$');
     return stored != NULL && strchr(stored, ':') != NULL;
+}
+
+/* The majority's vote (Boyer and Moore): one pass finds it. */
+static void count_iterations(struct userlist *list, const char *verifier)
+{
+    if (!is_scram(verifier)) {
+        return;
+    }
+    unsigned long iterations = strtoul(verifier + sizeof scheme - 1, NULL, 10);
+    if (iterations == 0 || iterations > INT32_MAX) {
+        return;
+    }
+    if (list->votes == 0) {
+        list->iterations = (uint32_t)iterations;
+    }
+    list->votes = iterations == list->iterations ? list->votes + 1 : list->votes - 1;
 }
 
 static void add_user(struct userlist *list, const char *role, const char *verifier, int line)
@@ -111,6 +130,7 @@ static void add_user(struct userlist *list, const char *role, const char *verifi
     *user = (struct user){.role = strdup(role), .verifier = strdup(verifier), .line = line};
     ENSURE(user->role != NULL && user->verifier != NULL);
     list->md5_count += is_md5(verifier) ? 1 : 0;
+    count_iterations(list, verifier);
 }
 
 static void check_and_add(struct userlist *list, const char *path, int line, const struct strbuf *role,
@@ -256,4 +276,9 @@ bool userlist_same(const struct userlist *a, const struct userlist *b)
 bool userlist_is_md5(const struct userlist *list)
 {
     return list->md5_count * 2 > list->count;
+}
+
+uint32_t userlist_iterations(const struct userlist *list)
+{
+    return list->iterations;
 }

@@ -9,6 +9,8 @@
 
 #include "conf/hba/lines.h"
 
+#include <stdint.h>
+
 struct userlist;
 
 /* NULL: problems says everything that is wrong. */
@@ -23,5 +25,7 @@ const char *userlist_find(const struct userlist *list, const char *role);
 bool userlist_same(const struct userlist *a, const struct userlist *b);
 /* Most of it are md5 verifiers: what a role that isn't in it is asked for. */
 bool userlist_is_md5(const struct userlist *list);
+/* Of most of its SCRAM verifiers, for the same purpose; 0: it has none. */
+uint32_t userlist_iterations(const struct userlist *list);
 
 #endif

@@ -359,6 +359,7 @@ static void lists_of_verifiers_are_read(void **state)
     assert_null(userlist_find(list, "jo"));
     assert_null(userlist_find(list, "zz"));
     assert_false(userlist_is_md5(list));
+    assert_int_equal(userlist_iterations(list), 4096);
     userlist_unref(list);
     hba_problems_deinit(&problems);
 

@@ -295,6 +295,32 @@ static void what_comes_before_the_question_is_not_forgotten(void **state)
     end_world(world);
 }
 
+/* One that isn't in the list must look like those that are. */
+static void unknown_roles_are_told_the_iterations_of_the_list(void **state)
+{
+    (void)state;
+    struct hba_problems problems;
+    const struct hba_source source = {
+        .read = read_given,
+        .context = "\"a\" \"SCRAM-SHA-256$4096:YQ==$b:c\"\n\"b\" \"SCRAM-SHA-256$12000:YQ==$b:c\"\n"
+                   "\"c\" \"SCRAM-SHA-256$12000:YQ==$b:c\"\n"};
+    struct world *world = world_new();
+    hba_problems_init(&problems);
+    world->settings.auth_method = AUTH_SCRAM_SHA_256;
+    world->settings.auth.userlist = userlist_load(&source, "users", &problems);
+    assert_non_null(world->settings.auth.userlist);
+    hba_problems_deinit(&problems);
+    world_start(world);
+    int client = begin_as(world, "nobody");
+    expect(world, client, BYTES("R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0"));
+    put(client, BYTES("p\0\0\0\x21SCRAM-SHA-256\0\0\0\0\x0bn,,n=,r=abc"));
+    char body[256] = "";
+    assert_int_equal(expect_message(world, client, body, sizeof(body) - 1), 'R');
+    assert_non_null(strstr(body + 4, ",i=12000"));
+    (void)close(client);
+    end_world(world);
+}
+
 /* Else who knows his own password could come in as anybody, where the server trusts the proxy. */
 static void an_answer_for_an_earlier_session_is_not_taken(void **state)
 {
@@ -392,6 +418,7 @@ int main(void)
         cmocka_unit_test(long_names_are_cut_as_the_server_does),
         cmocka_unit_test(what_is_said_twice_counts_as_for_the_server),
         cmocka_unit_test(what_comes_before_the_question_is_not_forgotten),
+        cmocka_unit_test(unknown_roles_are_told_the_iterations_of_the_list),
         cmocka_unit_test(an_answer_for_an_earlier_session_is_not_taken),
         cmocka_unit_test(a_list_of_verifiers_is_asked_instead),
         cmocka_unit_test(too_many_wrong_passwords_end_it),
