@@ -216,7 +216,7 @@ static enum session_state find_state(const struct session *session)
     return hold_gate_closed(session->worker) ? SESSION_HELD : SESSION_IDLE;
 }
 
-void session_update(struct session *session)
+void session_note_state(struct session *session)
 {
     enum session_state state = find_state(session);
     if (state != session->state) {
@@ -226,11 +226,16 @@ void session_update(struct session *session)
         session->state = state;
         session->state_since_us = clock_mono_us();
     }
+}
+
+void session_update(struct session *session)
+{
+    session_note_state(session);
     timeouts_note(session);
     if (session->worker->hold.stands) {
         hold_note_session(session);
     }
-    if (session->worker->stopping && state != SESSION_CLOSING && session_at_boundary(session)) {
+    if (session->worker->stopping && session->state != SESSION_CLOSING && session_at_boundary(session)) {
         session_stop(session);
         return;
     }

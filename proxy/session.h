@@ -123,6 +123,8 @@ void session_begin(struct worker *worker, int socket, bool is_unix);
 
 /* Finds out anew what the session is doing, and tells gauges and hold. Call it when anything has changed. */
 void session_update(struct session *session);
+/* Only the first of it: for a list that is made before session_update() is called. */
+void session_note_state(struct session *session);
 
 /* The link is the session's server from now on; unlink lets go of it without closing it. */
 void session_link(struct session *session, struct server_link *link);

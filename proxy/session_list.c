@@ -121,6 +121,7 @@ void session_list_answered(struct session *session, enum move_answer answer)
     if (session->mover == NULL) {
         move_forget_state(session->move);
     }
+    session_note_state(session); /* it was active for our question only */
     session_list_forget(session);
 }
 

@@ -28,6 +28,8 @@ def test_what_sessions_hold(world):
     holder.query("select locks()")
     assert all(s["holds"] is None for s in listed(d).values())
     now = listed(d, "--ask")
+    assert {name: s["state"] for name, s in now.items()} == dict(
+        {name: "idle" for name in ("rich", "plain", "unused", "holder")}, busy="idle in transaction"), now
     assert now["unused"]["holds"]["counts"] == now["plain"]["holds"]["counts"] == {"settings": 0, "statements": 0, "channels": 0}
     assert now["busy"]["holds"] is None and now["busy"]["movable"]
     holds = now["rich"]["holds"]
