@@ -45,6 +45,23 @@ bool renumber_target(struct session *session, const struct server_link *target, 
     return true;
 }
 
+/*
+ * A session away from home goes on by the new map, unless that gives another number to what its client knows
+ * by one: then its home's types were made anew (a side that was prepared again), and it speaks numbers that
+ * nobody has any more.
+ */
+static void take_map(struct session *session, struct type_map *map)
+{
+    struct numbering *numbering = session->numbering;
+    uint32_t changed = numbering_strange(numbering);
+    changed = changed != 0 ? changed : type_map_disagreement(numbering_map(numbering), map, session->home);
+    if (changed == 0) {
+        numbering_set_map(numbering, map);
+    } else {
+        move_knows_type(session->move, changed);
+    }
+}
+
 bool renumber_swapped(struct session *session)
 {
     struct mover *mover = session->mover;
@@ -61,25 +78,10 @@ bool renumber_swapped(struct session *session)
     if (session->numbering == NULL) {
         session->home =
             session->link->side; /* both sides have the same numbers: it speaks this one's as well */
+    } else if (numbering_map(session->numbering) != session->types->map) {
+        take_map(session, session->types->map); /* it has come since it was armed */
     }
     return true;
-}
-
-/*
- * A session away from home goes on by the new map, unless that gives another number to what its client knows
- * by one: then its home's types were made anew (a side that was prepared again), and it speaks numbers that
- * nobody has any more.
- */
-static void take_map(struct session *session, struct type_map *map)
-{
-    struct numbering *numbering = session->numbering;
-    uint32_t changed = numbering_strange(numbering);
-    changed = changed != 0 ? changed : type_map_disagreement(numbering_map(numbering), map, session->home);
-    if (changed == 0) {
-        numbering_set_map(numbering, map);
-    } else {
-        move_knows_type(session->move, changed);
-    }
 }
 
 void renumber_map(struct worker *worker, const char *database, struct type_map *map)

@@ -668,6 +668,27 @@ static void a_notification_among_our_rows_gives_none_away(void **state)
     world_free(world);
 }
 
+/* A list of types that comes while a session is armed counts for it as well. */
+static void the_newest_types_are_spoken(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world_start(world);
+    proxy_set_types(world->proxy, "app", &(struct proxy_type){.oids = {20000, 30000}}, 1);
+    struct pair pair = pair_new(world);
+    const struct proxy_route green = {.side = SIDE_GREEN, .epoch = 2, .open = true};
+    proxy_arm(world->proxy, 5, green, 5000000);
+    struct pair moved = {.client = pair.client, .server = server_login(world, SIDE_GREEN)};
+    assert_int_equal(world_event(world, PROXY_EVENT_ARMED)->counts.armed, 1);
+    proxy_set_types(world->proxy, "app", &(struct proxy_type){.oids = {20000, 30001}}, 1);
+    flip_to(world, 5, green, 1);
+    put(moved.client, BYTES("P\0\0\0\x0es\0x\0\0\x01\0\0\x4e\x20"));
+    expect(world, moved.server, BYTES("P\0\0\0\x0es\0x\0\0\x01\0\0\x75\x31"));
+    (void)close(moved.server);
+    pair_close(&pair);
+    world_free(world);
+}
+
 /* Between the release and the end of the flip: it is where it should be, and is left in peace. */
 static void a_login_to_the_new_side_is_not_armed(void **state)
 {
@@ -778,6 +799,7 @@ int main(void)
         cmocka_unit_test(a_reload_of_the_old_side_loses_nobody),
         cmocka_unit_test(parameters_that_differ_come_with_the_next_reply),
         cmocka_unit_test(a_notification_among_our_rows_gives_none_away),
+        cmocka_unit_test(the_newest_types_are_spoken),
         cmocka_unit_test(a_login_to_the_new_side_is_not_armed),
         cmocka_unit_test(armed_is_told_when_all_are),
         cmocka_unit_test(a_target_that_babbles_is_given_up),
