@@ -85,7 +85,10 @@ static void on_target_received(struct server_link *link, char *bytes, size_t len
         case MOVE_DONE:
             mover_settle(session, move_is_movable(session->move, NULL, 0) ? MOVER_READY : MOVER_IMMOVABLE);
             break;
-        case MOVE_FAILED:
+        case MOVE_FAILED: /* this session's state, not the target */
+            session_set_immovable(session, true);
+            mover_settle(session, MOVER_IMMOVABLE);
+            break;
         case MOVE_FATAL:
             mover_fail(session, move_failure(session->move));
             return;

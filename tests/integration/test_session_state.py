@@ -247,3 +247,24 @@ def test_statements_of_tables_that_come_and_go(world):
     client.query("commit; deallocate all")
     client.send(pg.bind("", "S_1", [1]), pg.SYNC)
     assert pg.fields(client.until_ready()[0][1])["C"] == "26000"
+
+
+def test_state_that_the_other_side_refuses(world):
+    """A setting that only the newer side knows is its session's trouble, not the flip's: the others go back, and so does
+    whoever takes it back in time."""
+    d = world.prepared()
+    stays, returns, calm = world.connect(application_name="stays"), world.connect(), world.connect()
+    assert d.verb("cutover", code=0).json["moved"] == 3
+    d.wait_steady("green")
+    for client in (stays, returns):
+        client.query("set transaction_timeout = '1min'")
+        client.query("prepare p as select 1")
+    returns.query("reset transaction_timeout")
+    result = d.verb("flip-back", code=0).json
+    assert (result["moved"], result["disconnected"]) == (2, 1), result
+    try:
+        stays.query("select 1")
+        raise AssertionError("it moved")
+    except pg.PgError as error:
+        assert error.sqlstate == "57P01" and "transaction_timeout" in error.message, error
+    assert returns.query("execute p") == [("1",)] and calm.value("select 1") == "1"
