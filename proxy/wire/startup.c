@@ -38,9 +38,10 @@ bool startup_next(struct slice *parameters, struct slice *name, struct slice *va
 
 static bool parse_parameters(struct slice body, struct startup *startup)
 {
-    if (body.length == 0 || body.data[body.length - 1] != 0) {
+    if (body.length == 0) {
         return false;
     }
+    /* whatever the last byte is: PostgreSQL only wants to arrive there */
     startup->parameters = slice_of(body.data, body.length - 1);
     struct slice rest = startup->parameters;
     while (rest.length > 0) {
