@@ -232,10 +232,6 @@ static void pass_to_server(struct session *session, const char *from, char *byte
         switch (boundary_client(&session->boundary, &piece, now_us)) {
         case BOUNDARY_FORWARD:
             break;
-        case BOUNDARY_DISCARD:
-            forward(session, from, start);
-            from = next;
-            continue;
         case BOUNDARY_WAIT:
             forward(session, from, start);
             keep(session, start, end);

@@ -225,7 +225,7 @@ enum boundary_verdict boundary_client(struct boundary *b, const struct frame_pie
         return BOUNDARY_FORWARD;
     }
     if (is_copy_message(piece->type) && b->count == 0) {
-        b->verdict = BOUNDARY_DISCARD;
+        /* it comes after its COPY has failed: any server ignores it */
     } else if (b->skipping && b->count == 1 && front(b)->end == BOUNDARY_END_NONE) {
         if (piece->type == 'S') {
             close_segment(b, BOUNDARY_END_SYNC, now_us);

@@ -58,7 +58,6 @@ struct boundary {
 /* What a client message is to do. */
 enum boundary_verdict {
     BOUNDARY_FORWARD,
-    BOUNDARY_DISCARD, /* copy data that comes after its COPY has failed: a server would ignore it */
     BOUNDARY_WAIT /* too much is owed, or we are asking: keep it, and show it again after the next reply */
 };
 

@@ -1,6 +1,6 @@
 /*
  * proxy/wire/boundary, by scenarios. A scenario is a line of words:
- *   >X      the client sends a message of type X, which is forwarded; >X- it is discarded; >X? it must wait;
+ *   >X      the client sends a message of type X, which is forwarded; >X? it must wait;
  *           >X+ it has a body that it shouldn't have
  *   <X      the server sends a message of type X; <ZI <ZT <ZE its status; <E an error, <EF a fatal one
  *   @ !     the session is at its boundary, is not
@@ -46,9 +46,7 @@ static bool client_says(struct scene *scene, const char *word)
 {
     struct frame_piece piece = piece_of((uint8_t)word[1], slice_of("x", word[2] == '+' ? 1 : 0));
     enum boundary_verdict expected = BOUNDARY_FORWARD;
-    if (word[2] == '-') {
-        expected = BOUNDARY_DISCARD;
-    } else if (word[2] == '?') {
+    if (word[2] == '?') {
         expected = BOUNDARY_WAIT;
     }
     return boundary_client(&scene->boundary, &piece, scene->now_us) == expected;
@@ -173,13 +171,13 @@ static const struct {
      ">Q >d >S >S <G c >Q - <E <ZI <ZI <ZI ! <C <ZI @"},
     {"copy in", ">Q <G c ! >d >d >c - ! <C <ZI @"},
     {"copy in, failed by the client", ">Q <G >d >f ! <E <ZI @"},
-    {"copy in fails at once, data comes late", ">Q <G >d <E <ZI @ >d- >d- >c- @ >Q <C <ZI @"},
+    {"copy in fails at once, data comes late", ">Q <G >d <E <ZI @ >d >d >c @ >Q <C <ZI @"},
     {"copy in fails at once, CopyDone was on its way", ">Q <G >d >d >c <E ! <ZI @"},
     {"copy in, Sync and Flush are ignored", ">Q <G >S >H >d >S >c <C <ZI @"},
     {"copy in fails at a Sync that it may have ignored", ">Q <G >S >c <E <ZI @ may <ZI @ none"},
     {"data sent before the server asked for it", ">Q >d >d >c <G - ! <C <ZI @"},
     {"data sent to a Query that fails", ">Q >d >c <E <ZI @"},
-    {"CopyDone without a copy", ">Q >c <C <ZI @ >c- @"},
+    {"CopyDone without a copy", ">Q >c <C <ZI @ >c @"},
     {"a Query during copy in: the copy had failed, or the connection ends",
      ">Q <G >d >Q - <E <ZI ! <C <ZI @"},
     {"a Query sent right behind the copy", ">Q >Q >Q <G - <E <ZI ! <C <ZI ! <C <ZI @"},
@@ -194,8 +192,7 @@ static const struct {
     {"copy in, extended, fails: the next Sync ends it", ">P >B >E >S <1 <2 <G >d >d <E ! >d >c ! >S ! <ZI @"},
     {"copy in, extended, fails, CopyDone and Sync were on their way",
      ">P >B >E >S <1 <2 <G >d >c >S <E ! <ZI @"},
-    {"copy in, extended, fails before it read the first Sync",
-     ">P >B >E >S <1 <2 <G <E <ZI @ >c- >S ! <ZI @"},
+    {"copy in, extended, fails before it read the first Sync", ">P >B >E >S <1 <2 <G <E <ZI @ >c >S ! <ZI @"},
     {"... and the client had finished", ">P >B >E >S <1 <2 <G >d >c >S <E <ZI <ZI @"},
     {"copy in, extended, with data sent at once", ">P >B >E >d >d >c >S <1 <2 <G - ! <C ! <ZI @"},
     {"copy in, extended, CopyFail", ">P >B >E >S <1 <2 <G >f >S <E ! <ZI"},
