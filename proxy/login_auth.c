@@ -305,7 +305,10 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
         return;
     }
     if (role->unavailable) {
-        side_health_failed(worker, worker->hold.route.side, "it could not be asked for a role");
+        if (!role->refused) { /* an error that a strange name may bring about must not take the side from all
+                               */
+            side_health_failed(worker, worker->hold.route.side, "it could not be asked for a role");
+        }
         counter_add(&worker->statistics.logins_failed, 1);
         session_end(session, "57P03", "the active side can't be asked for the role now", NULL);
         return;

@@ -37,6 +37,7 @@ struct proxy_verifier {
     bool md5;            /* what a role that isn't found is asked for, where md5 is allowed */
     uint32_t iterations; /* of SCRAM, that it is told; 0: PostgreSQL's default */
     bool unavailable;    /* the active side could not be asked: 57P03 */
+    bool refused;        /* with unavailable: it answered, but by an error */
     /* rolpassword: "SCRAM-SHA-256$4096:salt$stored:server" or "md5..."; wiped after use */
     char text[PROXY_VERIFIER_SIZE];
     /* if they were asked for: the role and those it is a member of, each ended by a NUL; borrowed */

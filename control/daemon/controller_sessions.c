@@ -208,7 +208,8 @@ static void on_role(void *context, const struct replication_result *result,
 {
     struct role_request *request = context;
     struct controller *controller = request->controller;
-    struct proxy_verifier verifier = {.unavailable = !result->ok};
+    bool silent = result->error.code == ERROR_UNREACHABLE || result->error.code == ERROR_TIMEOUT;
+    struct proxy_verifier verifier = {.unavailable = !result->ok, .refused = !result->ok && !silent};
     if (result->ok) {
         verifier.found = role->found && role->verifier[0] != '\0';
         verifier.can_login = role->can_login;

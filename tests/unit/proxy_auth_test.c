@@ -295,6 +295,28 @@ static void what_comes_before_the_question_is_not_forgotten(void **state)
     end_world(world);
 }
 
+/* As of an auth.query that fails for a name: that is no reason to refuse others at once. */
+static void an_error_instead_of_a_role_leaves_the_side_up(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.auth_method = AUTH_MD5;
+    world->verifier = STORED;
+    world_start(world);
+    world->refuses = true;
+    for (int i = 0; i < 5; i++) {
+        int client = begin_as(world, "strange");
+        expect_error(world, client, "57P03");
+        (void)close(client);
+    }
+    world->refuses = false;
+    uint8_t salt[MD5_SALT_SIZE];
+    int client = begin_as(world, "joe");
+    expect_md5(world, client, salt);
+    (void)close(client);
+    end_world(world);
+}
+
 /* One that isn't in the list must look like those that are. */
 static void unknown_roles_are_told_the_iterations_of_the_list(void **state)
 {
@@ -419,6 +441,7 @@ int main(void)
         cmocka_unit_test(what_is_said_twice_counts_as_for_the_server),
         cmocka_unit_test(what_comes_before_the_question_is_not_forgotten),
         cmocka_unit_test(unknown_roles_are_told_the_iterations_of_the_list),
+        cmocka_unit_test(an_error_instead_of_a_role_leaves_the_side_up),
         cmocka_unit_test(an_answer_for_an_earlier_session_is_not_taken),
         cmocka_unit_test(a_list_of_verifiers_is_asked_instead),
         cmocka_unit_test(too_many_wrong_passwords_end_it),

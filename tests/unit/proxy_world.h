@@ -64,6 +64,7 @@ struct world {
     size_t event_count, event_seen;
     const char *verifier; /* of every role; NULL: unknown */
     const char *stray;    /* an answer that comes for a session that had the ticket before; NULL: none */
+    bool refuses;         /* the side answers by an error */
     bool md5;             /* unknown roles are asked for md5 */
     const char *group;    /* that every role is a member of; NULL: none */
     bool stopped;
@@ -96,6 +97,7 @@ static inline void world_on_verifier(void *context, uint64_t request, enum side 
     if (verifier.found) {
         (void)snprintf(verifier.text, sizeof(verifier.text), "%s", world->verifier);
     }
+    verifier.unavailable = verifier.refused = world->refuses;
     proxy_verifier_answer(world->proxy, request, &verifier);
 }
 
