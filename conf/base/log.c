@@ -26,7 +26,30 @@ bool log_enabled(enum log_level level)
     return (int)level >= atomic_load_explicit(&least_level, memory_order_relaxed);
 }
 
-/* Inside double quotes, for both formats (JSON's rules). Bytes that aren't ASCII pass: both are UTF-8. */
+/* How many bytes the character of UTF-8 has that begins there; 0: none does. */
+static size_t character_length(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    size_t length = c[0] < 0x80   ? 1
+                    : c[0] < 0xc2 ? 0
+                    : c[0] < 0xe0 ? 2
+                    : c[0] < 0xf0 ? 3
+                    : c[0] < 0xf5 ? 4
+                                  : 0;
+    unsigned char least = c[0] == 0xe0 ? 0xa0 : c[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char most = c[0] == 0xed ? 0x9f : c[0] == 0xf4 ? 0x8f : 0xbf;
+    for (size_t i = 1; i < length; i++) {
+        if (c[i] < least || c[i] > most) {
+            return 0;
+        }
+        least = 0x80;
+        most = 0xbf;
+    }
+    return length;
+}
+
+/* Inside double quotes, for both formats (JSON's rules). Both are UTF-8, what clients call themselves need
+ * not be: a line that nobody can parse would hide who they were. */
 static void put_quoted(struct strbuf *line, const char *text)
 {
     strbuf_puts(line, "\"");
@@ -36,7 +59,9 @@ static void put_quoted(struct strbuf *line, const char *text)
         } else if ((unsigned char)*c < 0x20 || (unsigned char)*c == 0x7f) {
             strbuf_printf(line, "\\u%04x", (unsigned)(unsigned char)*c);
         } else {
-            strbuf_append(line, c, 1);
+            size_t length = character_length(c);
+            strbuf_append(line, length > 0 ? c : "?", length > 0 ? length : 1);
+            c += length > 0 ? length - 1 : 0;
         }
     }
     strbuf_puts(line, "\"");
