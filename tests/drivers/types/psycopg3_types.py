@@ -60,8 +60,9 @@ def use(connection, Pair, binary):
         same([Color.RED])
         same(pair)
         same(Range(Mood.SAD, Mood.GLAD, "[]"), "select %s::span, 1")
-        same({"a": "1", "b": None}, "select %s::hstore, 1")
-        same("Text", "select %s::citext, 1")
+        if not binary:  # psycopg 3.1 reads these as text only
+            same({"a": "1", "b": None}, "select %s::hstore, 1")
+            same("Text", "select %s::citext, 1")
         got = cursor.execute("select array[%s, 'sad'::zmood]", [Mood.GLAD]).fetchone()[0]
         assert got == [Mood.GLAD, Mood.SAD], got
         got = cursor.execute("select %s, %s, row(1, %s)", [Mood.SAD, Color.RED, Mood.SAD]).fetchone()
