@@ -557,6 +557,12 @@ bool connection_in_transaction(const struct connection *connection)
            (connection->running == NULL || PQtransactionStatus(connection->pg) != PQTRANS_ACTIVE);
 }
 
+bool connection_transaction_failed(const struct connection *connection)
+{
+    return connection->phase == PHASE_UP && connection->running == NULL && connection->queue == NULL &&
+           PQtransactionStatus(connection->pg) == PQTRANS_INERROR;
+}
+
 int32_t connection_pid(const struct connection *connection)
 {
     return connection->pg == NULL ? 0 : PQbackendPID(connection->pg);

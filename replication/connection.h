@@ -99,6 +99,8 @@ bool connection_is_up(const struct connection *connection);
 bool connection_is_idle(
     const struct connection *connection); /* up, nothing queued or running, no transaction */
 bool connection_in_transaction(const struct connection *connection);
+/* Its transaction failed: until a rollback the server refuses everything. */
+bool connection_transaction_failed(const struct connection *connection);
 int32_t connection_pid(const struct connection *connection); /* 0 while down */
 int connection_version(const struct connection *connection); /* 150018; 0 while never up */
 

@@ -203,6 +203,12 @@ static void on_reply(void *context, const struct reply *reply)
     }
 }
 
+static void rolled_back(void *context, const struct reply *reply)
+{
+    (void)context;
+    (void)reply; /* lost: then the server rolls back, and what follows meets the same loss */
+}
+
 static void ask(struct runner *runner, const struct step *step, const char *sql)
 {
     struct strand *strand = &runner->strand;
@@ -213,6 +219,10 @@ static void ask(struct runner *runner, const struct step *step, const char *sql)
         runner->step_began_us = clock_mono_us();
     }
     runner->asking = lane;
+    /* A request of several statements that failed after its BEGIN leaves the lane so that it refuses all. */
+    if (connection_transaction_failed(lane)) {
+        connection_send(lane, "rollback", deadline_us, rolled_back, NULL);
+    }
     if (step->single) {
         connection_send_single(lane, sql, deadline_us, on_reply, runner);
     } else {
