@@ -208,3 +208,12 @@ def test_unit_files(world):
     done = world.run([program, "verify", "--man=no", os.path.join(world.folder, "switchback.service"),
                       os.path.join(world.folder, "switchback.socket")])
     assert done.returncode == 0 and not done.stderr.strip() and not done.stdout.strip(), (done.stdout, done.stderr)
+
+
+def test_unit_is_a_sandbox(world):
+    """What the service may do beyond its work is next to nothing: systemd's own measure of it, from 0 to 100."""
+    program = shutil.which("systemd-analyze")
+    assert program, "tests/packages.sh installs systemd"
+    unit = os.path.join(HERE, "..", "..", "conf", "systemd", "switchback.service")
+    done = world.run([program, "security", "--offline=yes", "--threshold=20", "--no-pager", unit])
+    assert done.returncode == 0 and "Overall exposure level" in done.stdout, (done.stdout[-2000:], done.stderr)
