@@ -2,10 +2,11 @@
 """Runs the integration tests: every function test_* of every test_*.py here, each in a process and a folder of its
 own, a few at a time. tests/run.sh builds and sets the environment, then calls this.
 
-    runner.py [--jobs N] [--keep] [--list] [PATTERN...]     a PATTERN is a part of FILE.FUNCTION
+    runner.py [--jobs N] [--keep] [--list] [--long] [PATTERN...]     a PATTERN is a part of FILE.FUNCTION
 
 A test gets a World (world.py): clusters, daemons and programs that it starts through it end with it. A report of a
-sanitizer fails the test that caused it. The last line says `N passed, N failed`.
+sanitizer fails the test that caused it. A test marked `long = True` runs only with --long or when a PATTERN is its whole
+name. One that can't run here says why (world.skip). The last line says `N passed, N failed`.
 """
 import argparse
 import ctypes
@@ -28,9 +29,10 @@ import daemon  # noqa: E402
 import world  # noqa: E402
 
 DEFAULT_TIMEOUT = 180
+SKIPPED = 77  # exit status of a test's process
 
 
-def collect(patterns):
+def collect(patterns, long):
     """(name, function), the slowest first so that they don't run alone at the end."""
     tests = []
     for file in sorted(os.listdir(HERE)):
@@ -40,6 +42,8 @@ def collect(patterns):
         for name, function in vars(module).items():
             if name.startswith("test_") and callable(function):
                 full = "%s.%s" % (file[5:-3], name[5:])
+                if getattr(function, "long", False) and not long and full not in patterns:
+                    continue
                 if not patterns or any(pattern in full for pattern in patterns):
                     tests.append((full, function))
     return sorted(tests, key=lambda test: -getattr(test[1], "timeout", DEFAULT_TIMEOUT))
@@ -53,9 +57,12 @@ def run_one(function, folder, templates, output):
     os.mkdir(folder)
     os.chmod(folder, 0o755)
     here = world.World(folder, templates)
-    failed = False
+    failed, skipped = False, False
     try:
         function(here)
+    except world.Skipped as why:
+        skipped = True
+        print("skipped: %s" % why)
     except BaseException:
         failed = True
         traceback.print_exc()
@@ -69,7 +76,7 @@ def run_one(function, folder, templates, output):
         here.print_logs()
     sys.stdout.flush()
     sys.stderr.flush()
-    return 1 if failed else 0
+    return 1 if failed else SKIPPED if skipped else 0
 
 
 class Job:
@@ -94,10 +101,10 @@ class Job:
         os.close(descriptor)
 
     def poll(self):
-        """None while it runs, then whether it passed."""
+        """None while it runs, then "ok", "skip" or "FAIL"."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid:
-            return status == 0
+            return {0: "ok", SKIPPED: "skip"}.get(os.waitstatus_to_exitcode(status), "FAIL")
         passed = time.monotonic() - self.started
         if passed > self.limit and not self.timed_out:
             self.timed_out = True
@@ -117,9 +124,10 @@ def main():
     arguments.add_argument("--jobs", type=int, default=max(2, min(4, os.cpu_count() or 2)))
     arguments.add_argument("--keep", action="store_true", help="keep the folders of the tests")
     arguments.add_argument("--list", action="store_true")
+    arguments.add_argument("--long", action="store_true", help="the long tests, too")
     options = arguments.parse_args()
 
-    tests = collect(options.patterns)
+    tests = collect(options.patterns, options.long)
     if options.list:
         print("\n".join(name for name, _ in tests))
         return 0
@@ -150,13 +158,14 @@ def main():
                 if result is None:
                     continue
                 running.remove(job)
-                print("%-4s %-58s %6.1f s" % ("ok" if result else "FAIL", job.name, time.monotonic() - job.started), flush=True)
-                if result:
-                    passed += 1
+                print("%-4s %-58s %6.1f s" % (result, job.name, time.monotonic() - job.started), flush=True)
+                if result == "FAIL":
+                    failures.append(job.name)
+                else:
+                    passed += result == "ok"
                     if not options.keep:
                         shutil.rmtree(job.folder, ignore_errors=True)
-                else:
-                    failures.append(job.name)
+                if result != "ok":
                     with open(job.output, errors="replace") as file:
                         print("".join("     | " + line for line in file), flush=True)
     finally:

@@ -21,12 +21,20 @@ DRIVERS = os.path.join(BUILD, "tests")
 LEDGER_SQL = os.path.join(HERE, "..", "drivers", "ledger.sql")
 
 
+class Skipped(Exception):
+    """The test can't run here; its text says why."""
+
+
 class World:
     def __init__(self, folder, templates):
         self.folder, self.templates = folder, templates
         self.clusters, self.daemons, self.processes, self.connections = [], [], [], []
         self.blue = self.green = None
         self.expect_reports = False
+
+    def skip(self, why):
+        """Ends the test, which counts as neither passed nor failed; `why` is printed."""
+        raise Skipped(why)
 
     # --- clusters
 
