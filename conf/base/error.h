@@ -36,7 +36,11 @@
     X(ERROR_DRAIN_TIMEOUT, "drain_timeout")                                                                  \
     X(ERROR_IMMOVABLE, "immovable_sessions")                                                                 \
     X(ERROR_WAY_BACK_CLOSED, "way_back_closed")                                                              \
-    X(ERROR_UNDECIDED, "undecided") /* an operator must decide */                                            \
+    X(ERROR_NO_PROMISE, "no_promise")           /* the synchronous way back could not be had, or was lost */ \
+    X(ERROR_SIDE_DEAD, "side_dead")             /* the active side does not answer */                        \
+    X(ERROR_COMMITS_AT_RISK, "commits_at_risk") /* going back would lose them: --accept-loss */              \
+    X(ERROR_DIVERGED, "diverged")               /* a side holds what the other never got: rejoin */          \
+    X(ERROR_UNDECIDED, "undecided")             /* an operator must decide */                                \
     X(ERROR_ABORTED, "aborted")                                                                              \
     X(ERROR_HELD, "held")         /* a hold of another owner stands */                                       \
     X(ERROR_PROTOCOL, "protocol") /* a peer broke its protocol */                                            \

@@ -74,7 +74,7 @@ static json_t *phases_json(const struct controller *controller, enum flip_kind k
     json_t *list = json_array();
     flip_options_from_settings(&options, controller->settings);
     for (enum flip_phase phase = flip_table_first(kind); phase != FLIP_PHASE_NONE;
-         phase = flip_table_next(kind, phase)) {
+         phase = flip_table_next(kind, options.lossless, phase)) {
         const struct flip_row *row = flip_table_row(phase);
         const int64_t limit_us = timeout_us(&options, row->timeout);
         if (phase == FLIP_PHASE_APPROVE && options.approvals == 0) {

@@ -438,6 +438,14 @@ static void news(struct controller *controller, const struct flip_request *reque
     }
 }
 
+static void refuse_unwired(struct controller *controller, const struct flip_request *request)
+{
+    struct error error;
+    (void)error_set(&error, ERROR_INTERNAL, "this daemon can't carry out %s",
+                    flip_action_name(request->kind));
+    controller_answer(controller, request->ticket, false, false, &error);
+}
+
 void controller_port(void *context, const struct flip_request *request)
 {
     struct controller *controller = context;
@@ -448,6 +456,7 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_JOURNAL_COMMIT:
     case FLIP_ACTION_JOURNAL_RELEASED:
     case FLIP_ACTION_JOURNAL_BACK:
+    case FLIP_ACTION_JOURNAL_PROMISE:
         write_row(controller, request);
         break;
     case FLIP_ACTION_CHECK:
@@ -498,6 +507,14 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_RELEASE:
     case FLIP_ACTION_ROUTE:
         to_the_proxy(controller, request);
+        break;
+    case FLIP_ACTION_CUT_OFF:
+    case FLIP_ACTION_REATTACH:
+    case FLIP_ACTION_READY_ALONE:
+    case FLIP_ACTION_NAMES:
+    case FLIP_ACTION_PROMISE:
+    case FLIP_ACTION_ADOPT:
+        refuse_unwired(controller, request);
         break;
     default:
         news(controller, request);

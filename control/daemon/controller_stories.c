@@ -61,7 +61,7 @@ static json_t *phases_json(const struct flip_story *story)
 {
     json_t *list = json_array();
     for (enum flip_phase phase = flip_table_first(story->kind); phase != FLIP_PHASE_NONE;
-         phase = flip_table_next(story->kind, phase)) {
+         phase = flip_table_next(story->kind, story->lossless, phase)) {
         if (story->phase_us[phase] > 0) {
             json_array_append_new(list, json_pack("{s:s, s:f}", "phase", flip_phase_name(phase), "ms",
                                                   (double)story->phase_us[phase] / CONTROLLER_MS_US));

@@ -39,6 +39,18 @@ static bool describe(const struct record *row, char text[DESCRIPTION_SIZE])
     case RECORD_FINALIZED:
         (void)snprintf(text, size, "the way back was ended%s%s", why, row->text);
         return true;
+    case RECORD_PROMISE_ON:
+        (void)snprintf(text, size, "each commit on %s is confirmed by %s from here on", side,
+                       side_name(side_other(row->side)));
+        return true;
+    case RECORD_PROMISE_OFF:
+        (void)snprintf(text, size, "commits on %s are no longer confirmed by %s%s%s", side,
+                       side_name(side_other(row->side)), why, row->text);
+        return true;
+    case RECORD_DECIDED:
+        (void)snprintf(text, size, "an operator decided for %s, at epoch %" PRIu64 "%s%s", side, row->epoch,
+                       why, row->text);
+        return true;
     case RECORD_RESULT:
         (void)snprintf(text, size, "%s failed%s%s", flip_phase_name(row->phase), why, row->text);
         return row->code != ERROR_NONE;

@@ -26,6 +26,8 @@ struct flip_options {
     int64_t check_timeout_us, approve_timeout_us, backup_timeout_us, hook_timeout_us, arm_timeout_us;
     int64_t drain_timeout_us, drain_grace_us, catchup_timeout_us, max_hold_us;
     int64_t watch_duration_us;
+    int64_t lossless_max_wait_us, dead_after_us;
+    bool lossless; /* the promise: what the target acknowledges in the watch is on the source, too */
     enum drain_policy drain_on_timeout;
     enum immovable_policy immovable;
     enum flip_back_policy watch_flip_back;
@@ -39,9 +41,10 @@ struct flip_spec {
     uint64_t id;
     enum flip_kind kind;
     enum side source;
-    uint64_t epoch; /* before: the target opens at epoch + 1 */
-    bool automatic; /* a gate asked for it */
-    uint64_t of;    /* the cutover that it takes back; 0 */
+    uint64_t epoch;   /* before: the target opens at epoch + 1 */
+    bool automatic;   /* a gate asked for it, or a dead side */
+    bool accept_loss; /* takeover: an operator did, where no promise stands */
+    uint64_t of;      /* the cutover that it takes back; 0 */
     char key[RECORD_KEY_SIZE];
     char reason[RECORD_TEXT_SIZE]; /* why it was asked for; "" */
 };
@@ -73,6 +76,7 @@ struct flip_request {
     uint64_t flip;       /* that it serves; 0: none */
     enum side side;      /* PROBE: from. ROUTE, ACTIVE, SWAP, ARM: to. FENCE_ON_CONTACT: whom */
     uint64_t epoch;      /* ROUTE, ACTIVE, SWAP, ARM, FENCE_ON_CONTACT */
+    bool promise;        /* TURN, NAMES */
     bool open;           /* ROUTE: false: clients are told to wait, then 57P03. WATCH: judge gates, or stop */
     bool refuse;         /* HOLD, EXPIRE: at the deadline clients get 57P03; else they go on where they are */
     int64_t deadline_us; /* monotonic, by which the world must have answered; HOLD, EXPIRE: of the hold */
@@ -91,6 +95,23 @@ struct flip_port {
 
 /* --- events */
 
+/*
+ * The lossless way back and the dead side; each is asked with a ticket.
+ *  TURN with `promise`: names emptied on the source, set on `side`; a probe commit is seen waiting; the
+ * reverse is enabled; the probe returns. Without: names emptied on the source, the reverse enabled. An error
+ * of the first leaves everything as far as it came: NAMES or TURN again puts it right. NAMES: `side` is
+ * active at `epoch`: with `promise` its synchronous_standby_names name every reverse subscription, and what
+ * isn't ours in them is an error; without, what is ours in them is removed and what isn't is left alone. The
+ * other side's are emptied of ours; that it can't be reached is no failure. PROMISE: `side` is active and its
+ * stream is healthy: names are set, a probe commit has returned under them in every database, every reverse
+ * subscription was seen `sync`. CUT_OFF: `side` takes over: its apply workers have applied all that they
+ * received; subscriptions disabled, workers ended. Needs nothing of the dead source. REATTACH: the undo:
+ * `side`'s opening transactions rolled back, `aborted = flip` in its state rows (this is what recovery tells
+ * an undone takeover by), then its subscriptions enabled. READY_ALONE: opening transactions without a closing
+ * marker; `side`'s epoch may be lower than epoch - 1 (a turn that never was); `aborted = flip` there:
+ * ERROR_STALE. ADOPT: an operator's decision: `side` is active at `epoch`, unfenced; whatever flip its state
+ * rows name is settled. Idempotent.
+ */
 enum flip_event_kind {
     FLIP_EVENT_RECOVER,     /* the daemon starts; `history` is the journal's, `side` settings' initial */
     FLIP_EVENT_START,       /* `spec`: begin a flip (after flip_may_start) */
@@ -107,8 +128,13 @@ enum flip_event_kind {
     FLIP_EVENT_END_WATCH,   /* finalize: no way back is wanted */
     FLIP_EVENT_PREPARED,    /* prepare ended well: `side` is active at `epoch` */
     FLIP_EVENT_CONTACT,     /* a side came back, or contradicts its standing: look at the facts again */
-    FLIP_EVENT_DEPOSED,     /* another controller owns the pair */
-    FLIP_EVENT_TICK         /* flip_wake() is reached */
+    FLIP_EVENT_SIDE_DEAD,   /* about once a second while the active side has not answered for `dead_after`:
+                               `side`, `error` */
+    FLIP_EVENT_STREAM,  /* about once a second while a promise matters *and the active side answers*: `open`
+                           = every reverse stream is healthy; else `error` says why not */
+    FLIP_EVENT_DECIDE,  /* recover: `side` is to be the active one (after flip_may_decide) */
+    FLIP_EVENT_DEPOSED, /* another controller owns the pair */
+    FLIP_EVENT_TICK     /* flip_wake() is reached */
 };
 
 struct flip_counts {
@@ -127,6 +153,7 @@ struct flip_event {
     struct flip_counts counts; /* ARM, SWAP, RELEASE, PROGRESS, DRAINED */
     enum side side;
     uint64_t epoch;
+    bool open;
     const struct flip_spec *spec;
     const struct flip_facts *facts;
     const struct flip_history *history;

@@ -106,6 +106,7 @@ void record_encode(const struct record *row, char line[RECORD_LINE_SIZE])
     put_text(&out, "side", side_name(row->side));
     put_number(&out, "epoch", row->epoch);
     put_number(&out, "automatic", row->automatic);
+    put_number(&out, "lossless", row->lossless);
     put_number(&out, "of", row->of);
     if (row->outcome != FLIP_OUTCOME_NONE) {
         put_text(&out, "outcome", flip_outcome_name(row->outcome));
@@ -290,6 +291,8 @@ static bool take_number(struct record *row, const char *key, const char *value)
     }
     if (strcmp(key, "automatic") == 0) {
         row->automatic = strcmp(value, "1") == 0;
+    } else if (strcmp(key, "lossless") == 0) {
+        row->lossless = strcmp(value, "1") == 0;
     }
     return true; /* others are of a later version */
 }
@@ -343,6 +346,7 @@ static void begin(struct flip_story *flip, const struct record *row)
     flip->source = row->side;
     flip->epoch = row->epoch;
     flip->automatic = row->automatic;
+    flip->lossless = row->lossless;
     flip->of = row->of;
     flip->begun_us = row->time_us;
     memcpy(flip->key, row->key, sizeof flip->key);
@@ -381,7 +385,8 @@ void flip_story_fold(struct flip_story *flip, const struct record *row)
     switch (row->kind) {
     case RECORD_INTENT:
         flip->phase = row->phase;
-        flip->fence_intended |= row->phase == FLIP_PHASE_FENCE;
+        flip->fence_intended |= row->phase == FLIP_PHASE_FENCE ||
+                                (flip->kind == FLIP_KIND_TAKEOVER && row->phase == FLIP_PHASE_CATCHUP);
         break;
     case RECORD_RESULT:
         flip->phase_us[row->phase] = row->elapsed_us;
@@ -412,6 +417,15 @@ bool flip_story_running(const struct flip_story *flip)
     return flip->flip != 0 && flip->outcome == FLIP_OUTCOME_NONE;
 }
 
+static void promise(struct flip_history *history, bool on, const struct record *row)
+{
+    if (history->promise != on) {
+        history->promise_us = row->time_us;
+    }
+    history->promise = on;
+    memcpy(history->promise_why, row->text, sizeof history->promise_why);
+}
+
 void flip_history_fold(struct flip_history *history, const struct record *row)
 {
     history->rows++;
@@ -429,12 +443,21 @@ void flip_history_fold(struct flip_history *history, const struct record *row)
         settle(history, row);
         history->watching = false;
         history->finalized = false;
+        history->promise = false;
+        history->decided = false;
+        break;
+    case RECORD_DECIDED:
+        settle(history, row);
+        history->watching = false;
+        history->promise = false;
+        history->decided = true;
         break;
     case RECORD_RELEASED: /* from here only forward: the row at the end adds nothing but figures */
         settle(history, row);
         history->done = history->flip;
         history->watching = history->flip.kind == FLIP_KIND_CUTOVER;
         history->finalized = false;
+        history->promise = false; /* it was the other side's */
         break;
     case RECORD_END:
         settle(history, row);
@@ -448,6 +471,10 @@ void flip_history_fold(struct flip_history *history, const struct record *row)
     case RECORD_FINALIZED:
         history->watching = false;
         history->finalized = true;
+        break;
+    case RECORD_PROMISE_ON:
+    case RECORD_PROMISE_OFF:
+        promise(history, row->kind == RECORD_PROMISE_ON, row);
         break;
     default:
         break;

@@ -28,7 +28,12 @@
       "released")        /* `side` is open at `epoch`; from here only forward; intent of release */          \
     X(RECORD_END, "end") /* traffic settled on `side` at `epoch`, with `outcome` */                          \
     X(RECORD_WATCH_END, "watch_end") /* the watch is over: `text` says why */                                \
-    X(RECORD_FINALIZED, "finalized") /* the way back was ended */
+    X(RECORD_FINALIZED, "finalized") /* the way back was ended */                                            \
+    X(RECORD_PROMISE_ON,                                                                                     \
+      "promise_on") /* each commit that `side` acknowledges from here on is on the other side as well */     \
+    X(RECORD_PROMISE_OFF, "promise_off") /* no longer; `text` says why. On disk before names are emptied */  \
+    X(RECORD_DECIDED, "decided") /* an operator's word: `side` is active at `epoch`; intent of adopting it   \
+                                  */
 
 enum record_kind {
 #define X(name, text) name,
@@ -63,7 +68,8 @@ struct record {
     enum flip_phase phase;
     enum side side;
     uint64_t epoch;
-    bool automatic; /* BEGIN: a gate asked for it */
+    bool automatic; /* BEGIN: a gate asked for it, or a dead side */
+    bool lossless;  /* BEGIN: its turn comes before its release */
     uint64_t of;    /* BEGIN: the cutover that it takes back; 0 */
     enum flip_outcome outcome;
     enum error_code code; /* RESULT, END: ERROR_NONE if it went well */
@@ -89,11 +95,12 @@ struct flip_story {
     enum side source;
     uint64_t epoch; /* before */
     bool automatic;
+    bool lossless;
     uint64_t of;
     char key[RECORD_KEY_SIZE];
     int64_t begun_us, ended_us; /* wall clock; 0 */
     enum flip_phase phase;      /* of the last intent */
-    bool fence_intended;        /* from here on the clusters may carry its traces */
+    bool fence_intended;        /* fence, or cut-off: from here on the clusters may carry its traces */
     bool committed, back, released, turned;
     enum flip_outcome outcome; /* NONE while it is under way */
     enum error_code code;
@@ -109,12 +116,16 @@ struct flip_history {
     bool known; /* a side is known to be active */
     enum side active;
     uint64_t epoch;
-    int64_t active_since_us; /* wall clock */
-    uint64_t last_flip;      /* highest id seen */
-    struct flip_story flip;  /* the last one begun; outcome NONE: it was under way */
-    struct flip_story done;  /* the last one that moved traffic */
-    bool watching;           /* `done` is a cutover whose watch was not over */
-    bool finalized;          /* the way back of `done` was ended */
+    int64_t active_since_us;            /* wall clock */
+    uint64_t last_flip;                 /* highest id seen */
+    struct flip_story flip;             /* the last one begun; outcome NONE: it was under way */
+    struct flip_story done;             /* the last one that moved traffic */
+    bool watching;                      /* `done` is a cutover whose watch was not over */
+    bool finalized;                     /* the way back of `done` was ended */
+    bool promise;                       /* what `active` has acknowledged since is on the other side, too */
+    int64_t promise_us;                 /* wall clock: since when it is on or off; 0: never was on */
+    char promise_why[RECORD_TEXT_SIZE]; /* off: why */
+    bool decided;                       /* an operator chose `active`; it isn't adopted yet */
 };
 
 /* Rows must come in order. */

@@ -423,6 +423,10 @@ void flip_step(struct flip *flip, const struct flip_event *event)
     case FLIP_EVENT_CONTACT:
         contact(flip);
         break;
+    case FLIP_EVENT_SIDE_DEAD:
+    case FLIP_EVENT_STREAM:
+    case FLIP_EVENT_DECIDE:
+        break;
     case FLIP_EVENT_DEPOSED:
         deposed(flip);
         break;

@@ -220,7 +220,7 @@ static enum flip_phase phase_after(const struct flip *flip, enum flip_phase phas
 {
     do {
         phase = phase == FLIP_PHASE_NONE ? flip_table_first(flip->spec.kind)
-                                         : flip_table_next(flip->spec.kind, phase);
+                                         : flip_table_next(flip->spec.kind, false, phase);
     } while (phase != FLIP_PHASE_NONE && !wants_from(flip, phase, 0));
     return phase;
 }

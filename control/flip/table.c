@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define BOTH (FLIP_KIND_CUTOVER | FLIP_KIND_FLIP_BACK)
+#define ALL  (BOTH | FLIP_KIND_TAKEOVER)
 
 static const struct flip_row rows[FLIP_PHASE_COUNT] = {
     [FLIP_PHASE_PREFLIGHT] = {.phase = FLIP_PHASE_PREFLIGHT,
@@ -41,7 +42,7 @@ static const struct flip_row rows[FLIP_PHASE_COUNT] = {
                         .on_failure = FLIP_FAILURE_UNDO,
                         .comment = "a marker crosses; target links are opened, warmed and given their state"},
     [FLIP_PHASE_HOLD] = {.phase = FLIP_PHASE_HOLD,
-                         .kinds = BOTH,
+                         .kinds = ALL,
                          .actions = {FLIP_ACTION_HOLD},
                          .undo = FLIP_UNDO_RELEASE,
                          .timeout = FLIP_TIMEOUT_HOLD,
@@ -65,44 +66,53 @@ static const struct flip_row rows[FLIP_PHASE_COUNT] = {
                           .on_failure = FLIP_FAILURE_UNDO,
                           .comment = "the source refuses application writes, proved; the marker is written"},
     [FLIP_PHASE_CATCHUP] = {.phase = FLIP_PHASE_CATCHUP,
-                            .kinds = BOTH,
+                            .kinds = ALL,
                             .actions = {FLIP_ACTION_CATCHUP},
+                            .alone = {FLIP_ACTION_CUT_OFF},
                             .undo = FLIP_UNDO_NOTHING,
+                            .undo_alone = FLIP_UNDO_REATTACH,
                             .timeout = FLIP_TIMEOUT_CATCHUP,
                             .next = FLIP_PHASE_READY,
                             .on_failure = FLIP_FAILURE_UNDO,
                             .comment = "the target has the marker of every database"},
     [FLIP_PHASE_READY] = {.phase = FLIP_PHASE_READY,
-                          .kinds = BOTH,
+                          .kinds = ALL,
                           .actions = {FLIP_ACTION_READY},
+                          .alone = {FLIP_ACTION_READY_ALONE},
+                          .undo_alone = FLIP_UNDO_REATTACH,
                           .undo = FLIP_UNDO_UNFENCE,
                           .timeout = FLIP_TIMEOUT_READY,
                           .next = FLIP_PHASE_COMMIT,
                           .on_failure = FLIP_FAILURE_UNDO,
                           .comment = "the target's opening transactions are done but for their COMMIT"},
     [FLIP_PHASE_COMMIT] = {.phase = FLIP_PHASE_COMMIT,
-                           .kinds = BOTH,
+                           .kinds = ALL,
                            .actions = {FLIP_ACTION_JOURNAL_COMMIT},
+                           .undo_alone = FLIP_UNDO_REATTACH,
                            .undo = FLIP_UNDO_UNFENCE,
                            .timeout = FLIP_TIMEOUT_MAX_HOLD,
                            .next = FLIP_PHASE_OPEN,
                            .on_failure = FLIP_FAILURE_UNDO,
                            .comment = "the journal says that the target is active, on disk"},
     [FLIP_PHASE_OPEN] = {.phase = FLIP_PHASE_OPEN,
-                         .kinds = BOTH,
+                         .kinds = ALL,
                          .actions = {FLIP_ACTION_OPEN, FLIP_ACTION_JOURNAL_RELEASED},
+                         .undo_alone = FLIP_UNDO_FORWARD,
                          .undo = FLIP_UNDO_BACK,
                          .timeout = FLIP_TIMEOUT_MAX_HOLD,
                          .next = FLIP_PHASE_RELEASE,
+                         .next_lossless = FLIP_PHASE_TURN,
                          .on_failure = FLIP_FAILURE_RESOLVE,
                          .past_commit = true,
                          .comment = "the target commits its opening transactions"},
     [FLIP_PHASE_RELEASE] = {.phase = FLIP_PHASE_RELEASE,
-                            .kinds = BOTH,
+                            .kinds = ALL,
                             .actions = {FLIP_ACTION_SWAP, FLIP_ACTION_RELEASE},
+                            .undo_alone = FLIP_UNDO_FORWARD,
                             .undo = FLIP_UNDO_FLIP_BACK,
                             .timeout = FLIP_TIMEOUT_NONE,
                             .next = FLIP_PHASE_TURN,
+                            .next_lossless = FLIP_PHASE_WATCH,
                             .on_failure = FLIP_FAILURE_RETRY,
                             .past_commit = true,
                             .comment = "sessions are swapped to the target and go on"},
@@ -112,12 +122,13 @@ static const struct flip_row rows[FLIP_PHASE_COUNT] = {
                          .undo = FLIP_UNDO_FLIP_BACK,
                          .timeout = FLIP_TIMEOUT_TURN,
                          .next = FLIP_PHASE_WATCH,
+                         .next_lossless = FLIP_PHASE_RELEASE,
                          .on_failure = FLIP_FAILURE_RETRY,
                          .past_commit = true,
                          .comment = "the reverse stream runs: the way back is open"},
     [FLIP_PHASE_WATCH] = {.phase = FLIP_PHASE_WATCH,
                           .kinds = FLIP_KIND_CUTOVER,
-                          .actions = {FLIP_ACTION_WATCH},
+                          .actions = {FLIP_ACTION_HOOK_AFTER, FLIP_ACTION_WATCH},
                           .undo = FLIP_UNDO_FLIP_BACK,
                           .timeout = FLIP_TIMEOUT_WATCH,
                           .next = FLIP_PHASE_NONE,
@@ -147,15 +158,28 @@ const struct flip_row *flip_table_row(enum flip_phase phase)
 enum flip_phase flip_table_first(enum flip_kind kind)
 {
     enum flip_phase phase = FLIP_PHASE_PREFLIGHT;
-    return (rows[phase].kinds & kind) != 0 ? phase : flip_table_next(kind, phase);
+    return (rows[phase].kinds & kind) != 0 ? phase : flip_table_next(kind, false, phase);
 }
 
-enum flip_phase flip_table_next(enum flip_kind kind, enum flip_phase phase)
+enum flip_phase flip_table_next(enum flip_kind kind, bool lossless, enum flip_phase phase)
 {
     do {
-        phase = flip_table_row(phase)->next;
+        const struct flip_row *row = flip_table_row(phase);
+        const bool turn_first =
+            lossless && kind == FLIP_KIND_CUTOVER && row->next_lossless != FLIP_PHASE_NONE;
+        phase = turn_first ? row->next_lossless : row->next;
     } while (phase != FLIP_PHASE_NONE && (rows[phase].kinds & kind) == 0);
     return phase;
+}
+
+const enum flip_action_kind *flip_table_actions(enum flip_kind kind, const struct flip_row *row)
+{
+    return kind == FLIP_KIND_TAKEOVER && row->alone[0] != FLIP_ACTION_NONE ? row->alone : row->actions;
+}
+
+enum flip_undo flip_table_undo(enum flip_kind kind, const struct flip_row *row)
+{
+    return kind == FLIP_KIND_TAKEOVER && row->undo_alone != FLIP_UNDO_MISSING ? row->undo_alone : row->undo;
 }
 
 const char *flip_phase_name(enum flip_phase phase)
@@ -177,12 +201,20 @@ bool flip_phase_parse(const char *text, enum flip_phase *phase)
 
 const char *flip_kind_name(enum flip_kind kind)
 {
-    return kind == FLIP_KIND_CUTOVER ? "cutover" : "flip-back";
+    switch (kind) {
+    case FLIP_KIND_CUTOVER:
+        return "cutover";
+    case FLIP_KIND_TAKEOVER:
+        return "takeover";
+    case FLIP_KIND_FLIP_BACK:
+        break;
+    }
+    return "flip-back";
 }
 
 bool flip_kind_parse(const char *text, enum flip_kind *kind)
 {
-    for (unsigned i = FLIP_KIND_CUTOVER; i <= FLIP_KIND_FLIP_BACK; i++) {
+    for (unsigned i = FLIP_KIND_CUTOVER; i <= FLIP_KIND_TAKEOVER; i *= 2) {
         if (strcmp(text, flip_kind_name((enum flip_kind)i)) == 0) {
             *kind = (enum flip_kind)i;
             return true;
@@ -214,6 +246,10 @@ const char *flip_undo_name(enum flip_undo undo)
         return "the source opens again, two epochs on";
     case FLIP_UNDO_FLIP_BACK:
         return "flip back";
+    case FLIP_UNDO_REATTACH:
+        return "the standby follows again";
+    case FLIP_UNDO_FORWARD:
+        return "none: only forward";
     }
     return "missing";
 }

@@ -37,7 +37,9 @@ enum flip_phase {
         FLIP_PHASE_COUNT
 };
 
-enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2 }; /* bits: a row may serve both */
+/* Bits: a row may serve several. A takeover is a flip-back whose source is dead (flip.md "The active side is
+ * dead"): it asks nothing of the source, and past its commit it only goes forward. */
+enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2, FLIP_KIND_TAKEOVER = 4 };
 
 /* What a phase, its undo or the runner in between asks of the world; ports.h says what each carries. */
 #define FLIP_ACTION_MAP(X)                                                                                   \
@@ -71,6 +73,13 @@ enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2 }; /* bits: a ro
     X(FLIP_ACTION_SWAP, "swap")                                                                              \
     X(FLIP_ACTION_RELEASE, "release")                                                                        \
     X(FLIP_ACTION_TURN, "turn")                                                                              \
+    X(FLIP_ACTION_CUT_OFF, "cut_off")                                                                        \
+    X(FLIP_ACTION_REATTACH, "reattach")                                                                      \
+    X(FLIP_ACTION_READY_ALONE, "ready_alone")                                                                \
+    X(FLIP_ACTION_NAMES, "names")                                                                            \
+    X(FLIP_ACTION_PROMISE, "promise")                                                                        \
+    X(FLIP_ACTION_JOURNAL_PROMISE, "journal_promise")                                                        \
+    X(FLIP_ACTION_ADOPT, "adopt")                                                                            \
     X(FLIP_ACTION_ROUTE, "route")                                                                            \
     X(FLIP_ACTION_ACTIVE, "active")                                                                          \
     X(FLIP_ACTION_WATCH, "watch")                                                                            \
@@ -96,6 +105,8 @@ enum flip_undo {
     FLIP_UNDO_UNFENCE,   /* roll the target's transactions back, open the source again */
     FLIP_UNDO_BACK,      /* past commit, before released: the source opens at epoch + 2 */
     FLIP_UNDO_FLIP_BACK, /* past released: only a flip-back returns */
+    FLIP_UNDO_REATTACH,  /* takeover: roll the target's transactions back, let it follow again */
+    FLIP_UNDO_FORWARD,   /* takeover, past commit: nothing; every acknowledged commit is on the target */
 };
 
 /* Which bound a phase has. */
@@ -129,9 +140,12 @@ struct flip_row {
     enum flip_phase phase;
     unsigned kinds;                                  /* enum flip_kind, or-ed: which flips have this phase */
     enum flip_action_kind actions[FLIP_ROW_ACTIONS]; /* one after the other; ends at NONE */
+    enum flip_action_kind alone[FLIP_ROW_ACTIONS];   /* what a takeover does instead; empty: the same */
     enum flip_undo undo;
+    enum flip_undo undo_alone; /* of a takeover; MISSING: the same */
     enum flip_timeout timeout;
-    enum flip_phase next; /* NONE after the last; a row that the kind lacks is passed over */
+    enum flip_phase next;          /* NONE after the last; a row that the kind lacks is passed over */
+    enum flip_phase next_lossless; /* of a lossless cutover, where it differs; NONE: it doesn't */
     enum flip_failure on_failure;
     bool past_commit;
     const char *comment; /* one line for the operator */
@@ -142,11 +156,15 @@ const struct flip_row *flip_table_row(enum flip_phase phase);
 
 /* The first phase of a kind, and the one after `phase`; PHASE_NONE after the last. */
 enum flip_phase flip_table_first(enum flip_kind kind);
-enum flip_phase flip_table_next(enum flip_kind kind, enum flip_phase phase);
+enum flip_phase flip_table_next(enum flip_kind kind, bool lossless, enum flip_phase phase);
+
+/* What a kind does in a row, and how it takes that back. */
+const enum flip_action_kind *flip_table_actions(enum flip_kind kind, const struct flip_row *row);
+enum flip_undo flip_table_undo(enum flip_kind kind, const struct flip_row *row);
 
 const char *flip_phase_name(enum flip_phase phase);
 MUST_USE bool flip_phase_parse(const char *text, enum flip_phase *phase);
-const char *flip_kind_name(enum flip_kind kind); /* "cutover", "flip-back" */
+const char *flip_kind_name(enum flip_kind kind); /* "cutover", "flip-back", "takeover" */
 MUST_USE bool flip_kind_parse(const char *text, enum flip_kind *kind);
 const char *flip_action_name(enum flip_action_kind action);
 const char *flip_undo_name(enum flip_undo undo);

@@ -219,6 +219,12 @@ static bool is_clusters(const struct flip_request *request)
     case FLIP_ACTION_FENCE_ON_CONTACT:
     case FLIP_ACTION_TURN:
     case FLIP_ACTION_PROBE:
+    case FLIP_ACTION_CUT_OFF:
+    case FLIP_ACTION_REATTACH:
+    case FLIP_ACTION_READY_ALONE:
+    case FLIP_ACTION_NAMES:
+    case FLIP_ACTION_PROMISE:
+    case FLIP_ACTION_ADOPT:
     case FLIP_ACTION_LEARN:
         return true;
     default:

@@ -29,6 +29,7 @@ struct world_cluster {
     uint64_t marker;   /* the last flip's whose marker it holds */
     uint64_t prepared; /* flip whose opening transactions stand open */
     bool follows;      /* its subscription to the other side runs */
+    bool names;        /* its commits wait for the other side */
 };
 
 enum world_strike {

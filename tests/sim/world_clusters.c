@@ -223,6 +223,108 @@ static bool do_turn(struct world *world, enum side side, const struct flip_reque
         source->databases[i].fenced_for = 0;
     }
     source->follows = true;
+    source->names = false;
+    world->clusters[side_other(side)].names = request->promise;
+    return true;
+}
+
+/* --- the lossless way back, the dead side --- */
+
+static bool do_names(struct world *world, const struct flip_request *request, struct error *error)
+{
+    struct world_cluster *active = &world->clusters[request->side];
+    struct world_cluster *other = &world->clusters[side_other(request->side)];
+    if (other->up) {
+        other->names = false;
+    }
+    if (!active->up) {
+        return fail(error, ERROR_UNREACHABLE, "the active side is down");
+    }
+    active->names = request->promise;
+    return true;
+}
+
+static bool do_promise(struct world *world, const struct flip_request *request, struct error *error)
+{
+    struct world_cluster *active = &world->clusters[request->side];
+    struct world_cluster *other = &world->clusters[side_other(request->side)];
+    if (!active->up) {
+        return fail(error, ERROR_UNREACHABLE, "the active side is down");
+    }
+    active->names = true;
+    if (!other->up || !other->follows) {
+        return fail(error, ERROR_TIMEOUT, "the probe does not return");
+    }
+    other->seen = other->flushed = active->seen;
+    return true;
+}
+
+static bool do_cut_off(struct world *world, const struct flip_request *request, size_t count,
+                       struct error *error)
+{
+    struct world_cluster *target = &world->clusters[request->side];
+    if (!target->up) {
+        return fail(error, ERROR_UNREACHABLE, "the standby is down");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (target->databases[i].aborted == request->flip) {
+            return fail(error, ERROR_STALE, "the takeover was undone");
+        }
+    }
+    target->follows = false;
+    target->flushed = target->seen;
+    return true;
+}
+
+static bool do_reattach(struct world *world, const struct flip_request *request, size_t count,
+                        struct error *error)
+{
+    struct world_cluster *target = &world->clusters[request->side];
+    if (!target->up) {
+        return fail(error, ERROR_UNREACHABLE, "the standby is down");
+    }
+    target->prepared = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (target->databases[i].epoch == request->epoch) {
+            world_broke(world, "a takeover was undone whose target is open");
+        }
+        target->databases[i].aborted = request->flip;
+    }
+    target->follows = count == WORLD_DATABASES;
+    return true;
+}
+
+static bool do_ready_alone(struct world *world, const struct flip_request *request, struct error *error)
+{
+    struct world_cluster *target = &world->clusters[request->side];
+    if (!target->up) {
+        return fail(error, ERROR_UNREACHABLE, "the standby is down");
+    }
+    for (size_t i = 0; i < WORLD_DATABASES; i++) {
+        if (target->databases[i].aborted == request->flip || target->databases[i].epoch >= request->epoch) {
+            return fail(error, ERROR_STALE, "epoch or flip is not ours");
+        }
+    }
+    if (target->follows) {
+        world_broke(world, "a side is to open alone whose stream runs");
+    }
+    target->prepared = request->flip;
+    return true;
+}
+
+static bool do_adopt(struct world *world, const struct flip_request *request, size_t count,
+                     struct error *error)
+{
+    struct world_cluster *cluster = &world->clusters[request->side];
+    if (!cluster->up) {
+        return fail(error, ERROR_UNREACHABLE, "it is down");
+    }
+    for (size_t i = 0; i < count; i++) {
+        cluster->databases[i] = (struct world_database){
+            .epoch = request->epoch, .standing = WORLD_ACTIVE, .aborted = cluster->databases[i].aborted};
+    }
+    cluster->follows = false;
+    cluster->prepared = 0;
     return true;
 }
 
@@ -264,6 +366,18 @@ bool world_carry_out(struct world *world, const struct flip_request *request, si
         return do_fence_on_contact(world, request, error);
     case FLIP_ACTION_TURN:
         return do_turn(world, source, request, error);
+    case FLIP_ACTION_NAMES:
+        return do_names(world, request, error);
+    case FLIP_ACTION_PROMISE:
+        return do_promise(world, request, error);
+    case FLIP_ACTION_CUT_OFF:
+        return do_cut_off(world, request, count, error);
+    case FLIP_ACTION_REATTACH:
+        return do_reattach(world, request, count, error);
+    case FLIP_ACTION_READY_ALONE:
+        return do_ready_alone(world, request, error);
+    case FLIP_ACTION_ADOPT:
+        return do_adopt(world, request, count, error);
     case FLIP_ACTION_SWAP:
         world->route = request->side;
         return true;

@@ -21,7 +21,7 @@ static void test_every_phase_has_a_way_out(void **state)
     (void)state;
     bool past = false;
     for (enum flip_phase phase = flip_table_first(FLIP_KIND_CUTOVER); phase != FLIP_PHASE_NONE;
-         phase = flip_table_next(FLIP_KIND_CUTOVER, phase)) {
+         phase = flip_table_next(FLIP_KIND_CUTOVER, false, phase)) {
         const struct flip_row *row = flip_table_row(phase);
         assert_int_equal(row->phase, phase);
         assert_int_not_equal(row->undo, FLIP_UNDO_MISSING);
@@ -49,7 +49,7 @@ static void test_flip_back_is_reachable(void **state)
             enum flip_phase phase = (enum flip_phase)i;
             for (int steps = 0; phase != FLIP_PHASE_NONE; steps++) {
                 assert_true(steps < FLIP_PHASE_COUNT);
-                phase = flip_table_next(FLIP_KIND_CUTOVER, phase);
+                phase = flip_table_next(FLIP_KIND_CUTOVER, false, phase);
             }
         }
     }
@@ -65,7 +65,7 @@ static void test_flip_back_is_shorter(void **state)
     enum flip_phase phase = flip_table_first(FLIP_KIND_FLIP_BACK);
     for (size_t i = 0; i < ARRAY_LENGTH(expected); i++) {
         assert_int_equal(phase, expected[i]);
-        phase = flip_table_next(FLIP_KIND_FLIP_BACK, phase);
+        phase = flip_table_next(FLIP_KIND_FLIP_BACK, false, phase);
     }
     assert_int_equal(phase, FLIP_PHASE_NONE);
 }
@@ -74,7 +74,7 @@ static void draw(struct strbuf *text)
 {
     strbuf_puts(text, "| phase | what happens | undo | on failure | flip-back |\n|---|---|---|---|---|\n");
     for (enum flip_phase phase = flip_table_first(FLIP_KIND_CUTOVER); phase != FLIP_PHASE_NONE;
-         phase = flip_table_next(FLIP_KIND_CUTOVER, phase)) {
+         phase = flip_table_next(FLIP_KIND_CUTOVER, false, phase)) {
         const struct flip_row *row = flip_table_row(phase);
         strbuf_printf(text, "| %s | %s | %s | %s | %s |\n", flip_phase_name(phase), row->comment,
                       flip_undo_name(row->undo), flip_failure_name(row->on_failure),
