@@ -182,6 +182,22 @@ void replication_reopen_source(struct replication *replication, const struct rep
 void replication_fence_on_contact(struct replication *replication, enum side side, uint64_t epoch,
                                   replication_done done, void *context);
 
+/*
+ * --- the promise: what is acknowledged on the active side has been confirmed by the other ---
+ *
+ * synchronous_standby_names of the active side names every database's stream, FIRST n (...); on the other it
+ * is empty. Both by ALTER SYSTEM, and only what names slots of ours is ever touched: with `promise`, another
+ * use on the active side is an error that says which. Without it, both are emptied.
+ */
+
+/*
+ * Sets both sides' names from (active, promise) and sees them in force. Idempotent. The other side is emptied
+ * if it answers within a second; that it doesn't is no failure. With `promise`, ERROR_STALE unless `active`
+ * is active at `epoch`, unfenced.
+ */
+void replication_names(struct replication *replication, enum side active, uint64_t epoch, bool promise,
+                       int64_t deadline_us, replication_done done, void *context);
+
 /* --- prepare, finalize, check --- */
 
 struct replication_progress {

@@ -238,6 +238,10 @@ static bool start(char **words, int count)
     } else if (strcmp(name, "contact") == 0 && count == 4) {
         replication_fence_on_contact(replication, side_of(words[2]), strtoull(words[3], NULL, 10), answered,
                                      number_of(words[0]));
+    } else if (strcmp(name, "names") == 0 && count == 6) {
+        /* names ACTIVE EPOCH on|off MS */
+        replication_names(replication, side_of(words[2]), strtoull(words[3], NULL, 10),
+                          strcmp(words[4], "on") == 0, deadline(words[5]), answered, number_of(words[0]));
     } else if (strcmp(name, "stop") == 0) {
         (void)uv_poll_stop(&console.input);
         uv_close((uv_handle_t *)&console.input, NULL);
