@@ -213,11 +213,6 @@ static bool check_flip(const struct walk *walk, const struct settings *settings)
                              unit_format_duration(least, need),
                              unit_format_duration(settings->max_hold_us, found));
     }
-    if (settings->lossless) {
-        (void)walk_complain(walk, walk_line(walk, "flip.lossless"), "flip.lossless",
-                            "expected false: the synchronous way back is not available yet");
-        return error_remedy(walk->error, "leave it out");
-    }
     return true;
 }
 

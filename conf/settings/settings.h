@@ -194,7 +194,7 @@ struct settings {
     int64_t catchup_timeout_us;
     int64_t max_hold_us;
     enum immovable_policy immovable;
-    bool lossless; /* refused while it doesn't exist */
+    bool lossless;
     int64_t lossless_max_wait_us;
     int64_t dead_after_us;
 

@@ -232,6 +232,20 @@ static void put_sync(struct strbuf *out, const json_t *status)
     strbuf_puts(out, "\n");
 }
 
+/* What becomes of acknowledged commits if the active side dies. */
+static void put_promise(struct strbuf *out, const json_t *status, const json_t *promise)
+{
+    if (field_true(promise, "on")) {
+        strbuf_puts(out, RENDER_INDENT "lossless: each commit is on ");
+        readable_put(out, standby_of(status));
+        strbuf_puts(out, " before its client hears of it\n");
+    } else if (field_string(promise, "reason")[0] != '\0') {
+        strbuf_puts(out, RENDER_INDENT "not lossless: ");
+        readable_put(out, field_string(promise, "reason"));
+        strbuf_puts(out, "\n");
+    }
+}
+
 static void put_way_back(struct strbuf *out, const json_t *status)
 {
     const json_t *way = json_object_get(status, "way_back");
@@ -252,6 +266,7 @@ static void put_way_back(struct strbuf *out, const json_t *status)
         readable_put_count(out, field_integer(way, "commits_at_risk"), "commit at risk", "commits at risk");
     }
     strbuf_puts(out, "\n");
+    put_promise(out, status, json_object_get(way, "promise"));
 }
 
 static void put_clients(struct strbuf *out, const json_t *status)

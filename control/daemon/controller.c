@@ -189,6 +189,11 @@ static void on_progress(uv_timer_t *timer)
     controller_waiters_progress(timer->data);
 }
 
+static void on_pulse(uv_timer_t *timer)
+{
+    controller_promise_pulse(timer->data);
+}
+
 /* --- start --- */
 
 struct replay {
@@ -255,7 +260,7 @@ static bool start_replication(struct controller *controller, struct error *error
 static void start_timers(struct controller *controller)
 {
     uv_timer_t *const timers[] = {&controller->wake, &controller->second, &controller->gate_timer,
-                                  &controller->progress};
+                                  &controller->progress, &controller->pulse};
     for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
         ENSURE(uv_timer_init(controller->loop, timers[i]) == 0);
         timers[i]->data = controller;
@@ -263,6 +268,7 @@ static void start_timers(struct controller *controller)
     }
     ENSURE(uv_timer_start(&controller->second, on_second, SECOND_MS, SECOND_MS) == 0);
     ENSURE(uv_timer_start(&controller->progress, on_progress, PROGRESS_MS, PROGRESS_MS) == 0);
+    ENSURE(uv_timer_start(&controller->pulse, on_pulse, CONTROLLER_PULSE_MS, CONTROLLER_PULSE_MS) == 0);
 }
 
 static void free_controller(struct controller *controller)
@@ -417,6 +423,7 @@ void controller_stop(struct controller *controller, void (*done)(void *context),
     uv_close((uv_handle_t *)&controller->second, on_timer_closed);
     uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
     uv_close((uv_handle_t *)&controller->progress, on_timer_closed);
+    uv_close((uv_handle_t *)&controller->pulse, on_timer_closed);
     proxy_stop(controller->proxy, controller->settings->timeouts.shutdown_us);
 }
 

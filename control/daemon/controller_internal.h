@@ -18,6 +18,7 @@ enum {
     CONTROLLER_STORIES = 1000,      /* flips that are remembered, for --key and predictions */
     CONTROLLER_BASELINE_SLOTS = 31, /* of ten seconds: the last five minutes */
     CONTROLLER_BASELINE_SECONDS = 10,
+    CONTROLLER_PULSE_MS = 100, /* how often the dead side and the promise's stream are looked at */
     CONTROLLER_MS_US = 1000,
     CONTROLLER_SECOND_US = 1000000
 };
@@ -74,6 +75,15 @@ struct controller_gates {
     int64_t bounds_us[GATE_BUCKETS];
 };
 
+/* What the runner was told of the active side and of the promise's stream, see controller_promise.c. */
+struct controller_promise {
+    enum side side;   /* that is active */
+    uint64_t answers; /* of it to clients, and when they last grew */
+    int64_t answered_us;
+    int64_t told_dead_us, told_stream_us; /* 0: there is nothing to tell */
+    bool stream_open;
+};
+
 struct controller {
     uv_loop_t *loop;
     const struct settings *settings;
@@ -90,7 +100,7 @@ struct controller {
     struct flip flip;
     bool stepping;
     struct queued_event *queue, *queue_last;
-    uv_timer_t wake, second, gate_timer, progress;
+    uv_timer_t wake, second, gate_timer, progress, pulse;
     uint64_t proxy_tickets[PROXY_EVENT_KIND_COUNT]; /* by the event that answers */
     bool types_known;          /* of both sides, in every database: they have been read once */
     uint64_t arming;           /* the flip whose target links are to be opened; 0: none */
@@ -111,6 +121,7 @@ struct controller {
     bool gate_refusing;                /* it expired behind a fence: closed until there is a route */
     struct rpc_call *hold_call, *release_call;
 
+    struct controller_promise promise;
     struct role_request *roles;
     struct controller_gates gates;
 
@@ -216,6 +227,11 @@ MUST_USE bool controller_can_go_back(const struct controller *controller, struct
 /* Whether the way back is open now, a marker just seen included. */
 MUST_USE bool controller_way_back(const struct controller *controller, struct error *why);
 void controller_method_check(void *context, struct rpc_call *call);
+
+/* --- controller_promise.c: the dead side, the lossless watch */
+void controller_promise_pulse(struct controller *controller);
+/* Clients and the manager alike have had no answer from the active side for flip.dead_after. */
+MUST_USE bool controller_is_active_dead(const struct controller *controller);
 
 /* --- controller_stories.c: what flips came to */
 struct flip_story *controller_story(const struct controller *controller, uint64_t flip);

@@ -300,6 +300,10 @@ static void on_cluster(struct controller *controller, const struct flip_request 
     case FLIP_ACTION_TURN:
         replication_turn(replication, &flip, deadline_us, on_replication_done, call);
         break;
+    case FLIP_ACTION_NAMES:
+        replication_names(replication, request->side, request->epoch, request->promise, deadline_us,
+                          on_replication_done, call);
+        break;
     default:
         ENSURE(false); /* not a request to the clusters */
     }
@@ -495,6 +499,7 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_REOPEN_SOURCE:
     case FLIP_ACTION_FENCE_ON_CONTACT:
     case FLIP_ACTION_TURN:
+    case FLIP_ACTION_NAMES:
         on_cluster(controller, request);
         break;
     case FLIP_ACTION_ARM:
@@ -511,7 +516,6 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_CUT_OFF:
     case FLIP_ACTION_REATTACH:
     case FLIP_ACTION_READY_ALONE:
-    case FLIP_ACTION_NAMES:
     case FLIP_ACTION_PROMISE:
     case FLIP_ACTION_ADOPT:
         refuse_unwired(controller, request);

@@ -45,6 +45,18 @@ static json_t *side_json(const struct controller *controller, enum side side,
                      standing, "problem", text_json_or_null(sample->problem));
 }
 
+/* What stands behind "nothing is lost if the active side dies". */
+static json_t *promise_json(const struct controller *controller)
+{
+    const struct flip_history *history = &controller->flip.history;
+    char since[CLOCK_TEXT_SIZE];
+    const bool said = history->promise || history->promise_us != 0;
+    return json_pack("{s:b, s:o, s:o}", "on", history->promise ? 1 : 0, "since",
+                     said && history->promise_us != 0 ? json_string(clock_format(history->promise_us, since))
+                                                      : json_null(),
+                     "reason", history->promise ? json_null() : text_json_or_null(history->promise_why));
+}
+
 static json_t *way_back_json(const struct controller *controller, const struct replication_sample *sample)
 {
     struct error why;
@@ -52,10 +64,12 @@ static json_t *way_back_json(const struct controller *controller, const struct r
     const bool open = controller_way_back(controller, &why);
     const bool streams = controller->flip.prepared && !controller->flip.history.finalized;
     return json_pack(
-        "{s:b, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason", text_json_or_null(why.message), "estimate_ms",
-        open ? milliseconds(controller_predict_stall_us(controller)) : json_null(), "commits_at_risk",
+        "{s:b, s:o, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason", text_json_or_null(why.message),
+        "estimate_ms", open ? milliseconds(controller_predict_stall_us(controller)) : json_null(),
+        "commits_at_risk",
         !streams || (sample->lag_us < 0 && !open) ? json_null()
-                                                  : json_integer((json_int_t)sample->commits_at_risk));
+                                                  : json_integer((json_int_t)sample->commits_at_risk),
+        "promise", promise_json(controller));
 }
 
 static json_t *lag_json(const struct replication_sample *sample)

@@ -25,7 +25,6 @@ BAD = [
     ("flip:\n  drain: { timeout: 5 }\n", 7, "timeout"),
     ("flip:\n  drain: { timeout: 5 parsecs }\n", 7, "timeout"),
     ("flip:\n  max_hold: 1s\n", 7, "max_hold"),
-    ("flip:\n  lossless: true\n", 7, "lossless"),
     ("flip:\n  immovable: maybe\n", 7, "immovable"),
     ("flip: 5\n", 6, "flip"),
     ("unmanaged: perhaps\n", 6, "unmanaged"),

@@ -338,7 +338,6 @@ static void settings_must_fit_together(void **state)
     refused(ENOUGH "flip:\n  drain: { timeout: 5s }\n  max_hold: 11s\n", 6,
             "flip.max_hold: expected at least drain.timeout + catchup.timeout + 2s = 12s, found 11s", NULL);
     refused(ENOUGH "flip:\n  drain: { timeout: 60s }\n", 5, "= 67s, found 15s", NULL);
-    refused(ENOUGH "flip: { lossless: true }\n", 4, "flip.lossless: expected false", "leave it out");
     refused("sides: { blue: { host: LOCALHOST }, green: { host: 127.0.0.1 } }\nmanager: { user: m }\n"
             "databases: [ a ]\n",
             1, "sides.green: expected another cluster than sides.blue", NULL);
