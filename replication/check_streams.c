@@ -66,11 +66,11 @@ static const struct check checks[] = {
          " then 'open' else 'fenced' end from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgname "
          "="
          " '" NAMES_FENCE_TRIGGER "' and (t.tgenabled <> case when " IS_STANDBY
-         " then 'O' else 'D' end::\"char\" or p.pronamespace <> 'switchback'::regnamespace or p.proname <>"
+         " then 'A' else 'D' end::\"char\" or p.pronamespace <> 'switchback'::regnamespace or p.proname <>"
          " 'fence') union all select 'fail', e.name, 'event trigger missing or disabled' from (values"
          " ('switchback_refuse_ddl'), ('switchback_restore_fences')) as e (name) where not exists (select "
          "from"
-         " pg_event_trigger v where v.evtname = e.name and v.evtenabled <> 'D') order by 2"},
+         " pg_event_trigger v where v.evtname = e.name and v.evtenabled = 'A') order by 2"},
     {.id = "stream",
      .passes = "the stream from the active side to the standby runs",
      .finds = "the stream from the active side to the standby does not run as it should",

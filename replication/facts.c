@@ -93,7 +93,8 @@ static void build_database(struct strand *strand, struct strbuf *sql)
         sql, "select s.standing, s.epoch, coalesce(s.fenced_for, 0), s.aborted, s.owner, s.start_lsn, s.pair,"
              " s.system_identifier, s.timeline, (select count(*) from switchback.managed_table),"
              " (select count(*) from switchback.managed_table m join pg_trigger t on t.tgrelid = m.oid"
-             "  where t.tgname = '!switchback_fence' and t.tgenabled = 'O'),"
+             "  where t.tgname = '!switchback_fence'"
+             "  and t.tgenabled = any ((select switchback.up_states())::\"char\"[])),"
              " greatest(coalesce(s.fenced_for, 0), s.aborted, s.opened_for,"
              "  (select max(n) from switchback.marker where purpose in ('flip', 'sequences')))"
              " from switchback.state s");

@@ -123,6 +123,19 @@ begin
         where u.subname = 'switchback_from_' || peer and u.subenabled and t.standing = 'active'
           and u.subdbid = (select oid from pg_database where datname = current_database())
         union all
+        select 0, format('subscription %s of somebody else writes into this database', u.subname)
+        from pg_subscription u
+        where u.subenabled and u.subname not in ('switchback_from_blue', 'switchback_from_green')
+          and u.subdbid = (select oid from pg_database where datname = current_database())
+        union all
+        select 0, format('event trigger %s is missing or disabled', e.name)
+        from (values ('switchback_refuse_ddl'), ('switchback_restore_fences')) e (name)
+        where not exists (select from pg_event_trigger v where v.evtname = e.name and v.evtenabled = 'A')
+        union all
+        select 1, format('table %s is also written through %s, which is not managed', m.name, i.inhparent::regclass)
+        from pg_inherits i join managed m on m.oid = i.inhrelid
+        where not exists (select from managed p where p.oid = i.inhparent)
+        union all
         select 1, format('table %s has no fence trigger', name)
         from managed m where not exists (select from fenced f where f.oid = m.oid)
         union all
@@ -149,11 +162,25 @@ end $$;
 
 -- --- fence ---
 
-create or replace function switchback.fence() returns trigger language plpgsql as $$
+-- Ours: the manager in replica mode, which every session of ours is in, and the apply workers. Of these only TRUNCATE and
+-- the initial copy fire statement triggers.
+create or replace function switchback.is_ours() returns boolean language sql stable
+set search_path = pg_catalog, pg_temp as $$
+    select current_setting('session_replication_role') = 'replica'
+           and (session_user = (select manager from switchback.state)
+                or exists (select from pg_stat_get_activity(pg_backend_pid()) a
+                           where a.backend_type like 'logical replication%'))
+$$;
+
+-- Enabled ALWAYS, so that it stops a superuser in replica mode too.
+create or replace function switchback.fence() returns trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
 begin
+    if switchback.is_ours() then
+        return null;
+    end if;
     raise exception using errcode = '25006',
-        message = pg_catalog.format('cannot write to table %I.%I: switchback has fenced this side',
-                                    tg_table_schema, tg_table_name),
+        message = format('cannot write to table %I.%I: switchback has fenced this side', tg_table_schema, tg_table_name),
         hint = 'The other side of the pair takes the writes.';
 end $$;
 
@@ -164,10 +191,10 @@ declare
     altered bigint := 0;
 begin
     for fenced in select tgrelid from pg_trigger
-                  where tgname = '!switchback_fence' and tgenabled <> case when up then 'O' else 'D' end::"char"
+                  where tgname = '!switchback_fence' and tgenabled <> case when up then 'A' else 'D' end::"char"
                   order by tgrelid loop
         execute format('alter table %s %s trigger "!switchback_fence"', fenced::regclass,
-                       case when up then 'enable' else 'disable' end);
+                       case when up then 'enable always' else 'disable' end);
         altered := altered + 1;
     end loop;
     return altered;
@@ -176,6 +203,11 @@ end $$;
 create or replace function switchback.is_fenced() returns boolean language sql stable as $$
     select coalesce((select s.standing operator(pg_catalog.<>) 'active' or s.fenced_for is not null
                      from switchback.state s), false)
+$$;
+
+-- Where the fences should be up, one that spares replica mode isn't; where they shouldn't, any that fires is.
+create or replace function switchback.up_states() returns "char"[] language sql stable as $$
+    select case when switchback.is_fenced() then '{A}' else '{A,O,R}' end::"char"[]
 $$;
 
 -- A transaction for each table: its lock is held for a moment, though the application writes all the while.
@@ -192,10 +224,8 @@ begin
         execute pg_catalog.format(
             'create trigger "!switchback_fence" before insert or update or delete or truncate on %s '
             'for each statement execute function switchback.fence()', target::pg_catalog.regclass);
-        if not switchback.is_fenced() then
-            execute pg_catalog.format('alter table %s disable trigger "!switchback_fence"',
-                                      target::pg_catalog.regclass);
-        end if;
+        execute pg_catalog.format('alter table %s %s trigger "!switchback_fence"', target::pg_catalog.regclass,
+                                  case when switchback.is_fenced() then 'enable always' else 'disable' end);
         created := created + 1;
         commit;
     end loop;
@@ -231,16 +261,19 @@ declare
     fenced oid;
     up boolean := switchback.is_fenced();
 begin
+    if switchback.is_ours() then   -- a flip: its state row changes after the triggers
+        return;
+    end if;
     for fenced in
         select t.tgrelid from pg_trigger t
-        where t.tgname = '!switchback_fence' and t.tgenabled <> case when up then 'O' else 'D' end::"char"
+        where t.tgname = '!switchback_fence' and t.tgenabled <> case when up then 'A' else 'D' end::"char"
           and t.tgrelid in (
               select c.objid from pg_event_trigger_ddl_commands() c where c.classid = 'pg_class'::regclass
               union all
               select p.relid from pg_event_trigger_ddl_commands() c, pg_partition_tree(c.objid::regclass) p
               where c.classid = 'pg_class'::regclass) loop
         execute format('alter table %s %s trigger "!switchback_fence"', fenced::regclass,
-                       case when up then 'enable' else 'disable' end);
+                       case when up then 'enable always' else 'disable' end);
     end loop;
 end $$;
 
@@ -253,6 +286,8 @@ begin
         create event trigger switchback_restore_fences on ddl_command_end when tag in ('ALTER TABLE')
             execute function switchback.restore_fences();
     end if;
+    alter event trigger switchback_refuse_ddl enable always;
+    alter event trigger switchback_restore_fences enable always;
 end $$;
 
 -- --- ownership ---
@@ -368,6 +403,7 @@ create or replace function switchback.standing_check(out tables bigint, out fenc
 language sql stable as $$
     select (select pg_catalog.count(*) from switchback.managed_table),
            (select pg_catalog.count(*) from pg_catalog.pg_trigger t
-            where t.tgname operator(pg_catalog.=) '!switchback_fence' and t.tgenabled operator(pg_catalog.=) 'O'),
+            where t.tgname operator(pg_catalog.=) '!switchback_fence'
+              and t.tgenabled operator(pg_catalog.=) any ((select switchback.up_states())::"char"[])),
            switchback.table_fault(), pg_catalog.md5(switchback.leaves()::text)
 $$;

@@ -84,7 +84,7 @@ begin
     perform switchback.no_prepared_transactions();
     select name into who from switchback.managed_table m
     where not exists (select from pg_trigger t
-                      where t.tgrelid = m.oid and t.tgname = '!switchback_fence' and t.tgenabled = 'O')
+                      where t.tgrelid = m.oid and t.tgname = '!switchback_fence' and t.tgenabled = 'A')
     limit 1;
     if who is not null then
         raise exception using errcode = 'SB003', message = format('table %s came while the fence went up', who),

@@ -5,6 +5,9 @@ import pg
 from daemon import SLOW
 from tool import Tool
 
+# what the manager does with the fences, no event trigger undoes
+AS_MANAGER = "set session authorization switchback; set session_replication_role = replica; "
+
 # A prepared pair: (check, side, fault, state, words of its objects, mending); ";;" ends a request
 FAULTS = [
     ("replica_identity", "blue", "create table f (id int); create table public.f2 (id int)", "fail", "public.f", "drop table f, f2"),
@@ -85,12 +88,12 @@ FAULTS = [
     ("state", "green", "update switchback.state set timeline = 9", "fail", "timeline", "update switchback.state set timeline = 1"),
     ("table_sets", "blue", "alter publication switchback_blue drop table notes", "fail", "public.notes",
      "alter publication switchback_blue add table only public.notes"),
-    ("fences", "green", "set session_replication_role = replica; alter table public.notes disable trigger \"!switchback_fence\"", "fail",
-     "notes: open", "set session_replication_role = replica; alter table public.notes enable trigger \"!switchback_fence\""),
-    ("fences", "blue", "set session_replication_role = replica; alter table public.notes enable trigger \"!switchback_fence\"", "fail",
-     "notes: fenced", "set session_replication_role = replica; alter table public.notes disable trigger \"!switchback_fence\""),
+    ("fences", "green", AS_MANAGER + "alter table public.notes disable trigger \"!switchback_fence\"", "fail",
+     "notes: open", AS_MANAGER + "alter table public.notes enable always trigger \"!switchback_fence\""),
+    ("fences", "blue", AS_MANAGER + "alter table public.notes enable trigger \"!switchback_fence\"", "fail",
+     "notes: fenced", AS_MANAGER + "alter table public.notes disable trigger \"!switchback_fence\""),
     ("fences", "blue", "alter event trigger switchback_refuse_ddl disable", "fail", "switchback_refuse_ddl",
-     "alter event trigger switchback_refuse_ddl enable"),
+     "alter event trigger switchback_refuse_ddl enable always"),
     ("stream", "green", "alter subscription switchback_from_blue disable", "fail", "disabled", "alter subscription switchback_from_blue enable"),
     ("way_back", "blue", "alter subscription switchback_from_green disable; update pg_subscription set subenabled = true where subname ="
      " 'switchback_from_green' and false; alter subscription switchback_from_green rename to f", "fail", "missing",

@@ -383,9 +383,9 @@ def test_standby_refuses_writes(world):
 
 
 def test_fences_are_put_right(world):
-    """What gets around the event trigger, in replica mode, is put right on both sides."""
+    """What gets around the event trigger, as the manager in replica mode, is put right on both sides."""
     d = world.prepared()
-    around = "set session_replication_role = replica; alter table account %s trigger all"
+    around = "set session authorization switchback; set session_replication_role = replica; alter table account %s trigger all"
     world.blue.query(around % "enable")
     world.green.query(around % "disable")
     assert fenced(world.blue) and not fenced(world.green)

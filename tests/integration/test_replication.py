@@ -206,7 +206,7 @@ def test_triggers_are_restored(world):
     sample = console.healthy()
     assert not sample["green"]["fence_wrong"]
     # what gets around the event trigger is seen within a second
-    world.green.query("set session_replication_role = replica; alter table br disable trigger all", "app0", "postgres")
+    world.green.query("set session_replication_role = replica; alter table br disable trigger all", "app0", "switchback")
     console.until(lambda s: s["green"]["fence_wrong"], "an open fence is seen")
     console.stop()
 
@@ -427,10 +427,10 @@ def test_sample_of_a_broken_stream(world):
         locker.query("rollback")
     assert console.healthy()["at_risk"] == 0
     # a conflict stops the worker again and again
-    world.green.query("set session_replication_role = replica; insert into br values (500)", "app0", "postgres")
+    world.green.query("set session_replication_role = replica; insert into br values (500)", "app0", "switchback")
     world.blue.query("insert into br values (500)", "app0", "app")
     console.until(lambda s: s["broken"], "a failing worker is seen")
-    world.green.query("set session_replication_role = replica; delete from br where id = 500", "app0", "postgres")
+    world.green.query("set session_replication_role = replica; delete from br where id = 500", "app0", "switchback")
     console.until(lambda s: not s["broken"] and s["lag_us"] == 0, "it recovers", 40)
     # a disabled subscription, and its slot lost
     world.green.query("alter subscription switchback_from_blue disable", "app0", "switchback")
