@@ -1,4 +1,4 @@
--- The tables that tests/drivers/ledger.c works on: psql -v accounts=1000 -f ledger.sql
+-- The tables that tests/drivers/ledger works on: psql -v accounts=1000 -f ledger.sql
 create table account (
     id int primary key,
     balance bigint not null,
@@ -14,6 +14,10 @@ create table entry (
     amount bigint not null,
     tenant text not null default current_setting('app.tenant'),
     at timestamptz not null default clock_timestamp()
+);
+create table list (
+    id bigint primary key,
+    items bigint[] not null
 );
 create index on entry (run, session, n);
 insert into account select g, 1000, repeat('x', 40) from generate_series(1, :accounts) g;
