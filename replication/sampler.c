@@ -299,7 +299,7 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
         return;
     } else {
         side->standing = result->error;
-        side->lost_us = side->lost_us != 0 ? side->lost_us : clock_mono_us();
+        side->lost_us = side->lost_us != 0 ? side->lost_us : side->asked_us;
         side->checked = false;
         memset(side->installed, 0, sampler->replication->database_count * sizeof *side->installed);
     }
@@ -328,6 +328,7 @@ static void start_round(struct sampler *sampler, enum side which)
         return;
     }
     side->asking = true;
+    side->asked_us = clock_mono_us();
     side->stale = false;
     error_clear(&side->error);
     (void)procedure_start(sampler->replication,

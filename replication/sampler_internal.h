@@ -50,10 +50,11 @@ struct stream {
 /* One side, all its databases together. */
 struct side_watch {
     bool asking;           /* a round of requests is under way */
+    int64_t asked_us;      /* when the last one began */
     bool heard_of;         /* a round has ended, one way or the other */
     bool answered;         /* the last round was answered */
     int64_t answered_us;   /* the last time it was */
-    int64_t lost_us;       /* since when it hasn't; 0 */
+    int64_t lost_us;       /* when the first round began that it hasn't answered since; 0 */
     bool stale;            /* our ownership isn't known there */
     struct error error;    /* of this round */
     struct error standing; /* of the last whole round: what is wrong though it answers */

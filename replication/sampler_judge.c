@@ -45,7 +45,9 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
         side->answered && side->standing.code == ERROR_NOT_PREPARED ? SILENT_UNPREPARED_US : SILENT_US;
     bool silent = side->answered_us == 0 || now_us - side->answered_us > patience_us;
     sample->reachable = side->answered && !silent;
-    sample->unreachable_us = sample->reachable || side->lost_us == 0 ? 0 : now_us - side->lost_us;
+    /* A side that hangs is lost since it was asked, not since we gave up on its answer. */
+    const int64_t lost_us = side->lost_us != 0 ? side->lost_us : side->asked_us;
+    sample->unreachable_us = sample->reachable || lost_us == 0 ? 0 : now_us - lost_us;
     (void)snprintf(sample->version, sizeof sample->version, "%s",
                    sampler->versions[which][0] != '\0' ? sampler->versions[which] : sample->version);
     sample->problem[0] = '\0';

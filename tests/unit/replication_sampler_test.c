@@ -232,6 +232,13 @@ static void a_silent_side_is_lost(void **state)
     assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
     scene->sampler.sides[SIDE_GREEN].lost_us = scene->now_us - 4000000;
     assert_in_range(judge(scene)->sides[SIDE_GREEN].unreachable_us, 4000000, 5000000);
+    /* one that hangs has not been heard of since it was asked, though its round has not ended */
+    scene->sampler.sides[SIDE_GREEN].lost_us = 0;
+    scene->sampler.sides[SIDE_GREEN].asking = true;
+    scene->sampler.sides[SIDE_GREEN].answered_us = scene->now_us - 3200000;
+    scene->sampler.sides[SIDE_GREEN].asked_us = scene->now_us - 3000000;
+    assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
+    assert_in_range(judge(scene)->sides[SIDE_GREEN].unreachable_us, 3000000, 4000000);
     assert_string_not_equal(scene->sampler.sample.sides[SIDE_GREEN].problem, "");
 }
 
