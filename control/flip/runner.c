@@ -291,6 +291,9 @@ static void deposed(struct flip *flip)
     flip_alarm(flip, &flip->why);
 }
 
+static void retry(struct flip *flip);
+
+/* A side is back: what waits to be tried again is tried now, not after a pause that had grown meanwhile. */
 static void contact(struct flip *flip)
 {
     const bool idle = flip->await.action == FLIP_ACTION_NONE;
@@ -300,6 +303,11 @@ static void contact(struct flip *flip)
     } else if ((flip->mode == FLIP_MODE_RECOVER || flip->mode == FLIP_MODE_UNDECIDED) && idle) {
         flip->retry.at_us = 0;
         flip_learn(flip);
+    } else if (flip_running(flip) && flip->retry.tries > 0) {
+        flip->retry.tries = 1;
+        if (idle && flip->retry.at_us != 0) {
+            retry(flip);
+        }
     }
 }
 

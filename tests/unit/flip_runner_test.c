@@ -114,6 +114,30 @@ static void test_failed_rescue_alarms(void **state)
     }
 }
 
+/* The longer a side was away, the longer the pauses between the tries; its clients must not wait for their
+ * end. */
+static void test_a_side_that_is_back_ends_the_pause(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    for (unsigned at = 1; at < 40; at++) {
+        struct world *world = world_new(&options);
+        world->strike = WORLD_STRIKE_SOURCE_DOWN;
+        world->strike_at = world->actions + at;
+        world->down_us = 215000000;
+        world_cutover(world);
+        while (world->clusters[SIDE_BLUE].up && world_step(world)) {
+        }
+        const int64_t back_us = world->clusters[SIDE_BLUE].up_again_us;
+        const uint64_t commits = world->commits;
+        while (world->commits == commits && world_step(world)) {
+        }
+        must(world, back_us == 0 || world->now_us < back_us + 1000000,
+             "clients wait longer than it was away");
+        settle(world);
+    }
+}
+
 /* Around our event trigger somebody enabled or disabled triggers: seen, and put right on either side. */
 static void test_fences_are_put_right(void **state)
 {
@@ -410,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_cutover_and_back),
         cmocka_unit_test(test_gate_flips_back_once),
         cmocka_unit_test(test_failed_rescue_alarms),
+        cmocka_unit_test(test_a_side_that_is_back_ends_the_pause),
         cmocka_unit_test(test_fences_are_put_right),
         cmocka_unit_test(test_manual_watch_only_alarms),
         cmocka_unit_test(test_drain_policies),
