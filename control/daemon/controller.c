@@ -34,12 +34,34 @@ static void set_wake(struct controller *controller)
                           0) == 0);
 }
 
+/* A lost answer, a side that was away: what such an alarm told of is over when the trying has worked. */
+static bool may_pass(const struct error *alarm)
+{
+    return alarm->code == ERROR_UNREACHABLE || alarm->code == ERROR_TIMEOUT || alarm->code == ERROR_STALE ||
+           alarm->code == ERROR_SQL || alarm->code == ERROR_NOT_IN_SYNC;
+}
+
+/* status shows alarms as trouble, and exits by it: not any more when nothing is tried again and none runs. */
+static void judge_alarm(struct controller *controller, int64_t began_us)
+{
+    const struct flip *flip = &controller->flip;
+    const bool trying = flip_running(flip) || flip->retry.tries > 0;
+    if (controller->alarm.code != ERROR_NONE && controller->alarm_us >= began_us) {
+        controller->alarm_passes = trying && may_pass(&controller->alarm);
+    } else if (controller->alarm_passes && !trying && flip->mode == FLIP_MODE_STEADY) {
+        controller->alarm_passes = false;
+        error_clear(&controller->alarm);
+    }
+}
+
 static void step(struct controller *controller, struct flip_event *event)
 {
-    event->now_us = clock_mono_us();
+    const int64_t began_us = clock_mono_us();
+    event->now_us = began_us;
     event->wall_us = clock_wall_us();
     controller_fault_after(&controller->flip, event);
     flip_step(&controller->flip, event);
+    judge_alarm(controller, began_us);
 }
 
 void controller_feed(struct controller *controller, struct flip_event *event)

@@ -134,6 +134,7 @@ struct controller {
     const char *busy;        /* "prepare", "finalize": what else is under way; NULL */
     struct error alarm;      /* the last one; code NONE: all is well since */
     int64_t alarm_us;
+    bool alarm_passes; /* it is about what is tried again: over when that has worked */
     struct proxy_counts drain;
 
     /* the end */
