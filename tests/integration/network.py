@@ -1,0 +1,211 @@
+"""A network that fails, for test_network.py: forwarders between the parts of a pair, strikes at the daemon's own
+fault points, a witness that looks at both clusters past all of it, and what must hold afterwards.
+
+    scene = Scene(world)                          # a prepared pair whose every connection goes through a forwarder
+    scene.strikes.on("fence:before", lambda: scene.net.stall("blue", "down"))
+    scene.d.start_verb("cutover")
+
+The links: `blue` and `green` lead from the proxy to the sides, `from_blue` and `from_green` from the other side's
+subscription to the one that is named.
+"""
+import os
+import socket
+import threading
+import time
+
+import cluster
+import pg
+from daemon import SLOW
+from world import DRIVERS
+
+LINKS = ("blue", "green", "from_blue", "from_green")
+MAX_HOLD_S = 6
+
+
+class Forwarder:
+    """tests/drivers/forwarder.c: see there what each command does."""
+
+    def __init__(self, world):
+        self.path = os.path.join(world.folder, "net")
+        self.ports = {name: cluster.free_port() for name in LINKS}
+        arguments = ["%s=%d:%d" % (name, port, (world.blue if name.endswith("blue") else world.green).port)
+                     for name, port in self.ports.items()]
+        self.process = world.spawn([os.path.join(DRIVERS, "forwarder"), self.path] + arguments)
+        end = time.monotonic() + 30 * SLOW
+        while not os.path.exists(self.path):
+            assert self.process.poll() is None and time.monotonic() < end, "the forwarder doesn't start"
+            time.sleep(0.01)
+
+    def say(self, *words):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(30 * SLOW)
+            caller.connect(self.path)
+            caller.sendall((" ".join(str(word) for word in words) + "\n").encode())
+            answer = caller.recv(100).decode().split()
+        assert answer and answer[0] == "ok", (words, answer)
+        return answer[1:]
+
+    def count(self, link):
+        return int(self.say("count", link)[0])
+
+    def settings(self):
+        """Of the daemon that is to use it."""
+        return {side: {"host": "127.0.0.1", "port": self.ports[side],
+                       "replication": {"host": "127.0.0.1", "port": self.ports["from_" + side]}}
+                for side in ("blue", "green")}
+
+
+# What can be done to a pair of parts (a list of links), and whether it lasts until it is healed.
+
+def _each(*words):
+    return lambda net, links: [net.say(words[0], link, *words[1:]) for link in links]
+
+
+def _refuse(net, links):
+    for link in links:
+        net.say("refuse", link)
+        net.say("reset", link)
+
+
+def _slow(net, links):
+    for link in links:
+        net.say("delay", link, "both", 150)
+        net.say("throttle", link, "both", 200000)
+
+
+FAULTS = {
+    "partition": (_each("stall", "both"), True),
+    "requests_lost": (_each("stall", "up"), True),
+    "answers_lost": (_each("stall", "down"), True),
+    "refused": (_refuse, True),
+    "slow": (_slow, True),
+    "reset": (_each("reset"), False),
+    "cut_request": (_each("cut", "up", 40), False),
+    "cut_answer": (_each("cut", "down", 9), False),
+    "server_gone": (_each("half", "server"), True),
+    "client_gone": (_each("half", "client"), True),
+}
+
+
+class Strikes:
+    """Listens to where the daemon stands (SWITCHBACK_TEST_STRIKE) and does something there, once, while it waits."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "strike")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen(64)
+        self.wanted, self.seen, self.problems = {}, [], []
+        self.struck = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def on(self, point, action):
+        self.struck.clear()
+        self.wanted = {point: action}
+
+    def _serve(self):
+        while True:
+            caller = self.listener.accept()[0]
+            with caller:
+                point = caller.makefile().readline().strip()
+                self.seen.append(point)
+                action = self.wanted.pop(point, None)
+                if action:
+                    try:
+                        action()
+                    except Exception as problem:  # shown by the test
+                        self.problems.append(repr(problem))
+                    self.struck.set()
+                try:
+                    caller.sendall(b"\n")
+                except OSError:
+                    pass
+
+
+class Witness:
+    """Looks at both clusters directly, again and again: whether both accept writes at an instant, and how long clients
+    have been held."""
+
+    LOOK = ("select s.epoch, count(*) filter (where t.tgenabled in ('O', 'A')), count(t) from switchback.state s"
+            " left join pg_trigger t on t.tgname = '!switchback_fence' group by 1")
+
+    def __init__(self, world, daemon):
+        self.world, self.daemon = world, daemon
+        self.splits, self.longest_hold_s, self.looks = [], 0.0, 0
+        self.stopping = threading.Event()
+        self.connections = {}
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _look(self, name):
+        """(epoch, open) of a side; None if it doesn't say."""
+        try:
+            if name not in self.connections:
+                self.connections[name] = self.world.side(name).connect("app", timeout=5)
+            epoch, up, tables = self.connections[name].query(self.LOOK)[0]
+            return int(epoch), int(up) < int(tables)
+        except (OSError, pg.PgError, pg.Closed, IndexError):
+            self.connections.pop(name, None)  # a fence ends foreign sessions
+            return None
+
+    def _run(self):
+        while not self.stopping.is_set():
+            before, other, after = self._look("blue"), self._look("green"), self._look("blue")
+            self.looks += other is not None
+            if before and other and before == after and before[1] and other[1]:
+                self.splits.append((time.monotonic(), before, other))
+            held = self.daemon.metric("switchback_oldest_wait_seconds") if self.daemon.running else None
+            self.longest_hold_s = max(self.longest_hold_s, held or 0)
+            self.stopping.wait(0.05)
+
+    def stop(self):
+        self.stopping.set()
+        self.thread.join(60 * SLOW)
+
+
+class Scene:
+    def __init__(self, world, pair=None, **settings):
+        self.world = world
+        world.pair(ledger=True, **(pair or {}))
+        self.net = Forwarder(world)
+        self.strikes = Strikes(world.folder)
+        self.d = world.daemon(start=False, sides=self.net.settings(), **{
+            "flip": {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "1500ms"}, "max_hold": "%ds" % MAX_HOLD_S},
+            **settings})
+        self.d.start(environment={"SWITCHBACK_TEST_STRIKE": self.strikes.path})
+        self.d.prepare()
+        self.d.wait_steady("blue")
+
+    def links(self, pair, source):
+        """The links between two parts, as seen from a flip away from `source`."""
+        target = "green" if source == "blue" else "blue"
+        return {"source": [source], "target": [target], "between": ["from_blue", "from_green"]}[pair]
+
+    def inject(self, fault, pair, source):
+        FAULTS[fault][0](self.net, self.links(pair, source))
+
+    def heal(self):
+        self.net.say("pass", "*")
+
+    def _served(self):
+        try:
+            with pg.Connection(self.d.address, timeout=10) as client:  # a side is tried again within a second
+                return client.value("select 1") == "1"
+        except (pg.PgError, pg.Closed, OSError):
+            return False
+
+    def settle(self, load, timeout=90):
+        """What must hold when all faults are over: one side is active and open, the other one fenced, the way back
+        runs, clients are served, and the ledger is right on both sides."""
+        try:
+            s = self.d.wait_steady(timeout=timeout)
+        finally:
+            assert not self.strikes.problems, self.strikes.problems
+        self.d.until(self._served, what="clients are served again")
+        self.d.until(lambda: self.d.verb("status").code == 0, what="status has no trouble left")
+        load.stop()
+        assert load.summary["wrong"] == 0 and load.summary["acknowledged_writes"] > 0, load.summary
+        self.world.assert_same_data()
+        load.verify(self.world.blue)
+        load.verify(self.world.green)
+        return s["active"]
