@@ -16,8 +16,8 @@
 #include <string.h>
 
 static const char *const purposes[] = {
-    [LANE_WORK] = "work", [LANE_SAMPLE] = "sample",   [LANE_AUX] = "aux",
-    [LANE_GATE] = "gate", [LANE_CONTROL] = "control", [LANE_ROLES] = "roles",
+    [LANE_WORK] = "work",   [LANE_SAMPLE] = "sample",   [LANE_AUX] = "aux",     [LANE_GATE] = "gate",
+    [LANE_PROBE] = "probe", [LANE_CONTROL] = "control", [LANE_ROLES] = "roles",
 };
 
 /* --- interrupting what runs too long, through the side's control lane --- */

@@ -16,6 +16,7 @@ enum lane {
     LANE_SAMPLE, /* heartbeats and standing checks */
     LANE_AUX,    /* what takes long and may: slot advance, questions */
     LANE_GATE,   /* the operator's queries */
+    LANE_PROBE,  /* a commit that waits for the other side */
     LANE_DATABASE_COUNT,
     /* of a side, connected to the database postgres (or a managed one where that is missing) */
     LANE_CONTROL = LANE_DATABASE_COUNT, /* ends backends, takes ownership, creates databases */
@@ -36,6 +37,8 @@ struct replication {
     uint64_t owner;
     bool deposed;
     bool owning; /* replication_own is under way */
+    uint64_t
+        names_asked[SIDE_COUNT]; /* the last replication_names: an earlier one changes nothing any more */
     struct sampler *sampler;
     struct procedure *procedures; /* all that run */
     struct flip_memory *flip;     /* of the flip under way (flip.h) */

@@ -1,6 +1,7 @@
 #include "replication/flip.h"
 
 #include "conf/base/ensure.h"
+#include "replication/promise.h"
 #include "replication/sampler.h"
 #include "replication/sql.h"
 
@@ -34,6 +35,7 @@ static void phase_free(struct phase *phase)
         free(phase->databases[i].text);
         free(phase->databases[i].leaves[SIDE_BLUE]);
         free(phase->databases[i].leaves[SIDE_GREEN]);
+        promise_forget(phase->databases[i].probe);
     }
     free(phase->databases);
     free(phase->sessions);
@@ -73,20 +75,36 @@ void phase_take_over(struct phase *phase, void (*start)(struct phase *phase))
     procedure_abort(memory->running);
 }
 
+/* Returns the phase that waited for its end; NULL. */
+static struct phase *leave(struct phase *phase, bool wakes_sampler)
+{
+    struct flip_memory *memory = phase->replication->flip;
+    if (memory->phase != phase) {
+        return NULL;
+    }
+    if (wakes_sampler) {
+        sampler_wake(phase->replication->sampler);
+    }
+    struct phase *waiting = memory->waiting;
+    memory->phase = NULL;
+    memory->running = NULL;
+    memory->waiting = NULL;
+    return waiting;
+}
+
+void phase_leave(struct phase *phase, bool wakes_sampler)
+{
+    struct phase *waiting = leave(phase, wakes_sampler);
+    if (waiting != NULL) {
+        phase->replication->flip->waiting_start(waiting);
+    }
+}
+
 void phase_finish(void *data, const struct replication_result *result)
 {
     struct phase *phase = data;
     struct flip_memory *memory = phase->replication->flip;
-    struct phase *waiting = NULL;
-    if (memory->phase == phase) {
-        if (phase->wakes_sampler || !result->ok) {
-            sampler_wake(phase->replication->sampler);
-        }
-        memory->phase = NULL;
-        memory->running = NULL;
-        waiting = memory->waiting;
-        memory->waiting = NULL;
-    }
+    struct phase *waiting = leave(phase, phase->wakes_sampler || !result->ok);
     phase->done(phase->context, result);
     phase_free(phase);
     if (waiting != NULL) {

@@ -9,6 +9,8 @@
 
 enum target_state { TARGET_CLOSED, TARGET_READY, TARGET_OPEN };
 
+struct probe;
+
 /* One phase: an operation of replication.h in flight. */
 struct phase {
     struct replication *replication;
@@ -18,13 +20,15 @@ struct phase {
     void *context;
     char *sessions;                   /* '{1,2}': backends that stay */
     bool wakes_sampler;               /* the flip is over when this phase is */
+    bool promise;                     /* of a turn */
     struct replication_result result; /* kept while what failed is cleaned up */
     struct phase_database {
         char *text;               /* L */
         char *leaves[SIDE_COUNT]; /* names of the tables on each side */
         uint64_t n;               /* of a marker */
         bool committed;
-    } * databases; /* by index */
+        struct probe *probe; /* promise.h */
+    } * databases;           /* by index */
 };
 
 struct flip_memory {
@@ -47,6 +51,9 @@ void phase_run(struct phase *phase, const char *name, unsigned sides, const stru
 
 /* Aborts the phase that runs, if one does, and calls start when it has ended. */
 void phase_take_over(struct phase *phase, void (*start)(struct phase *phase));
+
+/* Another phase may run from now on, though this one hasn't answered. */
+void phase_leave(struct phase *phase, bool wakes_sampler);
 
 /* Tells the caller, frees the phase, lets a waiting one begin. The usual `finish`. */
 void phase_finish(void *phase, const struct replication_result *result);

@@ -3,6 +3,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
+#include "replication/promise.h"
 #include "replication/sampler.h"
 #include "replication/sql.h"
 
@@ -200,6 +201,7 @@ void replication_fence(struct replication *replication, const struct replication
     phase->sessions = session_array(sessions, session_count);
     memset(replication->flip->target, 0, replication->database_count * sizeof replication->flip->target[0]);
     sampler_rest(replication->sampler, deadline_us);
+    promise_cancel_probes(replication, flip->source);
     phase_run(phase, "fence", BOTH_SIDES, fence_steps, ARRAY_LENGTH(fence_steps), finish_fence);
 }
 

@@ -5,6 +5,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "replication/names.h"
+#include "replication/promise.h"
 #include "replication/sampler.h"
 #include "replication/sql.h"
 
@@ -82,22 +83,82 @@ static enum verdict judge_streaming(struct strand *strand, const struct reply *r
     return VERDICT_AGAIN;
 }
 
-static const struct step turn_steps[] = {
-    {.name = "read start point", .on = ON_OTHER_SIDE, .build = build_read_start, .judge = judge_start},
-    {.name = "end old stream", .build = build_old_slot, .judge = judge_old_slot},
-    {.name = "follow", .build = build_follow},
-    {.name = "see stream",
-     .on = ON_OTHER_SIDE,
-     .build = build_streaming,
-     .judge = judge_streaming,
-     .again_us = 20000},
-};
+#define READ_START_STEP                                                                                      \
+    {                                                                                                        \
+        .name = "read start point", .on = ON_OTHER_SIDE, .build = build_read_start, .judge = judge_start     \
+    }
+#define END_OLD_STREAM_STEP                                                                                  \
+    {                                                                                                        \
+        .name = "end old stream", .build = build_old_slot, .judge = judge_old_slot                           \
+    }
+#define FOLLOW_STEP                                                                                          \
+    {                                                                                                        \
+        .name = "follow", .build = build_follow                                                              \
+    }
+#define SEE_STREAM_STEP                                                                                      \
+    {                                                                                                        \
+        .name = "see stream", .on = ON_OTHER_SIDE, .build = build_streaming, .judge = judge_streaming,       \
+        .again_us = 20000                                                                                    \
+    }
 
-void replication_turn(struct replication *replication, const struct replication_flip *flip,
+static const struct step turn_steps[] = {READ_START_STEP, END_OLD_STREAM_STEP, FOLLOW_STEP, SEE_STREAM_STEP};
+
+static const struct step lossless_steps[] = {
+    READ_START_STEP, END_OLD_STREAM_STEP, PROMISE_CONFIRM_STEP,     PROMISE_PROBE_STEP,  FOLLOW_STEP,
+    SEE_STREAM_STEP, PROMISE_RETURN_STEP, PROMISE_SYNCHRONOUS_STEP, PROMISE_ARRIVAL_STEP};
+
+enum { UNNAME_WITHIN_US = 1000000 };
+
+static void unnamed(void *context, const struct replication_result *result)
+{
+    struct phase *phase = context;
+    struct replication_result kept = phase->result;
+    if (!result->ok) {
+        LOG_WARN("standby_names_not_emptied", LOG_STR("side", side_name(side_other(phase->flip.source))),
+                 LOG_STR("reason", result->error.message));
+    }
+    phase_finish(phase, &kept);
+}
+
+/* Names that nobody confirms would let every commit wait. */
+static void finish_lossless(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    if (result->ok || result->error.code == ERROR_ABORTED || result->error.code == ERROR_FLIP_RUNNING) {
+        phase_finish(phase, result);
+        return;
+    }
+    enum side target = side_other(phase->flip.source);
+    phase->result = *result;
+    phase_leave(phase, true);
+    promise_cancel_probes(phase->replication, target);
+    replication_names(phase->replication, target, phase->flip.epoch + 1, false,
+                      clock_mono_us() + UNNAME_WITHIN_US, unnamed, phase);
+}
+
+static void named(void *context, const struct replication_result *result)
+{
+    struct phase *phase = context;
+    if (!result->ok && phase->promise) {
+        phase_finish(phase, result);
+        return;
+    }
+    unsigned source = SIDE_BIT(phase->flip.source);
+    if (phase->promise) {
+        phase_run(phase, "lossless turn", source, lossless_steps, ARRAY_LENGTH(lossless_steps),
+                  finish_lossless);
+    } else {
+        phase_run(phase, "turn", source, turn_steps, ARRAY_LENGTH(turn_steps), phase_finish);
+    }
+}
+
+void replication_turn(struct replication *replication, const struct replication_flip *flip, bool promise,
                       int64_t deadline_us, replication_done done, void *context)
 {
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
-    phase_run(phase, "turn", SIDE_BIT(flip->source), turn_steps, ARRAY_LENGTH(turn_steps), phase_finish);
+    phase->promise = promise;
+    replication_names(replication, side_other(flip->source), flip->epoch + 1, promise, deadline_us, named,
+                      phase);
 }
 
 /* --- a side that comes back --- */

@@ -260,7 +260,7 @@ static bool reverse_database(struct prepare *prepare, size_t database, struct er
     }
     /* A disabled subscription can't be refreshed; its start point is set by the flip, so a new one serves. */
     if (facts.subscribed && facts.usable && facts.same_tables) {
-        return renew_conninfo(&stream, error);
+        return renew_conninfo(&stream, error) && stream_set_commit(&stream, true, error);
     }
     return build_reverse(&stream, error);
 }

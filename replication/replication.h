@@ -164,8 +164,13 @@ void replication_ready(struct replication *replication, const struct replication
  * replication_read_facts tell, and ready and open may be called again. */
 void replication_open(struct replication *replication, const struct replication_flip *flip,
                       int64_t deadline_us, replication_done done, void *context);
-/* The old source follows the new active side from where that was opened, and its stream runs. Idempotent. */
-void replication_turn(struct replication *replication, const struct replication_flip *flip,
+/*
+ * The old source follows the new active side from where that was opened, and its stream runs. Idempotent.
+ * With `promise`, before clients are released: the target's names are set, a commit is seen waiting in every
+ * database, the streams are enabled, the commits return confirmed by all. If that fails, names are emptied
+ * again. Without it both sides' names are emptied first.
+ */
+void replication_turn(struct replication *replication, const struct replication_flip *flip, bool promise,
                       int64_t deadline_us, replication_done done, void *context);
 
 /* Undo before commit: ends the phase that runs (it answers ERROR_ABORTED), rolls the target's transactions
@@ -197,6 +202,10 @@ void replication_fence_on_contact(struct replication *replication, enum side sid
  */
 void replication_names(struct replication *replication, enum side active, uint64_t epoch, bool promise,
                        int64_t deadline_us, replication_done done, void *context);
+/* In the watch, when the stream is healthy again: names set, a commit seen waiting and confirmed in every
+ * database, every stream synchronous. What fails leaves names as they are: replication_names empties them. */
+void replication_promise(struct replication *replication, enum side active, int64_t deadline_us,
+                         replication_done done, void *context);
 
 /* --- prepare, finalize, check --- */
 

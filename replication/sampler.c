@@ -546,6 +546,11 @@ void sampler_wake(struct sampler *sampler)
     sampler->rest_until_us = 0;
 }
 
+uint64_t sampler_epoch(const struct sampler *sampler)
+{
+    return sampler->epoch;
+}
+
 void replication_set_active(struct replication *replication, enum side active, uint64_t epoch)
 {
     struct sampler *sampler = replication->sampler;

@@ -17,4 +17,7 @@ void sampler_free(struct sampler *sampler); /* when nothing of the engine is lef
 void sampler_rest(struct sampler *sampler, int64_t until_us);
 void sampler_wake(struct sampler *sampler);
 
+/* As last told by replication_set_active. */
+uint64_t sampler_epoch(const struct sampler *sampler);
+
 #endif

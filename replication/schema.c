@@ -2,7 +2,7 @@
 
 #include "replication/sql.h"
 
-extern const char schema_sql[], schema_flip_sql[];
+extern const char schema_sql[], schema_flip_sql[], schema_promise_sql[];
 
 static const char *standing_text(enum standing standing)
 {
@@ -24,6 +24,7 @@ void schema_install(struct strbuf *sql, const struct settings *settings,
     strbuf_puts(sql, "begin;\n");
     strbuf_puts(sql, schema_sql);
     strbuf_puts(sql, schema_flip_sql);
+    strbuf_puts(sql, schema_promise_sql);
     sql_format(
         sql,
         "insert into switchback.state (version, pair, side, system_identifier, timeline, standing, epoch,"

@@ -1,7 +1,7 @@
 /*
- * The schema `switchback` of a managed database (schema.sql, schema_flip.sql): state row, markers, fence, and
- * the functions that the flip calls. Installed by prepare on both sides, in one transaction, any number of
- * times; it never changes the state row that stands.
+ * The schema `switchback` of a managed database (schema.sql, schema_flip.sql, schema_promise.sql): state row,
+ * markers, fence, and the functions that the flip calls. Installed by prepare on both sides, in one
+ * transaction, any number of times; it never changes the state row that stands.
  */
 #ifndef SWITCHBACK_REPLICATION_SCHEMA_H
 #define SWITCHBACK_REPLICATION_SCHEMA_H

@@ -60,6 +60,7 @@ struct naming;
 struct naming_side {
     struct naming *naming;
     struct strbuf wanted;
+    uint64_t number;
     int32_t pid; /* of the session that saw that the side is ours to change; a later one didn't */
     bool lost;
 };
@@ -146,7 +147,9 @@ static enum verdict judge_read(struct strand *strand, const struct reply *reply,
 static void build_set(struct strand *strand, struct strbuf *sql)
 {
     struct naming_side *side = strand->data;
-    side->lost = connection_pid(engine_lane(strand->replication, strand->side, LANE_AUX, 0)) != side->pid;
+    /* A later call has read, or will read, what stands before this one would change it. */
+    side->lost = side->number != strand->replication->names_asked[strand->side] ||
+                 connection_pid(engine_lane(strand->replication, strand->side, LANE_AUX, 0)) != side->pid;
     if (side->lost) {
         strbuf_puts(sql, "select");
     } else if (side->wanted.length == 0) {
@@ -161,7 +164,7 @@ static enum verdict judge_set(struct strand *strand, const struct reply *reply, 
     const struct naming_side *side = strand->data;
     (void)reply;
     if (side->lost) {
-        (void)error_set(error, ERROR_UNREACHABLE, "%s: the connection was lost meanwhile",
+        (void)error_set(error, ERROR_ABORTED, "%s: asked anew, or the connection was lost meanwhile",
                         side_name(strand->side));
         return VERDICT_FAIL;
     }
@@ -235,6 +238,7 @@ static void other_ended(void *data, const struct replication_result *result)
 static void start(struct naming *naming, enum side side, int64_t deadline_us)
 {
     naming->sides[side].naming = naming;
+    naming->sides[side].number = ++naming->replication->names_asked[side];
     (void)procedure_start(naming->replication,
                           &(struct procedure_plan){
                               .name = "standby names",

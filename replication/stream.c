@@ -341,10 +341,10 @@ bool stream_put_subscription(const struct stream *stream, bool forward, struct s
     sql_format(
         sql,
         "create subscription %I connection %L publication %I with (create_slot = false, slot_name = %L,"
-        " synchronous_commit = %s, enabled = %s, copy_data = %s",
+        " synchronous_commit = local, enabled = %s, copy_data = %s",
         names_subscription(side), strbuf_text(&conninfo), names_publication(side),
-        names_slot(side, stream->publisher->database, slot), forward ? "local" : "off",
-        forward ? "true" : "false", forward ? "true" : "false");
+        names_slot(side, stream->publisher->database, slot), forward ? "true" : "false",
+        forward ? "true" : "false");
     if (lower >= 140000) {
         sql_format(sql, ", streaming = %s", lower >= 160000 ? "parallel" : "on");
     }

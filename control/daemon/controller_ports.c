@@ -298,7 +298,7 @@ static void on_cluster(struct controller *controller, const struct flip_request 
         replication_fence_on_contact(replication, request->side, request->epoch, on_replication_done, call);
         break;
     case FLIP_ACTION_TURN:
-        replication_turn(replication, &flip, deadline_us, on_replication_done, call);
+        replication_turn(replication, &flip, request->promise, deadline_us, on_replication_done, call);
         break;
     case FLIP_ACTION_NAMES:
         replication_names(replication, request->side, request->epoch, request->promise, deadline_us,

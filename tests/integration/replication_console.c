@@ -179,13 +179,19 @@ static bool start_phase(char **words, int count)
         replication_fence(replication, &flip, sessions, session_count, until, answered, number_of(words[0]));
         return true;
     }
+    if (strcmp(name, "turn") == 0 || strcmp(name, "promise-turn") == 0) {
+        replication_turn(replication, &flip, *name == 'p', until, answered, number_of(words[0]));
+        return true;
+    }
     static const struct {
         const char *name;
         void (*start)(struct replication *, const struct replication_flip *, int64_t, replication_done,
                       void *);
-    } phases[] = {{"catchup", replication_catchup}, {"ready", replication_ready},
-                  {"open", replication_open},       {"turn", replication_turn},
-                  {"undo", replication_undo},       {"reopen", replication_reopen_source}};
+    } phases[] = {{"catchup", replication_catchup},
+                  {"ready", replication_ready},
+                  {"open", replication_open},
+                  {"undo", replication_undo},
+                  {"reopen", replication_reopen_source}};
     for (size_t i = 0; i < ARRAY_LENGTH(phases); i++) {
         if (strcmp(name, phases[i].name) == 0) {
             phases[i].start(replication, &flip, until, answered, number_of(words[0]));
@@ -242,6 +248,9 @@ static bool start(char **words, int count)
         /* names ACTIVE EPOCH on|off MS */
         replication_names(replication, side_of(words[2]), strtoull(words[3], NULL, 10),
                           strcmp(words[4], "on") == 0, deadline(words[5]), answered, number_of(words[0]));
+    } else if (strcmp(name, "promise") == 0 && count == 4) {
+        replication_promise(replication, side_of(words[2]), deadline(words[3]), answered,
+                            number_of(words[0]));
     } else if (strcmp(name, "stop") == 0) {
         (void)uv_poll_stop(&console.input);
         uv_close((uv_handle_t *)&console.input, NULL);

@@ -301,7 +301,7 @@ static void turn(struct world *world, const struct replication_flip *flip)
 {
     for (int attempt = 0; attempt < 20; attempt++) {
         struct waited waited;
-        replication_turn(world->replication, flip, soon(), over, fresh(&waited));
+        replication_turn(world->replication, flip, false, soon(), over, fresh(&waited));
         if (await(world, T_TURN, &waited)) {
             return;
         }

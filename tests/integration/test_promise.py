@@ -45,3 +45,52 @@ def test_names_follow_the_promise(world):
     console.do("names blue 1 on 5000")
     console.do("names blue 1 off 5000")
     console.stop()
+
+
+def lossless_turn(console, flip, source, epoch):
+    for phase in ("fence", "catchup", "ready", "open"):
+        console.do("%s %d %s %d 10000" % (phase, flip, source, epoch))
+    console.do("active %s %d" % ("green" if source == "blue" else "blue", epoch + 1))
+    console.do("promise-turn %d %s %d 20000" % (flip, source, epoch))
+
+
+def test_promise_of_a_turn(world):
+    console = pair(world, databases=2)
+    lossless_turn(console, 1, "blue", 1)
+    assert names(world.green).startswith("FIRST 2 (") and names(world.blue) == ""
+    assert {row[0] for row in rows(world.blue, "select subsynccommit from pg_subscription where subenabled")} == {"local"}
+    states = rows(world.green, "select sync_state from pg_stat_replication where application_name like '%to_blue'")
+    assert states == [("sync",), ("sync",)], states
+
+    # again, with a stream that runs: each probe returns within milliseconds and is seen all the same
+    console.do("promise-turn 1 blue 1 20000")
+    console.do("promise green 20000")
+    console.healthy("green")
+
+    # a flip-back takes names along: empty on the standby, always
+    console.do("names green 2 off 5000")
+    assert names(world.green) == ""
+    console.do("promise green 20000")
+    console.flip(2, "green", 2)
+    assert names(world.green) == "" and names(world.blue) == ""
+    console.stop()
+
+
+def test_promise_of_a_turn_that_fails(world):
+    """The old source doesn't answer: commits on the new one must not wait for it."""
+    console = pair(world)
+    for phase in ("fence", "catchup", "ready", "open"):
+        console.do("%s 1 blue 1 10000" % phase)
+    console.do("active green 2")
+    # its apply worker can't write: the probe of the turn waits in vain
+    holder = world.blue.connect("app0", "postgres")
+    holder.query("begin")
+    holder.query("lock table switchback.marker in exclusive mode")
+    failed = console.fails("promise-turn 1 blue 1 3000")
+    assert failed.code == "timeout" and "has not confirmed a commit" in failed.message, failed
+    assert names(world.green) == ""
+    assert rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == [("0",)]
+    holder.query("rollback")
+    console.do("promise-turn 1 blue 1 20000")
+    assert names(world.green).startswith("FIRST 1 (")
+    console.stop()
