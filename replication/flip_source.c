@@ -243,7 +243,7 @@ static const struct step undo_steps[] = {
      .skip = target_has_no_transaction,
      .sql = "rollback",
      .judge = judge_rollback},
-    {.name = "lower fence", .build = build_lower},
+    {.name = "lower fence", .heals = true, .build = build_lower},
 };
 
 static const struct step reopen_steps[] = {
@@ -253,7 +253,7 @@ static const struct step reopen_steps[] = {
      .skip = target_has_no_transaction,
      .sql = "rollback",
      .judge = judge_rollback},
-    {.name = "reopen the source", .build = build_reopen},
+    {.name = "reopen the source", .heals = true, .build = build_reopen},
 };
 
 /* The source is the active side again, also for a sampler that knew nothing yet: after a restart. */

@@ -93,7 +93,7 @@ static enum verdict judge_streaming(struct strand *strand, const struct reply *r
     }
 #define FOLLOW_STEP                                                                                          \
     {                                                                                                        \
-        .name = "follow", .build = build_follow                                                              \
+        .name = "follow", .heals = true, .build = build_follow                                               \
     }
 #define SEE_STREAM_STEP                                                                                      \
     {                                                                                                        \
@@ -216,9 +216,9 @@ static void build_rejoin(struct strand *strand, struct strbuf *sql)
 }
 
 static const struct step contact_steps[] = {
-    {.name = "fence", .build = build_fence_behind, .judge = judge_fence_behind},
+    {.name = "fence", .heals = true, .build = build_fence_behind, .judge = judge_fence_behind},
     {.name = "compare", .tolerant = true, .build = build_holds_more, .judge = judge_holds_more},
-    {.name = "rejoin", .build = build_rejoin},
+    {.name = "rejoin", .heals = true, .build = build_rejoin},
 };
 
 void replication_fence_on_contact(struct replication *replication, enum side side, uint64_t epoch,

@@ -92,8 +92,16 @@ static enum verdict judge_raise(struct strand *strand, const struct reply *reply
     return VERDICT_FAIL;
 }
 
+/* When ownership is taken, no work is under way; a side that came back gets our number beside whatever is. */
 static const struct step raise_steps[] = {
     {.name = "take ownership", .skip = is_not_installed, .build = build_raise, .judge = judge_raise},
+};
+static const struct step give_steps[] = {
+    {.name = "take ownership",
+     .lane = LANE_SAMPLE,
+     .skip = is_not_installed,
+     .build = build_raise,
+     .judge = judge_raise},
 };
 
 static void raised(void *data, const struct replication_result *result)
@@ -124,17 +132,21 @@ static enum verdict judge_owner(struct strand *strand, const struct reply *reply
     return VERDICT_END;
 }
 
-static const struct step read_steps[] = {
-    {.name = "look for the schema",
-     .tolerant = true,
-     .skip = is_not_reached,
-     .sql = PROCEDURE_INSTALLED_SQL,
-     .judge = procedure_judge_installed},
-    {.name = "read owner",
-     .skip = is_not_reached,
-     .sql = "select owner from switchback.state",
-     .judge = judge_owner},
-};
+#define READ_STEPS(its_lane)                                                                                 \
+    {                                                                                                        \
+        {.name = "look for the schema",                                                                      \
+         .lane = (its_lane),                                                                                 \
+         .tolerant = true,                                                                                   \
+         .skip = is_not_reached,                                                                             \
+         .sql = PROCEDURE_INSTALLED_SQL,                                                                     \
+         .judge = procedure_judge_installed},                                                                \
+        {                                                                                                    \
+            .name = "read owner", .lane = (its_lane), .skip = is_not_reached,                                \
+            .sql = "select owner from switchback.state", .judge = judge_owner                                \
+        }                                                                                                    \
+    }
+static const struct step read_steps[] = READ_STEPS(LANE_WORK), read_beside_steps[] = READ_STEPS(LANE_SAMPLE);
+#undef READ_STEPS
 
 /*
  * Two controllers that start at once read the same highest number. With the next one each could win a side,
@@ -165,7 +177,7 @@ static void owners_read(void *data, const struct replication_result *result)
         finish(owning, &deposed);
         return;
     }
-    run(owning, "take ownership", raise_steps, ARRAY_LENGTH(raise_steps), false, raised);
+    run(owning, "take ownership", owning->raise ? raise_steps : give_steps, 1, false, raised);
 }
 
 /* --- the first part: no other backend of ours is left --- */
@@ -246,7 +258,8 @@ static void others_ended(void *data, const struct replication_result *result)
         return;
     }
     owning->deadline_us = clock_mono_us() + OWN_WITHIN_US;
-    run(owning, "read owners", read_steps, ARRAY_LENGTH(read_steps), false, owners_read);
+    run(owning, "read owners", owning->raise ? read_steps : read_beside_steps, ARRAY_LENGTH(read_steps),
+        false, owners_read);
 }
 
 /* --- the beginning --- */

@@ -3,6 +3,7 @@
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
+#include "replication/sampler.h"
 #include "replication/sql.h"
 
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 enum {
     /* A fact that is waited for is asked for without a pause this long: a marker takes 1.5 ms to cross. */
     EAGER_US = 20000,
+    HEAL_US = 20000, /* between askings of a side that is given our number */
     DEFAULT_AGAIN_US = 5000
 };
 
@@ -140,7 +142,7 @@ static void on_pause_over(uv_timer_t *timer)
     }
 }
 
-static void again(struct runner *runner, const struct step *step)
+static void again(struct runner *runner, const struct step *step, int64_t least_us)
 {
     int64_t now_us = clock_mono_us();
     int64_t deadline_us = runner->strand.plan->deadline_us;
@@ -157,6 +159,9 @@ static void again(struct runner *runner, const struct step *step)
     if (pause_us > longest_us) {
         pause_us = longest_us;
     }
+    if (pause_us < least_us) {
+        pause_us = least_us;
+    }
     ENSURE(uv_timer_start(&runner->pause, on_pause_over, (uint64_t)pause_us / 1000, 0) == 0);
 }
 
@@ -166,6 +171,14 @@ static void next(struct runner *runner)
     runner->step_began_us = 0;
     error_clear(&runner->waiting_for);
     advance(runner);
+}
+
+/* The controller took ownership while the side was away. Nothing was done: claim() is a transaction's first.
+ */
+static bool lacks_our_number(const struct strand *strand, const struct reply *reply)
+{
+    uint64_t owner;
+    return reply_owner(reply, &owner) && owner < strand->replication->owner && !strand->replication->deposed;
 }
 
 static void on_reply(void *context, const struct reply *reply)
@@ -180,6 +193,13 @@ static void on_reply(void *context, const struct reply *reply)
         fail_aborted(runner, reply->uncertain);
         return;
     }
+    if (step->heals && lacks_our_number(strand, reply)) {
+        sampler_own(strand->replication->sampler,
+                    step->on == ON_THIS_SIDE ? strand->side : side_other(strand->side));
+        runner->waiting_for = reply->error;
+        again(runner, step, HEAL_US);
+        return;
+    }
     if (!reply->ok && !step->tolerant) {
         fail(runner, &reply->error, reply->uncertain);
         return;
@@ -192,7 +212,7 @@ static void on_reply(void *context, const struct reply *reply)
         break;
     case VERDICT_AGAIN:
         runner->waiting_for = error;
-        again(runner, step);
+        again(runner, step, 0);
         break;
     case VERDICT_END:
         end(runner);

@@ -55,6 +55,12 @@ static enum verdict note_failure(struct strand *strand, const struct reply *repl
 {
     struct sampler *sampler = strand->data;
     struct side_watch *side = &sampler->sides[strand->side];
+    uint64_t owner;
+    if (reply_owner(reply, &owner) && owner < strand->replication->owner) {
+        side->stale =
+            true; /* it came back without our number, which it gets at once: no trouble of its own */
+        return VERDICT_NEXT;
+    }
     side->error = reply->error;
     if (reply->error.code == ERROR_NOT_PREPARED) {
         side->installed[strand->database] = false;
@@ -106,12 +112,9 @@ static void note_rate(struct stream *stream, uint64_t xid, int64_t now_us)
 static enum verdict judge_beat(struct strand *strand, const struct reply *reply, struct error *error)
 {
     struct sampler *sampler = strand->data;
-    struct side_watch *side = &sampler->sides[strand->side];
     struct stream *stream = &sampler->streams[strand->database];
     (void)error;
     if (!reply->ok) {
-        uint64_t owner;
-        side->stale = side->stale || (reply_owner(reply, &owner) && owner < strand->replication->owner);
         return note_failure(strand, reply);
     }
     int64_t now_us = clock_mono_us();
@@ -284,6 +287,15 @@ static void owned(void *context, const struct replication_result *result)
     }
 }
 
+void sampler_own(struct sampler *sampler, enum side side)
+{
+    const struct replication *replication = sampler->replication;
+    if (!sampler->owning && !replication->owning && !replication->deposed) {
+        sampler->owning = true;
+        own_side(sampler->replication, side, owned, sampler);
+    }
+}
+
 static void round_ended(struct sampler *sampler, enum side which, const struct replication_result *result)
 {
     struct side_watch *side = &sampler->sides[which];
@@ -303,10 +315,8 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
         side->checked = false;
         memset(side->installed, 0, sampler->replication->database_count * sizeof *side->installed);
     }
-    const struct replication *replication = sampler->replication;
-    if (side->stale && result->ok && !sampler->owning && !replication->owning && !replication->deposed) {
-        sampler->owning = true;
-        own_side(sampler->replication, which, owned, sampler);
+    if (side->stale && result->ok) {
+        sampler_own(sampler, which);
     }
     sampler_judge(sampler);
 }

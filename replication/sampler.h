@@ -20,4 +20,7 @@ void sampler_wake(struct sampler *sampler);
 /* As last told by replication_set_active. */
 uint64_t sampler_epoch(const struct sampler *sampler);
 
+/* The side came back without our number in its state rows: gives it to it, if nobody is about to. */
+void sampler_own(struct sampler *sampler, enum side side);
+
 #endif

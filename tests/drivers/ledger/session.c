@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { RECONNECT_MS = 20, LONGEST_SLEEP_US = 100000 /* between looks at whether the run ends */ };
+enum { RECONNECT_US = 20000, LONGEST_SLEEP_US = 100000 /* between looks at whether the run ends */ };
 
 /* Connects, again and again until it works or the run ends. */
 static bool session_connect(struct session *session)
@@ -16,7 +16,7 @@ static bool session_connect(struct session *session)
         }
         PQfinish(session->conn);
         session->conn = NULL;
-        sleep_us(RECONNECT_MS * 1000);
+        sleep_us(RECONNECT_US);
     }
     return false;
 }
