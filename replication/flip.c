@@ -1,5 +1,6 @@
 #include "replication/flip.h"
 
+#include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "replication/promise.h"
 #include "replication/sampler.h"
@@ -19,6 +20,7 @@ struct phase *phase_new(struct replication *replication, const struct replicatio
     ENSURE(phase != NULL);
     *phase = (struct phase){.replication = replication,
                             .deadline_us = deadline_us,
+                            .began_us = clock_mono_us(),
                             .done = done,
                             .context = context,
                             .databases = calloc(replication->database_count, sizeof *phase->databases)};

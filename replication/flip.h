@@ -18,9 +18,11 @@ struct phase {
     int64_t deadline_us;
     replication_done done;
     void *context;
-    char *sessions;                   /* '{1,2}': backends that stay */
-    bool wakes_sampler;               /* the flip is over when this phase is */
-    bool promise;                     /* of a turn */
+    char *sessions;     /* '{1,2}': backends that stay */
+    bool wakes_sampler; /* the flip is over when this phase is */
+    bool promise;       /* of a turn */
+    bool alone;         /* ready without the source's closing marker */
+    int64_t began_us;
     struct replication_result result; /* kept while what failed is cleaned up */
     struct phase_database {
         char *text;               /* L */

@@ -52,12 +52,17 @@ static bool is_open(const struct strand *strand)
 
 static void build_ready(struct strand *strand, struct strbuf *sql)
 {
-    const struct replication_flip *flip = phase_flip(strand);
+    const struct phase *phase = strand->data;
+    const struct replication_flip *flip = &phase->flip;
     char slot[NAMES_SLOT_SIZE];
     phase_begin_sql(strand, sql);
-    sql_format(sql, "make_ready(%u, %u, %u, %L); set local idle_in_transaction_session_timeout = %d",
-               strand->replication->owner, flip->epoch, flip->flip,
-               names_slot(strand->side, strand->database_name, slot),
+    if (phase->alone) {
+        sql_format(sql, "make_ready_alone(%u, %u, %u)", strand->replication->owner, flip->epoch, flip->flip);
+    } else {
+        sql_format(sql, "make_ready(%u, %u, %u, %L)", strand->replication->owner, flip->epoch, flip->flip,
+                   names_slot(strand->side, strand->database_name, slot));
+    }
+    sql_format(sql, "; set local idle_in_transaction_session_timeout = %d",
                (strand->replication->settings->max_hold_us + LEFT_ALONE_MARGIN_US) / 1000);
 }
 
@@ -127,14 +132,27 @@ static void finish_ready(void *data, const struct replication_result *result)
               ARRAY_LENGTH(rollback_steps), finish_failed_ready);
 }
 
-void replication_ready(struct replication *replication, const struct replication_flip *flip,
+static void make_ready(struct replication *replication, const struct replication_flip *flip, bool alone,
                        int64_t deadline_us, replication_done done, void *context)
 {
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
+    phase->alone = alone;
     memset(replication->flip->target, 0, replication->database_count * sizeof replication->flip->target[0]);
     sampler_rest(replication->sampler, deadline_us);
     phase_run(phase, "ready", SIDE_BIT(side_other(flip->source)), ready_steps, ARRAY_LENGTH(ready_steps),
               finish_ready);
+}
+
+void replication_ready(struct replication *replication, const struct replication_flip *flip,
+                       int64_t deadline_us, replication_done done, void *context)
+{
+    make_ready(replication, flip, false, deadline_us, done, context);
+}
+
+void replication_ready_alone(struct replication *replication, const struct replication_flip *flip,
+                             int64_t deadline_us, replication_done done, void *context)
+{
+    make_ready(replication, flip, true, deadline_us, done, context);
 }
 
 /* --- open --- */

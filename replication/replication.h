@@ -207,6 +207,27 @@ void replication_names(struct replication *replication, enum side active, uint64
 void replication_promise(struct replication *replication, enum side active, int64_t deadline_us,
                          replication_done done, void *context);
 
+/*
+ * --- the active side is dead: the source of these flips, of which nothing is asked ---
+ */
+
+/* The target's apply workers have applied what they received; its subscriptions are disabled, the workers
+ * ended. */
+void replication_cut_off(struct replication *replication, const struct replication_flip *flip,
+                         int64_t deadline_us, replication_done done, void *context);
+/* The undo before commit: ends the phase that runs, rolls the target's opening transactions back, writes
+ * `aborted = flip` there and lets it follow the source again. */
+void replication_reattach(struct replication *replication, const struct replication_flip *flip,
+                          int64_t deadline_us, replication_done done, void *context);
+/* replication_ready without a closing marker: sequences are set beyond what the source can have given out.
+ * replication_open follows. */
+void replication_ready_alone(struct replication *replication, const struct replication_flip *flip,
+                             int64_t deadline_us, replication_done done, void *context);
+/* An operator decided: `side` is the active one at `epoch`, unfenced, and hears no more of the other; what
+ * its state rows say of a flip is settled. Ends the phase that runs. Idempotent. */
+void replication_adopt(struct replication *replication, enum side side, uint64_t epoch, int64_t deadline_us,
+                       replication_done done, void *context);
+
 /* --- prepare, finalize, check --- */
 
 struct replication_progress {

@@ -14,7 +14,8 @@
 
 enum {
     ROUND_WITHIN_US = 2000000,
-    ADVANCE_EVERY_TICKS = 60, /* 15 s: how often a server logs what a slot needs to let go of old WAL */
+    SAMPLE_SEQUENCES_TICKS = 4, /* schema_promise.sql's interval of growth: a second */
+    ADVANCE_EVERY_TICKS = 60,   /* 15 s: how often a server logs what a slot needs to let go of old WAL */
     ADVANCE_WITHIN_US = 60000000,
     SAFE_WAL_BYTES = 64 << 20
 };
@@ -81,12 +82,13 @@ static void build_beat(struct strand *strand, struct strbuf *sql)
 {
     const struct sampler *sampler = strand->data;
     char slot[NAMES_SLOT_SIZE];
-    sql_format(sql,
-               "select b.written_n, extract(epoch from b.written_at), b.given_xid, b.open_xids, o.there,"
-               " o.streaming, o.behind, o.status, o.safe from switchback.stream_out(%L) o,"
-               " switchback.beat(%u, %u, 'heartbeat') b",
-               names_slot(strand->side, strand->database_name, slot), strand->replication->owner,
-               sampler->epoch);
+    (void)names_slot(strand->side, strand->database_name, slot);
+    sql_format(
+        sql,
+        "select b.written_n, extract(epoch from b.written_at), b.given_xid, b.open_xids, o.there,"
+        " o.streaming, o.behind, o.status, o.safe, y.synchronous, y.waiting, y.names from"
+        " switchback.stream_out(%L) o, switchback.sync_out(%L) y, switchback.beat(%u, %u, 'heartbeat') b",
+        slot, slot, strand->replication->owner, sampler->epoch);
 }
 
 static bool is_lost(const char *status)
@@ -250,6 +252,24 @@ static enum verdict judge_check(struct strand *strand, const struct reply *reply
     return VERDICT_NEXT;
 }
 
+/* --- the active side: what its sequences have given out, should it die --- */
+
+static bool no_sequences_now(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return not_active(strand) || sampler->ticks % SAMPLE_SEQUENCES_TICKS != 2;
+}
+
+/* A sequence that somebody alters isn't waited for: the sample of a second ago stands, with its margin. */
+static enum verdict judge_sequences(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    if (reply->ok || (reply->error.code != ERROR_UNREACHABLE && !reply->uncertain)) {
+        return VERDICT_NEXT;
+    }
+    (void)error;
+    return note_failure(strand, reply);
+}
+
 static const struct step round_steps[] = {
     {.name = "greet",
      .lane = LANE_SAMPLE,
@@ -262,6 +282,12 @@ static const struct step round_steps[] = {
      .skip = not_active,
      .build = build_beat,
      .judge = judge_beat},
+    {.name = "sample sequences",
+     .lane = LANE_SAMPLE,
+     .tolerant = true,
+     .skip = no_sequences_now,
+     .sql = "begin; set local lock_timeout = '20ms'; select switchback.sample_sequences(); commit",
+     .judge = judge_sequences},
     {.name = "look",
      .lane = LANE_SAMPLE,
      .tolerant = true,

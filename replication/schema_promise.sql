@@ -54,6 +54,9 @@ declare
     later jsonb;
 begin
     select * into s from switchback.state;
+    if s.standing <> 'active' or s.fenced_for is not null then
+        return;
+    end if;
     select detail::jsonb into earlier from switchback.marker where side = s.side and purpose = 'sample';
     with seen as materialized (
         select v ->> 0 as name, (v ->> 1)::numeric as value, v -> 2 as called from jsonb_array_elements(switchback.sequences()) v),

@@ -187,7 +187,10 @@ static bool start_phase(char **words, int count)
         const char *name;
         void (*start)(struct replication *, const struct replication_flip *, int64_t, replication_done,
                       void *);
-    } phases[] = {{"catchup", replication_catchup},
+    } phases[] = {{"cut-off", replication_cut_off},
+                  {"reattach", replication_reattach},
+                  {"ready-alone", replication_ready_alone},
+                  {"catchup", replication_catchup},
                   {"ready", replication_ready},
                   {"open", replication_open},
                   {"undo", replication_undo},
@@ -251,6 +254,9 @@ static bool start(char **words, int count)
     } else if (strcmp(name, "promise") == 0 && count == 4) {
         replication_promise(replication, side_of(words[2]), deadline(words[3]), answered,
                             number_of(words[0]));
+    } else if (strcmp(name, "adopt") == 0 && count == 5) {
+        replication_adopt(replication, side_of(words[2]), strtoull(words[3], NULL, 10), deadline(words[4]),
+                          answered, number_of(words[0]));
     } else if (strcmp(name, "stop") == 0) {
         (void)uv_poll_stop(&console.input);
         uv_close((uv_handle_t *)&console.input, NULL);
