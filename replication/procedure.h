@@ -35,10 +35,10 @@ struct step {
     const char *name; /* of what it does: stands before its error's message and in the log */
     enum step_place on;
     enum lane lane;
-    bool single;                               /* one statement by the extended protocol */
-    bool tolerant;                             /* judge sees failed replies too; else they end the strand */
-    bool unlimited;                            /* may outlive the procedure's deadline (a copy, an index) */
-    bool heals; /* refused by a side that came back and lacks our number: asked again once it has it */
+    bool single;    /* one statement by the extended protocol */
+    bool tolerant;  /* judge sees failed replies too; else they end the strand */
+    bool unlimited; /* may outlive the procedure's deadline (a copy, an index) */
+    bool heals;     /* refused by a side that came back and lacks our number: asked again once it has it */
     bool (*skip)(const struct strand *strand); /* NULL: never */
     /* Either the text itself or a function that writes it. A buffer left empty skips the request. */
     const char *sql;

@@ -100,6 +100,7 @@ void replication_read_facts(struct replication *replication, replication_facts_d
 struct replication_side_sample {
     bool reachable;
     bool fenced, fence_wrong; /* fence_wrong: triggers contradict the standing */
+    bool names_wrong; /* synchronous_standby_names name slots of ours and not all of them, or on a standby */
     char version[REPLICATION_NAME_SIZE];
     int64_t unreachable_us; /* for how long; 0 */
     char problem[256];      /* "" or what is wrong */
@@ -117,6 +118,8 @@ struct replication_sample {
     /* What a loss of the active side would take now: an upper bound of the transactions committed there and
      * not seen on the other (transaction ids given out since the last marker seen). */
     uint64_t commits_at_risk;
+    bool synchronous;                /* commits on the active side wait for every stream, under our names */
+    uint64_t sync_waiting;           /* backends there that wait just now */
     bool slot_lost, slot_endangered; /* wal_status lost / unreserved or safe_wal_size below a margin */
     bool tables_differ;              /* table sets of publication, subscription and fences differ */
     char problem[256]; /* the first reason why the stream does not serve as a way back; "" if it does */

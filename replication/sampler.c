@@ -6,6 +6,7 @@
 #include "replication/names.h"
 #include "replication/own.h"
 #include "replication/sql.h"
+#include "replication/standby_names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,7 +17,6 @@ enum {
     ROUND_WITHIN_US = 2000000,
     SAMPLE_SEQUENCES_TICKS = 4, /* schema_promise.sql's interval of growth: a second */
     ADVANCE_EVERY_TICKS = 60,   /* 15 s: how often a server logs what a slot needs to let go of old WAL */
-    ADVANCE_WITHIN_US = 60000000,
     SAFE_WAL_BYTES = 64 << 20
 };
 
@@ -111,6 +111,26 @@ static void note_rate(struct stream *stream, uint64_t xid, int64_t now_us)
     }
 }
 
+/* Ours on the active side name all its streams, on a standby none; what isn't ours is none of our business.
+ */
+static void note_names(const struct strand *strand, struct side_watch *side, struct stream *stream,
+                       const char *names)
+{
+    bool ours = names != NULL && standby_names_are_ours(names);
+    bool whole = false;
+    if (ours && stream != NULL) {
+        struct strbuf wanted;
+        strbuf_init(&wanted, SQL_LIMIT);
+        standby_names_put(&wanted, strand->side, &strand->replication->settings->databases);
+        whole = strcmp(names, strbuf_text(&wanted)) == 0;
+        strbuf_deinit(&wanted);
+    }
+    if (stream != NULL) {
+        stream->synchronous = stream->synchronous && whole;
+    }
+    side->names_wrong = ours && !whole;
+}
+
 static enum verdict judge_beat(struct strand *strand, const struct reply *reply, struct error *error)
 {
     struct sampler *sampler = strand->data;
@@ -139,6 +159,9 @@ static enum verdict judge_beat(struct strand *strand, const struct reply *reply,
     stream->behind_bytes = stream->slot_found ? reply_int(reply, 0, 6) : -1;
     stream->slot_lost = !stream->slot_found || is_lost(reply_value(reply, 0, 7));
     stream->slot_endangered = is_endangered(reply_value(reply, 0, 7), reply_value(reply, 0, 8));
+    stream->synchronous = reply_bool(reply, 0, 9);
+    stream->sync_waiting = reply_uint(reply, 0, 10);
+    note_names(strand, &sampler->sides[strand->side], stream, reply_value(reply, 0, 11));
     return VERDICT_NEXT;
 }
 
@@ -156,7 +179,8 @@ static void build_look(struct strand *strand, struct strbuf *sql)
     const char *active = side_name(side_other(strand->side));
     sql_format(sql,
                "select m.n, extract(epoch from m.at), m.next_xid, m.running, i.enabled, i.worker, i.errors,"
-               " o.there, o.status, o.safe, s.owner, s.standing from switchback.state s left join"
+               " o.there, o.status, o.safe, s.owner, s.standing,"
+               " current_setting('synchronous_standby_names') from switchback.state s left join"
                " switchback.marker m on m.side = %L and m.purpose = 'heartbeat', switchback.stream_in(%L) i,"
                " switchback.stream_out(%L) o",
                active, active, names_slot(strand->side, strand->database_name, slot));
@@ -210,6 +234,7 @@ static enum verdict judge_look(struct strand *strand, const struct reply *reply,
     uint64_t owner = reply_uint(reply, 0, 10);
     const char *standing = reply_value(reply, 0, 11);
     engine_note_owner(strand->replication, owner);
+    note_names(strand, side, NULL, reply_value(reply, 0, 12));
     side->stale = side->stale || owner < strand->replication->owner;
     if (standing != NULL && strcmp(standing, "standby") != 0) {
         (void)error_set(&side->error, ERROR_STALE, "%s/%s says that it is %s", side_name(strand->side),
@@ -378,107 +403,6 @@ static void start_round(struct sampler *sampler, enum side which)
                                                    .data = sampler});
 }
 
-/* --- the idle slot: what the standby publishes is sent to nobody until it is opened again --- */
-
-static void build_idle_position(struct strand *strand, struct strbuf *sql)
-{
-    /* A standby's fences are up: what stands in its WAL by now came from the other side, and none of it goes
-     * back. */
-    bool can_log = connection_version(
-                       engine_lane(strand->replication, strand->side, LANE_AUX, strand->database)) >= 160000;
-    char slot[NAMES_SLOT_SIZE];
-    sql_format(
-        sql,
-        "select pg_current_wal_flush_lsn(), s.epoch%s from switchback.state s, switchback.standing_check() c,"
-        " pg_replication_slots k where s.standing = 'standby' and c.fences_up = c.tables and c.tables > 0"
-        " and k.slot_name = %L and not k.active and k.wal_status in ('reserved', 'extended')"
-        " and k.confirmed_flush_lsn < pg_current_wal_flush_lsn()",
-        can_log ? ", pg_log_standby_snapshot()" : "", names_slot(strand->side, strand->database_name, slot));
-}
-
-struct idle_position {
-    char lsn[REPLICATION_LSN_SIZE];
-    uint64_t epoch;
-};
-
-struct advance {
-    struct sampler *sampler;
-    struct idle_position *positions; /* by database */
-};
-
-static enum verdict judge_idle_position(struct strand *strand, const struct reply *reply, struct error *error)
-{
-    struct advance *advance = strand->data;
-    const char *position = reply_value(reply, 0, 0);
-    (void)error;
-    if (position == NULL) {
-        return VERDICT_END;
-    }
-    struct idle_position *idle = &advance->positions[strand->database];
-    (void)snprintf(idle->lsn, sizeof idle->lsn, "%s", position);
-    idle->epoch = reply_uint(reply, 0, 1);
-    return VERDICT_NEXT;
-}
-
-static void build_advance(struct strand *strand, struct strbuf *sql)
-{
-    const struct advance *advance = strand->data;
-    char slot[NAMES_SLOT_SIZE];
-    if (clock_mono_us() < advance->sampler->rest_until_us) {
-        return; /* a flip has begun: it needs the slot */
-    }
-    /*
-     * The position was read after its snapshot: only a standby of the same epoch now was fenced at that
-     * moment. The server logs each decoding that begins: not every 15 s because of us.
-     */
-    const struct idle_position *idle = &advance->positions[strand->database];
-    sql_format(sql,
-               "set local log_min_messages = fatal; select case when s.standing = 'standby' and s.epoch = %u"
-               " then (pg_replication_slot_advance(%L, %L)).end_lsn end from switchback.state s",
-               idle->epoch, names_slot(strand->side, strand->database_name, slot), idle->lsn);
-}
-
-static const struct step advance_steps[] = {
-    {.name = "read idle position",
-     .lane = LANE_AUX,
-     .build = build_idle_position,
-     .judge = judge_idle_position},
-    {.name = "advance idle slot", .lane = LANE_AUX, .build = build_advance},
-};
-
-static void advanced(void *data, const struct replication_result *result)
-{
-    struct advance *advance = data;
-    advance->sampler->advancing = false;
-    if (!result->ok) {
-        LOG_DEBUG("idle_slot_not_advanced", LOG_STR("reason", result->error.message));
-    }
-    free(advance->positions);
-    free(advance);
-}
-
-static void advance_idle_slot(struct sampler *sampler)
-{
-    enum side standby = side_other(sampler->active);
-    if (!sampler->active_known || sampler->advancing || !sampler->sides[standby].answered) {
-        return;
-    }
-    struct advance *advance = calloc(1, sizeof *advance);
-    ENSURE(advance != NULL);
-    advance->sampler = sampler;
-    advance->positions = calloc(sampler->replication->database_count, sizeof *advance->positions);
-    ENSURE(advance->positions != NULL);
-    sampler->advancing = true;
-    (void)procedure_start(sampler->replication,
-                          &(struct procedure_plan){.name = "advance idle slot",
-                                                   .steps = advance_steps,
-                                                   .step_count = ARRAY_LENGTH(advance_steps),
-                                                   .sides = SIDE_BIT(standby),
-                                                   .deadline_us = clock_mono_us() + ADVANCE_WITHIN_US,
-                                                   .done = advanced,
-                                                   .data = advance});
-}
-
 /* --- time --- */
 
 static bool is_resting(const struct sampler *sampler)
@@ -509,7 +433,7 @@ static void on_tick(uv_timer_t *timer)
     start_round(sampler, sampler->active);
     ENSURE(uv_timer_start(&sampler->look, on_look, LOOK_AFTER_MS, 0) == 0);
     if (sampler->ticks % ADVANCE_EVERY_TICKS == 0) {
-        advance_idle_slot(sampler);
+        sampler_advance_idle_slot(sampler);
     }
 }
 

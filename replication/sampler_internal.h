@@ -32,6 +32,8 @@ struct stream {
     bool slot_found, streaming;
     int64_t behind_bytes;
     bool slot_lost, slot_endangered;
+    bool synchronous;      /* commits wait for it, under our names */
+    uint64_t sync_waiting; /* backends of the whole cluster that wait just now */
     /* on the standby */
     bool seen; /* a marker of the active side is there */
     uint64_t seen_n;
@@ -59,6 +61,7 @@ struct side_watch {
     struct error error;    /* of this round */
     struct error standing; /* of the last whole round: what is wrong though it answers */
     bool checked;
+    bool names_wrong; /* slots of ours are waited for where they shouldn't be, or other ones than should */
     size_t tables, fences_up;
     char fault[256];    /* the first table fault */
     char (*leaves)[33]; /* by database: a digest of its table names */
@@ -87,5 +90,7 @@ struct sampler {
  */
 void sampler_judge(struct sampler *sampler);
 void sampler_forget_streams(struct sampler *sampler);
+/* sampler_idle.c */
+void sampler_advance_idle_slot(struct sampler *sampler);
 
 #endif

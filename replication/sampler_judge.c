@@ -30,7 +30,7 @@ void sampler_forget_streams(struct sampler *sampler)
     }
     struct replication_sample *sample = &sampler->sample;
     sample->lag_us = sample->lag_bytes = sample->marker_age_us = -1;
-    sample->streaming = false;
+    sample->streaming = sample->synchronous = false;
     sample->broken = sample->slot_lost = sample->slot_endangered = sample->tables_differ = false;
     (void)snprintf(sample->problem, sizeof sample->problem, "no marker has crossed yet");
 }
@@ -52,6 +52,7 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
                    sampler->versions[which][0] != '\0' ? sampler->versions[which] : sample->version);
     sample->problem[0] = '\0';
     sample->fence_wrong = false;
+    sample->names_wrong = sampler->active_known && sampler->sides[which].names_wrong;
     sample->fenced = sample->fenced && side->standing.code != ERROR_NOT_PREPARED;
     if (!sample->reachable) {
         (void)snprintf(sample->problem, sizeof sample->problem, "%.255s",
@@ -67,6 +68,9 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
     if (sample->fence_wrong) {
         (void)snprintf(sample->problem, sizeof sample->problem, "%zu of %zu tables are fenced",
                        side->fences_up, side->tables);
+    } else if (sample->names_wrong) {
+        (void)snprintf(sample->problem, sizeof sample->problem,
+                       "its synchronous_standby_names are ours and not what they should be");
     } else if (side->standing.code != ERROR_NONE) {
         (void)snprintf(sample->problem, sizeof sample->problem, "%.255s", side->standing.message);
     }
@@ -165,6 +169,9 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
     }
     sample->slot_endangered =
         sample->slot_endangered || stream->slot_endangered || stream->idle_slot_endangered;
+    sample->synchronous = sample->synchronous && stream->synchronous && !active_lost;
+    sample->sync_waiting =
+        stream->sync_waiting > sample->sync_waiting ? stream->sync_waiting : sample->sync_waiting;
     if (!stream->streaming || active_lost || !standby->reachable) {
         sample->streaming = false;
         problem(sample, database, "it is not streaming");
@@ -212,14 +219,14 @@ static bool differs(const struct replication_sample *old, const struct replicati
     for (int side = 0; side < SIDE_COUNT; side++) {
         const struct replication_side_sample *a = &old->sides[side], *b = &new->sides[side];
         if (a->reachable != b->reachable || a->fenced != b->fenced || a->fence_wrong != b->fence_wrong ||
-            (a->problem[0] == '\0') != (b->problem[0] == '\0')) {
+            a->names_wrong != b->names_wrong || (a->problem[0] == '\0') != (b->problem[0] == '\0')) {
             return true;
         }
     }
-    return old->streaming != new->streaming || old->broken != new->broken ||
-           old->slot_lost != new->slot_lost || old->slot_endangered != new->slot_endangered ||
-           old->tables_differ != new->tables_differ || (old->lag_us > 0) != (new->lag_us > 0) ||
-           (old->problem[0] == '\0') != (new->problem[0] == '\0');
+    return old->synchronous != new->synchronous || old->streaming != new->streaming ||
+           old->broken != new->broken || old->slot_lost != new->slot_lost ||
+           old->slot_endangered != new->slot_endangered || old->tables_differ != new->tables_differ ||
+           (old->lag_us > 0) != (new->lag_us > 0) || (old->problem[0] == '\0') != (new->problem[0] == '\0');
 }
 
 void sampler_judge(struct sampler *sampler)
@@ -238,7 +245,8 @@ void sampler_judge(struct sampler *sampler)
         sample->streaming = true;
         sample->broken = sample->slot_lost = sample->slot_endangered = sample->tables_differ = false;
         sample->lag_us = sample->lag_bytes = sample->marker_age_us = 0;
-        sample->commits_at_risk = 0;
+        sample->commits_at_risk = sample->sync_waiting = 0;
+        sample->synchronous = true;
         sample->problem[0] = '\0';
         for (size_t i = 0; i < sampler->replication->database_count; i++) {
             add_stream(sampler, i, sample, now_us);

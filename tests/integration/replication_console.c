@@ -127,15 +127,18 @@ static void print_sample(const char *number)
     replication_sample(console.replication, &s);
     printf("%s ok {\"streaming\": %d, \"broken\": %d, \"lag_us\": %" PRId64 ", \"lag_bytes\": %" PRId64
            ", \"marker_age_us\": %" PRId64 ", \"at_risk\": %" PRIu64 ", \"slot_lost\": %d,"
-           " \"slot_endangered\": %d, \"tables_differ\": %d, \"changes\": %d, \"problem\": \"%s\"",
+           " \"slot_endangered\": %d, \"tables_differ\": %d, \"synchronous\": %d, \"sync_waiting\": %" PRIu64
+           ", \"changes\": %d, \"problem\": \"%s\"",
            number, s.streaming, s.broken, s.lag_us, s.lag_bytes, s.marker_age_us, s.commits_at_risk,
-           s.slot_lost, s.slot_endangered, s.tables_differ, console.changes, plain(s.problem));
+           s.slot_lost, s.slot_endangered, s.tables_differ, s.synchronous, s.sync_waiting, console.changes,
+           plain(s.problem));
     for (int i = 0; i < SIDE_COUNT; i++) {
         struct replication_side_sample *side = &s.sides[i];
-        printf(", \"%s\": {\"reachable\": %d, \"fenced\": %d, \"fence_wrong\": %d, \"version\": \"%s\","
+        printf(", \"%s\": {\"reachable\": %d, \"fenced\": %d, \"fence_wrong\": %d, \"names_wrong\": %d, "
+               "\"version\": \"%s\","
                " \"unreachable_us\": %" PRId64 ", \"problem\": \"%s\"}",
-               side_name((enum side)i), side->reachable, side->fenced, side->fence_wrong, side->version,
-               side->unreachable_us, plain(side->problem));
+               side_name((enum side)i), side->reachable, side->fenced, side->fence_wrong, side->names_wrong,
+               side->version, side->unreachable_us, plain(side->problem));
     }
     printf("}\n");
 }

@@ -71,9 +71,17 @@ def test_promise_of_a_turn(world):
     console.do("promise green 20000")
     console.healthy("green")
 
+    console.until(lambda s: s["synchronous"], "a synchronous stream")
+    rows(world.blue, "alter system set synchronous_standby_names = 'FIRST 1 (switchback_left_behind)'")
+    rows(world.blue, "select pg_reload_conf()")
+    console.until(lambda s: s["blue"]["names_wrong"] and "names" in s["blue"]["problem"], "names on a standby")
+    console.do("promise green 20000")
+    console.until(lambda s: s["synchronous"] and not s["blue"]["names_wrong"], "no names on a standby")
+
     # a flip-back takes names along: empty on the standby, always
     console.do("names green 2 off 5000")
     assert names(world.green) == ""
+    console.until(lambda s: not s["synchronous"], "an asynchronous stream")
     console.do("promise green 20000")
     console.flip(2, "green", 2)
     assert names(world.green) == "" and names(world.blue) == ""

@@ -103,6 +103,32 @@ static void all_is_well(void **state)
     assert_int_equal(scene->changes, 1);
 }
 
+static void synchronous_are_all_streams_or_none(void **state)
+{
+    struct scene *scene = *state;
+    scene->streams[0].synchronous = true;
+    scene->streams[0].sync_waiting = 3;
+    assert_false(judge(scene)->synchronous);
+    assert_int_equal(scene->sampler.sample.sync_waiting, 3);
+    int changes = scene->changes;
+    scene->streams[1].synchronous = true;
+    assert_true(judge(scene)->synchronous);
+    assert_int_equal(scene->changes, changes + 1);
+    scene->sampler.sides[SIDE_BLUE].answered = false;
+    assert_false(judge(scene)->synchronous);
+}
+
+static void names_on_a_standby_are_a_problem(void **state)
+{
+    struct scene *scene = *state;
+    assert_false(judge(scene)->sides[SIDE_GREEN].names_wrong);
+    int changes = scene->changes;
+    scene->sampler.sides[SIDE_GREEN].names_wrong = true;
+    assert_true(judge(scene)->sides[SIDE_GREEN].names_wrong);
+    assert_string_not_equal(scene->sampler.sample.sides[SIDE_GREEN].problem, "");
+    assert_int_equal(scene->changes, changes + 1);
+}
+
 static void lag_is_the_age_of_the_oldest_unseen_marker(void **state)
 {
     struct scene *scene = *state;
@@ -247,6 +273,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(all_is_well),
+        TEST(synchronous_are_all_streams_or_none),
+        TEST(names_on_a_standby_are_a_problem),
         TEST(lag_is_the_age_of_the_oldest_unseen_marker),
         TEST(broken_workers),
         TEST(at_risk_is_an_upper_bound),
