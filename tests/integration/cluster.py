@@ -4,6 +4,7 @@ The binaries come from the environment, which tests/run.sh sets: SWITCHBACK_PG_B
 SWITCHBACK_PG_NEW_BIN (17; empty where it can't be had, then both sides run the first) and SWITCHBACK_PG_VERSIONS
 (of each version that the proxy serves, as far as they can be had). As root, clusters run as user postgres.
 """
+import contextlib
 import ctypes
 import fcntl
 import glob
@@ -113,7 +114,8 @@ class Cluster:
         self.name, self.binaries = name, binaries
         self.data = os.path.join(folder, name)
         self.log_path = os.path.join(folder, name + ".log")
-        self.port = port or free_port()
+        self.host, self.port = "127.0.0.1", port or free_port()
+        self.namespace = contextlib.nullcontext  # entered while the server starts
         self.process = None
         if template:
             subprocess.run(["cp", "-a", "--reflink=auto", template, self.data], check=True)
@@ -133,7 +135,7 @@ class Cluster:
 
     @property
     def address(self):
-        return ("127.0.0.1", self.port)
+        return (self.host, self.port)
 
     @property
     def version(self):
@@ -147,9 +149,10 @@ class Cluster:
         log = open(self.log_path, "ab")
         if os.geteuid() == 0:
             own(self.log_path)
-        self.process = subprocess.Popen(
-            [os.path.join(self.binaries, "postgres"), "-D", self.data], cwd="/", stdin=subprocess.DEVNULL, stdout=log,
-            stderr=log, preexec_fn=die_with_parent, **identity())
+        with self.namespace():
+            self.process = subprocess.Popen(
+                [os.path.join(self.binaries, "postgres"), "-D", self.data], cwd="/", stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, preexec_fn=die_with_parent, **identity())
         log.close()
         if wait:
             self.wait_ready()

@@ -5,7 +5,7 @@ fault points, a witness that looks at both clusters past all of it, and what mus
     scene.strikes.on("fence:before", lambda: scene.net.stall("blue", "down"))
     scene.d.start_verb("cutover")
 
-The links: `blue` and `green` lead from the proxy to the sides, `from_blue` and `from_green` from the other side's
+The links of a network: `blue` and `green` lead from the proxy to the sides, `from_blue` and `from_green` from the other side's
 subscription to the one that is named.
 """
 import os
@@ -22,8 +22,37 @@ LINKS = ("blue", "green", "from_blue", "from_green")
 MAX_HOLD_S = 6
 
 
+def _each(*words):
+    return lambda net, links: [net.say(words[0], link, *words[1:]) for link in links]
+
+
+def _refuse(net, links):
+    for link in links:
+        net.say("refuse", link)
+        net.say("reset", link)
+
+
+def _slow(net, links):
+    for link in links:
+        net.say("delay", link, "both", 150)
+        net.say("throttle", link, "both", 200000)
+
+
 class Forwarder:
     """tests/drivers/forwarder.c: see there what each command does."""
+
+    FAULTS = {  # what can be done to some links, and whether it lasts until it is healed
+        "partition": (_each("stall", "both"), True),
+        "requests_lost": (_each("stall", "up"), True),
+        "answers_lost": (_each("stall", "down"), True),
+        "refused": (_refuse, True),
+        "slow": (_slow, True),
+        "reset": (_each("reset"), False),
+        "cut_request": (_each("cut", "up", 40), False),
+        "cut_answer": (_each("cut", "down", 9), False),
+        "server_gone": (_each("half", "server"), True),
+        "client_gone": (_each("half", "client"), True),
+    }
 
     def __init__(self, world):
         self.path = os.path.join(world.folder, "net")
@@ -48,43 +77,14 @@ class Forwarder:
     def count(self, link):
         return int(self.say("count", link)[0])
 
-    def settings(self):
-        """Of the daemon that is to use it."""
+    def heal(self):
+        self.say("pass", "*")
+
+    def sides(self):
+        """The daemon's settings."""
         return {side: {"host": "127.0.0.1", "port": self.ports[side],
                        "replication": {"host": "127.0.0.1", "port": self.ports["from_" + side]}}
                 for side in ("blue", "green")}
-
-
-# What can be done to a pair of parts (a list of links), and whether it lasts until it is healed.
-
-def _each(*words):
-    return lambda net, links: [net.say(words[0], link, *words[1:]) for link in links]
-
-
-def _refuse(net, links):
-    for link in links:
-        net.say("refuse", link)
-        net.say("reset", link)
-
-
-def _slow(net, links):
-    for link in links:
-        net.say("delay", link, "both", 150)
-        net.say("throttle", link, "both", 200000)
-
-
-FAULTS = {
-    "partition": (_each("stall", "both"), True),
-    "requests_lost": (_each("stall", "up"), True),
-    "answers_lost": (_each("stall", "down"), True),
-    "refused": (_refuse, True),
-    "slow": (_slow, True),
-    "reset": (_each("reset"), False),
-    "cut_request": (_each("cut", "up", 40), False),
-    "cut_answer": (_each("cut", "down", 9), False),
-    "server_gone": (_each("half", "server"), True),
-    "client_gone": (_each("half", "client"), True),
-}
 
 
 class Strikes:
@@ -164,28 +164,23 @@ class Witness:
 
 
 class Scene:
-    def __init__(self, world, pair=None, **settings):
+    def __init__(self, world, net=None, pair=None, **settings):
         self.world = world
-        world.pair(ledger=True, **(pair or {}))
-        self.net = Forwarder(world)
+        world.pair(ledger=True, **(net.pair() if net else {}), **(pair or {}))
+        self.net = net or Forwarder(world)
         self.strikes = Strikes(world.folder)
-        self.d = world.daemon(start=False, sides=self.net.settings(), **{
+        self.d = world.daemon(start=False, sides=self.net.sides(), **{
             "flip": {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "1500ms"}, "max_hold": "%ds" % MAX_HOLD_S},
             **settings})
         self.d.start(environment={"SWITCHBACK_TEST_STRIKE": self.strikes.path})
         self.d.prepare()
         self.d.wait_steady("blue")
 
-    def links(self, pair, source):
-        """The links between two parts, as seen from a flip away from `source`."""
-        target = "green" if source == "blue" else "blue"
-        return {"source": [source], "target": [target], "between": ["from_blue", "from_green"]}[pair]
-
     def inject(self, fault, pair, source):
-        FAULTS[fault][0](self.net, self.links(pair, source))
-
-    def heal(self):
-        self.net.say("pass", "*")
+        """`pair`: the links between two parts, as seen from a flip away from `source`."""
+        target = "green" if source == "blue" else "blue"
+        links = {"source": [source], "target": [target], "between": ["from_blue", "from_green"]}[pair]
+        self.net.FAULTS[fault][0](self.net, links)
 
     def _served(self):
         try:
@@ -198,7 +193,8 @@ class Scene:
         """What must hold when all faults are over: one side is active and open, the other one fenced, the way back
         runs, clients are served, and the ledger is right on both sides."""
         try:
-            s = self.d.wait_steady(timeout=timeout)
+            s = self.d.wait_status(lambda s: s["phase"] in ("steady", "watch") and s["way_back"]["open"], timeout,
+                                   "steady, or in the watch, with an open way back")
         finally:
             assert not self.strikes.problems, self.strikes.problems
         self.d.until(self._served, what="clients are served again")

@@ -4,7 +4,8 @@ import random
 import time
 
 from daemon import SLOW
-from network import FAULTS, MAX_HOLD_S, Scene, Witness
+from namespaces import Namespaces
+from network import MAX_HOLD_S, Forwarder, Scene, Witness
 from test_flip import assert_one_active
 
 PHASES = ("arm", "hold", "drain", "fence", "catchup", "ready", "commit", "open", "release", "turn")
@@ -26,9 +27,9 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
     scene.strikes.on(phase + ":before", lambda: scene.inject(fault, pair, source))
     run = d.start_verb(verb)
     d.until(lambda: scene.strikes.struck.is_set() or not run.running, 60, "the flip comes to " + phase)
-    if FAULTS[fault][1]:
+    if scene.net.FAULTS[fault][1]:
         time.sleep(lasts_s)
-    scene.heal()
+    scene.net.heal()
     answer = run.finish(timeout=90)
     ended = time.monotonic()
     assert scene.strikes.struck.is_set(), (phase, answer)
@@ -56,7 +57,7 @@ def test_faults_in_a_flip(world):
     dice = random.Random(seed)
     print("seed", seed)
     for verb in ("cutover", "flip-back", "cutover", "flip-back"):
-        strike(scene, verb, dice.choice(PHASES), dice.choice(PAIRS), dice.choice(sorted(FAULTS)), dice.choice((0.2, 1, 3)))
+        strike(scene, verb, dice.choice(PHASES), dice.choice(PAIRS), dice.choice(sorted(Forwarder.FAULTS)), dice.choice((0.2, 1, 3)))
 
 
 test_faults_in_a_flip.timeout = 400
@@ -67,8 +68,8 @@ def make(verb, phase):
         scene = Scene(world)
         dice = random.Random(verb + phase)
         for pair in PAIRS:
-            for fault in sorted(FAULTS):
-                for lasts_s in ((0.3, MAX_HOLD_S + 3) if FAULTS[fault][1] else (0,)):
+            for fault in sorted(Forwarder.FAULTS):
+                for lasts_s in ((0.3, MAX_HOLD_S + 3) if Forwarder.FAULTS[fault][1] else (0,)):
                     strike(scene, verb, phase, pair, fault, lasts_s * dice.uniform(0.7, 1.3))
     test.__doc__ = "Every fault between each pair at %s of a %s, short and longer than the hold." % (phase, verb)
     test.long = True
@@ -79,3 +80,127 @@ def make(verb, phase):
 for _verb in ("cutover", "flip-back"):
     for _phase in PHASES:
         globals()["test_every_fault_at_%s_of_a_%s" % (_phase, _verb.replace("-", "_"))] = make(_verb, _phase)
+
+
+def test_packets_lost_in_a_flip(world):
+    """The same in network namespaces, where packets are lost and TCP itself must see to it."""
+    scene = Scene(world, Namespaces(world))
+    seed = random.randrange(1 << 30)
+    dice = random.Random(seed)
+    print("seed", seed)
+    for verb in ("cutover", "flip-back", "cutover", "flip-back"):
+        strike(scene, verb, dice.choice(PHASES), dice.choice(PAIRS), dice.choice(sorted(Namespaces.FAULTS)), dice.choice((0.2, 1, 3)))
+
+
+test_packets_lost_in_a_flip.timeout = 400
+
+
+def at_rest(scene, pair, fault, lasts_s, clean):
+    """No flip runs, perhaps a watch does. `clean`: clients must not notice. Returns who is active afterwards."""
+    world, d = scene.world, scene.d
+    active = d.status()["active"]
+    load = world.ledger(sessions=6, rate=20)
+    witness = Witness(world, d)
+    time.sleep(0.5)
+    scene.inject(fault, pair, active)
+    end = time.monotonic() + (lasts_s if scene.net.FAULTS[fault][1] else 0)
+    while True:
+        assert d.verb("status").code in (0, 4) and d.http("/healthz")[0] == 200
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    scene.net.heal()
+    began = time.monotonic()
+    after = scene.settle(load)
+    witness.stop()
+    assert_one_active(world, after)
+    assert not witness.splits, (pair, fault, witness.splits)
+    if clean:
+        load.assert_clean()
+    print("%-8s %-13s %4.1f s: %s, then %s, settled after %4.1f s, doubt %d, reconnects %d" % (
+        pair, fault, lasts_s, active, after, time.monotonic() - began, load.summary["in_doubt"], load.summary["reconnects"]),
+        flush=True)
+    return after
+
+
+def test_faults_at_rest(world):
+    """What doesn't touch the active side isn't noticed by clients; what does ends when it is over."""
+    scene = Scene(world)
+    dice = random.Random()
+    for pair in PAIRS:
+        for fault in dice.sample(sorted(Forwarder.FAULTS), 3):
+            assert at_rest(scene, pair, fault, dice.choice((0.5, 3)), clean=pair != "source") == "blue"
+
+
+test_faults_at_rest.timeout = 400
+
+
+def test_faults_in_the_watch(world):
+    """Nothing but a gate moves traffic, and none onto a side that can't be reached."""
+    scene = Scene(world, watch={"duration": "30m"})
+    scene.d.verb("cutover", code=0)
+    dice = random.Random()
+    for pair in PAIRS:
+        fault = dice.choice(sorted(Forwarder.FAULTS))
+        if at_rest(scene, pair, fault, dice.choice((0.5, 3)), clean=pair != "source") == "blue":
+            scene.d.verb("cutover", code=0)
+
+
+test_faults_in_the_watch.timeout = 400
+
+
+def every_fault_at_rest(watch):
+    def test(world):
+        scene = Scene(world, watch={"duration": "30m"})
+        for pair in PAIRS:
+            for fault in sorted(Forwarder.FAULTS):
+                for lasts_s in ((0.7, 12) if Forwarder.FAULTS[fault][1] else (0,)):
+                    if watch and scene.d.status()["active"] == "blue":
+                        scene.d.verb("cutover", code=0)
+                    at_rest(scene, pair, fault, lasts_s, clean=pair != "source")
+    test.__doc__ = "Every fault between each pair, " + ("in the watch." if watch else "when nothing runs.")
+    test.long = True
+    test.timeout = 3000
+    return test
+
+
+test_every_fault_at_rest = every_fault_at_rest(False)
+test_every_fault_in_the_watch = every_fault_at_rest(True)
+
+
+def every_loss(verb):
+    def test(world):
+        scene = Scene(world, Namespaces(world))
+        dice = random.Random(verb)
+        for phase in PHASES:
+            for pair in PAIRS:
+                for fault in sorted(Namespaces.FAULTS):
+                    strike(scene, verb, phase, pair, fault, dice.choice((0.3, 2, MAX_HOLD_S + 4)))
+    test.__doc__ = "Every loss of packets between each pair at each phase of a %s." % verb
+    test.long = True
+    test.timeout = 4000
+    return test
+
+
+test_every_loss_in_a_cutover = every_loss("cutover")
+test_every_loss_in_a_flip_back = every_loss("flip-back")
+
+
+def test_verbs_with_a_silent_side(world):
+    """Whatever an operator asks while a side hangs, there is an answer; it isn't the verb that hangs."""
+    scene = Scene(world)
+    d = scene.d
+    for pair in ("target", "source", "between"):
+        scene.inject("partition", pair, "blue")
+        for verb in (["status"], ["check"], ["sessions"], ["cutover", "--dry-run"], ["cutover"], ["flip-back"], ["prepare"],
+                     ["finalize"], ["hold", "--for", "1s", "--reason", "test"], ["release"], ["reload"]):
+            began = time.monotonic()
+            answer = d.verb(*verb, timeout=90)
+            print("%-8s %-18s exit %d after %4.1f s: %s" % (pair, " ".join(verb)[:18], answer.code, time.monotonic() - began, answer.out[:160] + answer.err[:160]))
+        scene.net.heal()
+        d.prepare()
+        d.wait_steady("blue")
+
+
+test_verbs_with_a_silent_side.long = True
+test_verbs_with_a_silent_side.timeout = 900

@@ -30,6 +30,7 @@ class World:
         self.folder, self.templates = folder, templates
         self.clusters, self.daemons, self.processes, self.connections = [], [], [], []
         self.blue = self.green = None
+        self.place = lambda cluster: None  # where a cluster is to live, before it starts
         self.expect_reports = False
 
     def skip(self, why):
@@ -42,6 +43,7 @@ class World:
         binaries = binaries or (NEW_BIN if new else OLD_BIN)
         made = Cluster(self.folder, name, binaries, self.templates.get(binaries), settings, hba)
         self.clusters.append(made)
+        self.place(made)
         made.start()
         made.query("create role switchback superuser login password 'manager'", "postgres")
         return made
@@ -92,10 +94,10 @@ class World:
 
     def conninfo(self, to=None, database="app", user="app"):
         to = to or self.daemons[0]
-        return "host=127.0.0.1 port=%d user=%s dbname=%s" % (to.port, user, database)
+        return "host=%s port=%d user=%s dbname=%s" % (to.address + (user, database))
 
     def psql(self, to, arguments, database="app", user="app", check=False, **options):
-        environment = dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(to.port), PGUSER=user, PGDATABASE=database,
+        environment = dict(os.environ, PGHOST=to.address[0], PGPORT=str(to.port), PGUSER=user, PGDATABASE=database,
                            PGCONNECT_TIMEOUT="20", PGPASSWORD="secret", **options.pop("environment", {}))
         return self.run([os.path.join(OLD_BIN, "psql"), "-X"] + arguments, env=environment, check=check, **options)
 
