@@ -90,13 +90,18 @@ static void settle_steady(struct flip *flip, const struct recovery *recovery)
     flip_steady(flip);
 }
 
-/* The side that isn't active must refuse writes before the active one is served (invariant 1). */
+/*
+ * The side that isn't active must refuse writes before the active one is served (invariant 1). A standby that
+ * was away while a flip was taken back is fenced, but doesn't know of the epoch: it is told the same way.
+ */
 static bool fence_other(struct flip *flip, enum side active, uint64_t epoch)
 {
     const enum side other = side_other(active);
     const struct flip_side_facts *facts = &flip->facts.sides[other];
+    const bool behind =
+        facts->standby == facts->databases && facts->epoch_min != epoch && facts->epoch_max <= epoch;
     if (!facts->reachable || facts->installed == 0 ||
-        (facts->active == 0 && facts->fences_on == facts->installed)) {
+        (facts->active == 0 && facts->fences_on == facts->installed && !behind)) {
         return false;
     }
     struct flip_request request = {.kind = FLIP_ACTION_FENCE_ON_CONTACT, .side = other, .epoch = epoch};

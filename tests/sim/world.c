@@ -590,6 +590,10 @@ bool world_is_sound(struct world *world)
         if (!standby->databases[i].fence) {
             world_broke(world, "the standby is open");
         }
+        if (standby->up && standby->databases[i].standing == WORLD_STANDBY &&
+            standby->databases[i].epoch != world->runner.history.epoch) {
+            world_broke(world, "the standby was not told of the epoch: check refuses the next flip");
+        }
     }
     if (!world_all_at(&world->clusters[active], world->runner.history.epoch)) {
         world_broke(world, "journal and cluster name different epochs");

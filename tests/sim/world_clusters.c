@@ -202,6 +202,8 @@ static bool do_fence_on_contact(struct world *world, const struct flip_request *
     for (size_t i = 0; i < WORLD_DATABASES; i++) {
         if (cluster->databases[i].standing == WORLD_ACTIVE) {
             cluster->databases[i].standing = WORLD_DIVERGED;
+        } else if (cluster->databases[i].standing == WORLD_STANDBY) {
+            cluster->databases[i].epoch = request->epoch;
         }
         cluster->databases[i].fence = true;
         cluster->databases[i].fenced_for = 0;
