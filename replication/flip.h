@@ -27,7 +27,8 @@ struct phase {
     struct phase_database {
         char *text;               /* L */
         char *leaves[SIDE_COUNT]; /* names of the tables on each side */
-        uint64_t n;               /* of a marker */
+        uint64_t n;               /* of a marker, a flip */
+        char lsn[2][REPLICATION_LSN_SIZE];
         bool committed;
         struct probe *probe; /* promise.h */
     } * databases;           /* by index */

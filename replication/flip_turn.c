@@ -1,4 +1,4 @@
-/* The old source follows the new active side; a side that was left behind is fenced when it comes back. */
+/* The old source follows the new active side, and with a promise every commit there waits for it. */
 #include "replication/flip.h"
 
 #include "conf/base/clock.h"
@@ -159,73 +159,4 @@ void replication_turn(struct replication *replication, const struct replication_
     phase->promise = promise;
     replication_names(replication, side_other(flip->source), flip->epoch + 1, promise, deadline_us, named,
                       phase);
-}
-
-/* --- a side that comes back --- */
-
-enum { CONTACT_WITHIN_US = 10000000, MOST_CHANGES = 10000 };
-
-static void build_fence_behind(struct strand *strand, struct strbuf *sql)
-{
-    phase_begin_sql(strand, sql);
-    sql_format(sql, "fence_left_behind(%u, %u); commit; select switchback.end_foreign('{}')",
-               strand->replication->owner, phase_flip(strand)->epoch);
-}
-
-static enum verdict judge_fence_behind(struct strand *strand, const struct reply *reply, struct error *error)
-{
-    (void)error;
-    /* begin and limits first: the first rows say what to do next */
-    for (size_t i = 0; i < reply->count; i++) {
-        if (PQresultStatus(reply->results[i]) == PGRES_TUPLES_OK) {
-            const char *next = PQgetvalue(reply->results[i], 0, 0);
-            LOG_INFO("fenced_on_contact", LOG_STR("side", side_name(strand->side)),
-                     LOG_STR("database", strand->database_name), LOG_STR("next", next));
-            return strcmp(next, "compare") == 0 ? VERDICT_NEXT : VERDICT_END;
-        }
-    }
-    return VERDICT_END;
-}
-
-static void build_holds_more(struct strand *strand, struct strbuf *sql)
-{
-    char slot[NAMES_SLOT_SIZE];
-    sql_format(sql, "select switchback.holds_more(%L, %d)",
-               names_slot(strand->side, strand->database_name, slot), (int64_t)MOST_CHANGES);
-}
-
-static enum verdict judge_holds_more(struct strand *strand, const struct reply *reply, struct error *error)
-{
-    (void)error;
-    /* What can't be read (a lost slot) can't be ruled out: it stays diverged. */
-    bool more = !reply->ok || reply_bool(reply, 0, 0);
-    if (more) {
-        LOG_WARN(
-            "side_diverged", LOG_STR("side", side_name(strand->side)),
-            LOG_STR("database", strand->database_name),
-            LOG_STR("reason", reply->ok ? "it holds changes that were never sent" : reply->error.message));
-    }
-    return more ? VERDICT_END : VERDICT_NEXT;
-}
-
-static void build_rejoin(struct strand *strand, struct strbuf *sql)
-{
-    phase_begin_sql(strand, sql);
-    sql_format(sql, "rejoin_unchanged(%u, %u); commit", strand->replication->owner,
-               phase_flip(strand)->epoch);
-}
-
-static const struct step contact_steps[] = {
-    {.name = "fence", .heals = true, .build = build_fence_behind, .judge = judge_fence_behind},
-    {.name = "compare", .tolerant = true, .build = build_holds_more, .judge = judge_holds_more},
-    {.name = "rejoin", .heals = true, .build = build_rejoin},
-};
-
-void replication_fence_on_contact(struct replication *replication, enum side side, uint64_t epoch,
-                                  replication_done done, void *context)
-{
-    const struct replication_flip flip = {.source = side, .epoch = epoch};
-    struct phase *phase = phase_new(replication, &flip, clock_mono_us() + CONTACT_WITHIN_US, done, context);
-    phase_run(phase, "fence on contact", SIDE_BIT(side), contact_steps, ARRAY_LENGTH(contact_steps),
-              phase_finish);
 }

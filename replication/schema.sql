@@ -35,6 +35,15 @@ create table if not exists switchback.copied (
     opened_for bigint not null
 );
 
+-- Of a diverged side: keys of the rows that its stranded transactions touched. They are gone here, and come back as the
+-- active side has them. While there are any, this side isn't to be trusted.
+create table if not exists switchback.rejoining (
+    id bigint primary key,
+    name text not null,      -- of the table, quoted; '' stands for all that is copied
+    columns text[] not null, -- of its key
+    key text[] not null
+);
+
 -- Published both ways; a side's rows are written only there, n only grows. next_xid and running (heartbeats): the
 -- transaction ids given out and in use when it was written.
 create table if not exists switchback.marker (

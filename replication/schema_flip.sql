@@ -174,34 +174,19 @@ begin
     update switchback.state set fenced_for = null, epoch = claimed_epoch + 2, aborted = greatest(s.aborted, flip);
 end $$;
 
--- The turn: this side becomes the standby that receives what the other one did from start on. The origin can be
--- moved backwards silently, so it never is.
+-- The turn: this side becomes the standby that receives what the other one did from start on.
 create or replace function switchback.follow(claimed_owner bigint, claimed_epoch bigint, flip bigint,
                                              start pg_catalog.pg_lsn)
 returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     s switchback.state := switchback.claim(claimed_owner);
-    peer text := case s.side when 'blue' then 'green' else 'blue' end;
-    stream pg_subscription;
 begin
     if not (s.standing = 'standby' and s.epoch = claimed_epoch + 1)
        and not (s.standing = 'active' and s.epoch = claimed_epoch and coalesce(s.fenced_for, 0) = flip) then
         perform switchback.stale(s, format('can''t follow after flip %s', flip));
     end if;
-    select * into stream from pg_subscription
-    where subname = 'switchback_from_' || peer and subdbid = (select oid from pg_database where datname = current_database());
-    if not found then
-        raise exception using errcode = 'SB003', message = format('subscription switchback_from_%s is missing', peer),
-            hint = 'run: switchback prepare';
-    end if;
-    if not stream.subenabled then
-        if coalesce(pg_replication_origin_progress('pg_' || stream.oid, false), '0/0') < start then
-            perform pg_replication_origin_advance('pg_' || stream.oid, start);
-        end if;
-        execute format('alter subscription %I enable', stream.subname);
-    end if;
+    perform switchback.follow_from(start);
     update switchback.state set standing = 'standby', epoch = claimed_epoch + 1, fenced_for = null;
-    perform pg_logical_emit_message(true, 'switchback', 'follow');
 end $$;
 
 -- --- the flip, on the target ---
@@ -252,10 +237,31 @@ end $$;
 
 -- --- a side that comes back ---
 
--- Fences a side whose epoch the pair has left behind. Says what is to do next: 'nothing', 'turn' (a flip's source
--- that waits for its turn) or 'compare' (it was open: does it hold more than it sent?).
-create or replace function switchback.fence_left_behind(claimed_owner bigint, pair_epoch bigint) returns text
-language plpgsql as $$
+-- What the active side knows of the other: the flip that it was opened for itself, where the other's stream came to, and
+-- where the other is to go on.
+create or replace function switchback.of_the_other(out opened_for bigint, out has pg_catalog.pg_lsn,
+                                                   out start_lsn pg_catalog.pg_lsn)
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    select s.opened_for, s.start_lsn,
+           (select pg_replication_origin_progress(o.roname, true) from pg_subscription u
+            join pg_replication_origin o on o.roname = 'pg_' || u.oid
+            where u.subname = 'switchback_from_' || case s.side when 'blue' then 'green' else 'blue' end
+              and u.subdbid = (select oid from pg_database where datname = current_database()))
+    into opened_for, start_lsn, has
+    from switchback.state s where s.standing = 'active';
+end $$;
+
+drop function if exists switchback.fence_left_behind(bigint, bigint);
+drop function if exists switchback.holds_more(text, integer);
+drop function if exists switchback.rejoin_unchanged(bigint, bigint);
+
+-- Fences a side whose epoch the pair has left behind. Says what is to do next: 'nothing', 'turn' (the source of the flip
+-- that opened the active side waits for its turn; 0: that side can't be asked) or 'compare' (it was open: does it hold
+-- more than it sent?). Sessions are ended first: a commit that waits for the other side holds its locks, and must not be
+-- acknowledged any more.
+create or replace function switchback.fence_left_behind(claimed_owner bigint, pair_epoch bigint, opened_for bigint)
+returns text language plpgsql as $$
 declare
     s switchback.state := switchback.claim(claimed_owner);
 begin
@@ -263,51 +269,82 @@ begin
         raise exception using errcode = 'SB004',
             message = pg_catalog.format('this side is %s at epoch %s, and so is the pair at %s', s.standing, s.epoch, pair_epoch);
     end if;
+    perform switchback.end_foreign('{}');
     perform switchback.set_fences(true);
     if s.standing = 'standby' then
         update switchback.state set epoch = pair_epoch, fenced_for = null where epoch <> pair_epoch;
         return 'nothing';
-    elsif s.fenced_for is not null and s.epoch = pair_epoch - 1 then
+    elsif s.standing = 'active' and s.fenced_for is not null and s.epoch = pair_epoch - 1
+          and (opened_for = 0 or opened_for = s.fenced_for) then
         return 'turn';
+    end if;
+    if exists (select from switchback.rejoining) then
+        return 'nothing';
     end if;
     update switchback.state set standing = 'diverged', fenced_for = null;
     return 'compare';
 end $$;
 
--- Does the slot hold changes of published tables, other than markers, after this side was opened? Looks at no more
--- than `most` changes: beyond that the answer is yes.
-create or replace function switchback.holds_more(slot text, most integer) returns boolean language plpgsql
+-- Does the slot hold transactions that the active side lacks (`has`: what it has of this side's), with changes of published
+-- tables other than markers? What was committed before this side was opened came from there. Looks at no more than `most`
+-- changes: beyond that the answer is yes.
+create or replace function switchback.holds_more(slot text, has pg_catalog.pg_lsn, most integer) returns boolean language plpgsql
 set search_path = pg_catalog, pg_temp as $$
 declare
-    opened pg_lsn := (select start_lsn from switchback.state);
+    since pg_lsn := greatest((select start_lsn from switchback.state), has);
     marker bigint := 'switchback.marker'::regclass::oid::bigint;
     seen bigint;
-    more bigint;
+    more boolean;
 begin
-    if opened is null then
+    if since is null or since = '0/0' then
         return true;
     end if;
-    select count(*), count(*) filter (
-        where lsn >= opened and get_byte(data, 0) in (73, 85, 68, 84)   -- I, U, D, T
-          and not (get_byte(data, 0) <> 84
-                   and (get_byte(data, 1)::bigint << 24) + (get_byte(data, 2) << 16) + (get_byte(data, 3) << 8)
-                       + get_byte(data, 4) = marker))
-    into seen, more
-    from pg_logical_slot_peek_binary_changes(slot, null, most, 'proto_version', '1', 'publication_names',
-                                             'switchback_' || (select side from switchback.state));
-    return more > 0 or seen >= most;
+    with changes as materialized (
+        select lsn, xid::text as xid, chr(get_byte(data, 0)) as kind,
+               (get_byte(data, 1)::bigint << 24) + (get_byte(data, 2) << 16) + (get_byte(data, 3) << 8) + get_byte(data, 4)
+                   as relation
+        from pg_logical_slot_peek_binary_changes(slot, null, most, 'proto_version', '1', 'publication_names',
+                                                 'switchback_' || (select side from switchback.state)))
+    select (select count(*) from changes),
+           exists (select from changes group by xid
+                   having max(lsn) filter (where kind = 'C') > since
+                      and bool_or(kind = 'T' or (kind in ('I', 'U', 'D') and relation <> marker)))
+    into seen, more;
+    return more or seen >= most;
 end $$;
 
--- It holds nothing more: it becomes the standby again, and its stream goes on where it stopped.
-create or replace function switchback.rejoin_unchanged(claimed_owner bigint, pair_epoch bigint) returns void
-language plpgsql as $$
+-- It holds nothing more: it becomes the standby, and its stream goes on where it stopped, or where the other was opened.
+create or replace function switchback.rejoin_unchanged(claimed_owner bigint, pair_epoch bigint, start pg_catalog.pg_lsn)
+returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     s switchback.state := switchback.claim(claimed_owner);
 begin
     if s.standing <> 'diverged' or s.epoch >= pair_epoch then
         perform switchback.stale(s, 'can''t rejoin');
     end if;
+    perform switchback.follow_from(start);
     update switchback.state set standing = 'standby', epoch = pair_epoch, fenced_for = null;
-    execute pg_catalog.format('alter subscription %I enable',
-                              'switchback_from_' || case s.side when 'blue' then 'green' else 'blue' end);
+end $$;
+
+-- Enables the stream that comes in here, from `start` unless it has come further. The origin can be moved backwards
+-- silently, so it never is.
+create or replace function switchback.follow_from(start pg_catalog.pg_lsn) returns void language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    peer text := (select case side when 'blue' then 'green' else 'blue' end from switchback.state);
+    stream pg_subscription;
+begin
+    select * into stream from pg_subscription
+    where subname = 'switchback_from_' || peer and subdbid = (select oid from pg_database where datname = current_database());
+    if not found then
+        raise exception using errcode = 'SB003', message = format('subscription switchback_from_%s is missing', peer),
+            hint = 'run: switchback prepare';
+    end if;
+    if not stream.subenabled then
+        if coalesce(pg_replication_origin_progress('pg_' || stream.oid, false), '0/0') < start then
+            perform pg_replication_origin_advance('pg_' || stream.oid, start);
+        end if;
+        execute format('alter subscription %I enable', stream.subname);
+    end if;
+    perform pg_logical_emit_message(true, 'switchback', 'follow');
 end $$;

@@ -211,6 +211,6 @@ begin
     perform switchback.set_fences(false);
     update switchback.state set standing = 'active', epoch = wanted_epoch, fenced_for = null,
         aborted = greatest(s.aborted, s.fenced_for),
-        start_lsn = case when s.standing = 'active' and s.start_lsn is not null then s.start_lsn
+        start_lsn = case when s.standing <> 'standby' and s.start_lsn is not null then s.start_lsn
                          else pg_current_wal_insert_lsn() end;
 end $$;

@@ -235,25 +235,32 @@ static void other_ended(void *data, const struct replication_result *result)
     ended(naming);
 }
 
-static void start(struct naming *naming, enum side side, int64_t deadline_us)
+static void only_ended(void *data, const struct replication_result *result)
+{
+    struct naming_side *side = data;
+    side->naming->result = *result;
+    ended(side->naming);
+}
+
+static void start(struct naming *naming, enum side side, int64_t deadline_us,
+                  void (*done)(void *data, const struct replication_result *result))
 {
     naming->sides[side].naming = naming;
     naming->sides[side].number = ++naming->replication->names_asked[side];
-    (void)procedure_start(naming->replication,
-                          &(struct procedure_plan){
-                              .name = "standby names",
-                              .steps = naming_steps,
-                              .step_count = ARRAY_LENGTH(naming_steps),
-                              .sides = SIDE_BIT(side),
-                              .cluster = true,
-                              .deadline_us = deadline_us,
-                              .done = side == naming->active ? active_ended : other_ended,
-                              .data = &naming->sides[side],
-                          });
+    (void)procedure_start(naming->replication, &(struct procedure_plan){
+                                                   .name = "standby names",
+                                                   .steps = naming_steps,
+                                                   .step_count = ARRAY_LENGTH(naming_steps),
+                                                   .sides = SIDE_BIT(side),
+                                                   .cluster = true,
+                                                   .deadline_us = deadline_us,
+                                                   .done = done,
+                                                   .data = &naming->sides[side],
+                                               });
 }
 
-void replication_names(struct replication *replication, enum side active, uint64_t epoch, bool promise,
-                       int64_t deadline_us, replication_done done, void *context)
+static struct naming *naming_new(struct replication *replication, enum side active, uint64_t epoch,
+                                 bool promise, replication_done done, void *context)
 {
     struct naming *naming = calloc(1, sizeof *naming);
     ENSURE(naming != NULL);
@@ -261,15 +268,31 @@ void replication_names(struct replication *replication, enum side active, uint64
                               .active = active,
                               .epoch = epoch,
                               .promise = promise,
-                              .running = 2,
                               .done = done,
                               .context = context};
     strbuf_init(&naming->sides[SIDE_BLUE].wanted, SQL_LIMIT);
     strbuf_init(&naming->sides[SIDE_GREEN].wanted, SQL_LIMIT);
+    return naming;
+}
+
+void replication_names(struct replication *replication, enum side active, uint64_t epoch, bool promise,
+                       int64_t deadline_us, replication_done done, void *context)
+{
+    struct naming *naming = naming_new(replication, active, epoch, promise, done, context);
     if (promise) {
         standby_names_put(&naming->sides[active].wanted, active, &replication->settings->databases);
     }
     int64_t soon_us = clock_mono_us() + OTHER_WITHIN_US;
-    start(naming, active, deadline_us);
-    start(naming, side_other(active), deadline_us == 0 || soon_us < deadline_us ? soon_us : deadline_us);
+    naming->running = 2;
+    start(naming, active, deadline_us, active_ended);
+    start(naming, side_other(active), deadline_us == 0 || soon_us < deadline_us ? soon_us : deadline_us,
+          other_ended);
+}
+
+void standby_names_empty(struct replication *replication, enum side side, uint64_t epoch, int64_t deadline_us,
+                         replication_done done, void *context)
+{
+    struct naming *naming = naming_new(replication, side_other(side), epoch, false, done, context);
+    naming->running = 1;
+    start(naming, side, deadline_us, only_ended);
 }

@@ -3,7 +3,7 @@ import threading
 import time
 
 import pg
-from test_replication import pair, rows
+from test_replication import pair, refused, rows
 
 
 def names(side):
@@ -179,6 +179,50 @@ def test_takeover_loses_nothing(world):
     assert 77 <= int(rows(world.blue, "select nextval('unused')")[0][0]) < 77 + 2000
     facts = console.facts()
     assert facts["blue"]["app0"][:2] == ("active", 3) and not facts["green"]["reachable"], facts
+    console.stop()
+
+
+def test_cut_off_side_acknowledges_nothing(world):
+    """The active side lives on, cut off from us and the other: its clients wait, and are never told that they committed."""
+    console = promised(world)
+    rows(world.green, "insert into hist (tag, aid, delta) values (7000000000, 1, 1)")
+    console.do("cut-off 2 green 2 10000")
+    writers = Writers(world.green, 3)
+    end = time.monotonic() + 60
+    while rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and usename = 'app'") != [("3",)]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    for phase in ("ready-alone", "open"):
+        console.do("%s 2 green 2 10000" % phase)
+    console.do("active blue 3")
+
+    console.do("contact green 3", 90)
+    writers.join()
+    assert not writers.acknowledged, writers.acknowledged
+    assert names(world.green) == ""
+    refused(world.green, "insert into hist (tag) values (2)")
+    assert console.facts()["green"]["app0"][:2] == ("diverged", 2), console.facts()
+    console.do("contact green 3", 90)  # again: nothing changes
+    assert console.facts()["green"]["app0"][:2] == ("diverged", 2), console.facts()
+    assert rows(world.blue, "select count(*) from hist where aid = 1 and delta = 1") == [("1",)]
+    console.stop()
+
+
+def test_idle_side_rejoins_by_itself(world):
+    """Nothing was under way when it died: it follows the other from where that was opened."""
+    console = promised(world)
+    rows(world.green, "insert into hist (tag, aid, delta) values (1, 1, 1)")
+    world.green.kill()
+    take_over(console, 2, "green", 2)
+    rows(world.blue, "insert into hist (tag, aid, delta) values (2, 1, 2)")
+    world.green.start()
+    console.do("contact green 3", 90)
+    assert console.facts()["green"]["app0"][:2] == ("standby", 3), console.facts()
+    console.healthy("blue")
+    assert rows(world.green, "select tag from hist order by 1") == [("1",), ("2",)]
+    console.do("promise blue 10000")
+    console.do("names blue 3 off 5000")
+    console.flip(3, "blue", 3)
     console.stop()
 
 
