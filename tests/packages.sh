@@ -9,6 +9,7 @@ PACKAGES_BUILD="build-essential cmake ninja-build pkg-config libuv1-dev libpq-de
   libsqlite3-dev libmicrohttpd-dev uthash-dev libcmocka-dev"
 PACKAGES_RUN="postgresql python3 ca-certificates openssl procps"
 PACKAGES_CHECK="clang-format"
+PACKAGES_NETWORK="iproute2 nftables" # network namespaces that lose packets; as root only
 PACKAGES_SERVICE="systemd" # systemd-socket-activate and systemd-analyze; nothing of it runs
 PACKAGES_BENCH="pgbouncer"
 # what tests/drivers/matrix runs

@@ -101,6 +101,8 @@ fi
 
 if [ $integration = 1 ]; then
   step "integration tests"
+  # shellcheck disable=SC2086 # a list of words
+  packages_install $PACKAGES_NETWORK || echo "so the tests in network namespaces are NOT RUN"
   SWITCHBACK_PG_BIN=$(postgres_old)
   SWITCHBACK_PG_NEW_BIN=$(postgres_new)
   if [ -z "$SWITCHBACK_PG_NEW_BIN" ]; then
