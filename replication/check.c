@@ -46,6 +46,7 @@ struct walk {
     enum side active;
     const char *const *ids; /* NULL: all */
     struct check_items *items;
+    struct error gone[SIDE_COUNT]; /* why it doesn't answer */
 };
 
 /* One pass of the walk: the connections of both sides to one database, and what holds there. */
@@ -236,17 +237,36 @@ static bool is_installed(struct blocking *blocking)
     return installed;
 }
 
+/*
+ * A missing database is found by the check of that name; what the other side is compared with is that its
+ * cluster could offer. A side that doesn't answer isn't asked again for each database: each time is 10 s.
+ */
+static struct blocking *open_side(struct walk *walk, enum side side, const char *database)
+{
+    struct error refused;
+    if (walk->gone[side].code != ERROR_NONE) {
+        return NULL;
+    }
+    struct blocking *opened = blocking_open(walk->task, walk->brief, side, database, &refused);
+    if (opened != NULL) {
+        return opened;
+    }
+    struct blocking *cluster = blocking_open_cluster(walk->task, walk->brief, side, &refused);
+    if (cluster == NULL) {
+        walk->gone[side] = refused;
+    } else if (side == walk->active) {
+        blocking_close(cluster);
+        cluster = NULL;
+    }
+    return cluster;
+}
+
 static bool check_database(struct walk *walk, const char *database, bool *prepared_all, struct error *error)
 {
     struct pass pass = {.walk = walk,
                         .place = {.database = walk->brief->databases.count > 1 ? database : "", .side = ""}};
     for (int side = 0; side < SIDE_COUNT; side++) {
-        struct error refused; /* a missing database is found by the check of that name; what it is compared
-                                with is that its cluster could offer */
-        pass.sides[side] = blocking_open(walk->task, walk->brief, (enum side)side, database, &refused);
-        if (pass.sides[side] == NULL && side != (int)walk->active) {
-            pass.sides[side] = blocking_open_cluster(walk->task, walk->brief, (enum side)side, &refused);
-        }
+        pass.sides[side] = open_side(walk, (enum side)side, database);
     }
     pass.prepared = is_installed(pass.sides[SIDE_BLUE]) && is_installed(pass.sides[SIDE_GREEN]);
     *prepared_all = *prepared_all && pass.prepared;
@@ -265,8 +285,10 @@ static bool check_cluster(struct walk *walk, bool all_prepared, struct error *er
     struct pass pass = {.walk = walk, .place = {.database = "", .side = ""}, .prepared = all_prepared};
     (void)check_items_want(walk->items, &reachable);
     for (int side = 0; side < SIDE_COUNT; side++) {
-        struct error refused;
-        pass.sides[side] = blocking_open_cluster(walk->task, walk->brief, (enum side)side, &refused);
+        struct error refused = walk->gone[side];
+        if (refused.code == ERROR_NONE) {
+            pass.sides[side] = blocking_open_cluster(walk->task, walk->brief, (enum side)side, &refused);
+        }
         if (pass.sides[side] == NULL && refused.code == ERROR_ABORTED) {
             close_pass(&pass);
             return task_aborted(error);
