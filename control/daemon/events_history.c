@@ -54,7 +54,11 @@ static bool describe(const struct record *row, char text[DESCRIPTION_SIZE])
     case RECORD_RESULT:
         (void)snprintf(text, size, "%s failed%s%s", flip_phase_name(row->phase), why, row->text);
         return row->code != ERROR_NONE;
+    case RECORD_ATTACHED:
+        (void)snprintf(text, size, "%s follows again", side_name(side_other(row->side)));
+        return true;
     case RECORD_STEADY:
+    case RECORD_UNPREPARED:
     case RECORD_INTENT:
     case RECORD_KIND_COUNT:
         break;

@@ -426,6 +426,68 @@ static void promise(struct flip_history *history, bool on, const struct record *
     memcpy(history->promise_why, row->text, sizeof history->promise_why);
 }
 
+/* The rows of a flip. */
+static void fold_flip(struct flip_history *history, const struct record *row)
+{
+    switch (row->kind) {
+    case RECORD_BEGIN:
+        history->lossless |= row->lossless;
+        break;
+    case RECORD_INTENT:
+        history->detached |= history->flip.kind == FLIP_KIND_TAKEOVER && row->phase == FLIP_PHASE_CATCHUP;
+        break;
+    case RECORD_RELEASED: /* from here only forward: the row at the end adds nothing but figures */
+        settle(history, row);
+        history->done = history->flip;
+        history->watching = history->flip.kind == FLIP_KIND_CUTOVER;
+        history->finalized = history->detached = false;
+        history->promise = false; /* it was the other side's */
+        break;
+    case RECORD_END:
+        settle(history, row);
+        if (row->outcome == FLIP_OUTCOME_DONE) {
+            history->done = history->flip;
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* What holds between flips. */
+static void fold_steady(struct flip_history *history, const struct record *row)
+{
+    switch (row->kind) {
+    case RECORD_STEADY:
+    case RECORD_DECIDED:
+        settle(history, row);
+        history->decided = row->kind == RECORD_DECIDED;
+        history->unprepared = false;
+        history->watching = history->promise = history->detached = false;
+        history->finalized &= row->kind == RECORD_DECIDED;
+        break;
+    case RECORD_WATCH_END:
+        history->watching = false;
+        break;
+    case RECORD_FINALIZED:
+        history->watching = history->detached = false;
+        history->finalized = true;
+        break;
+    case RECORD_PROMISE_ON:
+    case RECORD_PROMISE_OFF:
+        promise(history, row->kind == RECORD_PROMISE_ON, row);
+        break;
+    case RECORD_ATTACHED:
+        history->detached = false;
+        break;
+    case RECORD_UNPREPARED:
+        history->unprepared = true;
+        break;
+    default:
+        break;
+    }
+}
+
 void flip_history_fold(struct flip_history *history, const struct record *row)
 {
     history->rows++;
@@ -438,45 +500,6 @@ void flip_history_fold(struct flip_history *history, const struct record *row)
     if (row->kind != RECORD_BEGIN) {
         flip_story_fold(&history->done, row);
     }
-    switch (row->kind) {
-    case RECORD_STEADY:
-        settle(history, row);
-        history->watching = false;
-        history->finalized = false;
-        history->promise = false;
-        history->decided = false;
-        break;
-    case RECORD_DECIDED:
-        settle(history, row);
-        history->watching = false;
-        history->promise = false;
-        history->decided = true;
-        break;
-    case RECORD_RELEASED: /* from here only forward: the row at the end adds nothing but figures */
-        settle(history, row);
-        history->done = history->flip;
-        history->watching = history->flip.kind == FLIP_KIND_CUTOVER;
-        history->finalized = false;
-        history->promise = false; /* it was the other side's */
-        break;
-    case RECORD_END:
-        settle(history, row);
-        if (row->outcome == FLIP_OUTCOME_DONE) {
-            history->done = history->flip;
-        }
-        break;
-    case RECORD_WATCH_END:
-        history->watching = false;
-        break;
-    case RECORD_FINALIZED:
-        history->watching = false;
-        history->finalized = true;
-        break;
-    case RECORD_PROMISE_ON:
-    case RECORD_PROMISE_OFF:
-        promise(history, row->kind == RECORD_PROMISE_ON, row);
-        break;
-    default:
-        break;
-    }
+    fold_flip(history, row);
+    fold_steady(history, row);
 }

@@ -32,8 +32,10 @@
     X(RECORD_PROMISE_ON,                                                                                     \
       "promise_on") /* each commit that `side` acknowledges from here on is on the other side as well */     \
     X(RECORD_PROMISE_OFF, "promise_off") /* no longer; `text` says why. On disk before names are emptied */  \
-    X(RECORD_DECIDED, "decided") /* an operator's word: `side` is active at `epoch`; intent of adopting it   \
-                                  */
+    X(RECORD_DECIDED,                                                                                        \
+      "decided") /* an operator's word: `side` is active at `epoch`; intent of adopting it */                \
+    X(RECORD_ATTACHED, "attached")     /* the standby that a takeover had cut off follows again */           \
+    X(RECORD_UNPREPARED, "unprepared") /* the daemon serves a pair that nobody has prepared yet */
 
 enum record_kind {
 #define X(name, text) name,
@@ -113,7 +115,8 @@ struct flip_story {
 /* What the rows say together. */
 struct flip_history {
     uint64_t rows;
-    bool known; /* a side is known to be active */
+    bool known;      /* a side is known to be active */
+    bool unprepared; /* nothing is installed, as far as was seen: the journal is young, not lost */
     enum side active;
     uint64_t epoch;
     int64_t active_since_us;            /* wall clock */
@@ -126,6 +129,8 @@ struct flip_history {
     int64_t promise_us;                 /* wall clock: since when it is on or off; 0: never was on */
     char promise_why[RECORD_TEXT_SIZE]; /* off: why */
     bool decided;                       /* an operator chose `active`; it isn't adopted yet */
+    bool lossless; /* a flip was begun that sets names: what holds of them is to be seen to */
+    bool detached; /* a takeover was undone; its target may still be cut off */
 };
 
 /* Rows must come in order. */

@@ -49,6 +49,26 @@ static void undecided_ahead(struct recovery *recovery, const struct flip_spec *s
         "compare switchback.state on both sides; the side whose data is to stay must be the active one");
 }
 
+/* Every acknowledged commit is on the target, and the source is dead or may be again: only forward, unless
+ * the target itself says that it was undone (REATTACH has marked it before it let it follow again). */
+static void decide_taken_over(struct recovery *recovery, const struct flip_side_facts *target)
+{
+    const struct flip_spec *spec = &recovery->spec;
+    if (!prepared(target)) {
+        decide(recovery, RECOVERY_WAIT);
+        error_set(&recovery->why, ERROR_UNDECIDED,
+                  "%s was about to take over from %s (flip %" PRIu64
+                  "), and can't be reached: it alone knows whether it has",
+                  side_name(side_other(spec->source)), side_name(spec->source), spec->id);
+        error_remedy(&recovery->why, "bring %s back; what follows then is decided by itself",
+                     side_name(side_other(spec->source)));
+    } else if (target->aborted == spec->id && target->epoch_max <= spec->epoch) {
+        decide(recovery, RECOVERY_UNDO);
+    } else {
+        decide(recovery, RECOVERY_FORWARD);
+    }
+}
+
 static void decide_committed(struct recovery *recovery, const struct flip_side_facts *source,
                              const struct flip_side_facts *target)
 {
@@ -98,7 +118,9 @@ static void decide_running(const struct flip_story *story, const struct flip_fac
             decide(recovery, RECOVERY_FORWARD);
         }
     } else if (story->back) {
-        decide(recovery, RECOVERY_BACK);
+        decide(recovery, story->kind == FLIP_KIND_TAKEOVER ? RECOVERY_UNDO : RECOVERY_BACK);
+    } else if (story->committed && story->kind == FLIP_KIND_TAKEOVER) {
+        decide_taken_over(recovery, target);
     } else if (story->committed) {
         decide_committed(recovery, source, target);
     } else if (prepared(target) && target->epoch_max > story->epoch) {
@@ -138,6 +160,24 @@ static bool decide_fenced(const struct flip_facts *facts, enum side source, stru
     return true;
 }
 
+/* Open in one database and not in another: an opening was under way, whose source holds no fence (else
+ * decide_fenced has found it): a takeover. It is finished, since it may have been released in no way before.
+ */
+static bool decide_half_open(const struct flip_facts *facts, enum side target, struct recovery *recovery)
+{
+    const struct flip_side_facts *to = &facts->sides[target];
+    const struct flip_side_facts *from = &facts->sides[side_other(target)];
+    const uint64_t last = to->last_flip > from->last_flip ? to->last_flip : from->last_flip;
+    if (!prepared(to) || !from->reachable || to->active == 0 || to->standby == 0 ||
+        to->epoch_max <= to->epoch_min || from->epoch_max >= to->epoch_max) {
+        return false;
+    }
+    recovery->spec = (struct flip_spec){
+        .id = last + 1, .kind = FLIP_KIND_TAKEOVER, .source = side_other(target), .epoch = to->epoch_max - 1};
+    decide(recovery, RECOVERY_FORWARD);
+    return true;
+}
+
 static void decide_two_active(const struct flip_facts *facts, struct recovery *recovery)
 {
     const uint64_t blue = facts->sides[SIDE_BLUE].epoch_max;
@@ -153,11 +193,12 @@ static void decide_two_active(const struct flip_facts *facts, struct recovery *r
                  "find out which side took the last writes; make the other one standby by prepare");
 }
 
-static void decide_by_clusters(const struct flip_facts *facts, enum side initial, struct recovery *recovery)
+static void decide_by_clusters(const struct flip_history *history, const struct flip_facts *facts,
+                               enum side initial, struct recovery *recovery)
 {
     recovery->from_clusters = true;
     for (int i = 0; i < SIDE_COUNT; i++) {
-        if (decide_fenced(facts, (enum side)i, recovery)) {
+        if (decide_fenced(facts, (enum side)i, recovery) || decide_half_open(facts, (enum side)i, recovery)) {
             return;
         }
     }
@@ -194,6 +235,11 @@ static void decide_by_clusters(const struct flip_facts *facts, enum side initial
         return;
     }
     recovery->from_clusters = false;
+    if (!facts->sides[initial].reachable && !history->unprepared) {
+        /* A new pair, or one whose journal was lost: only the clusters know. */
+        wait_for(recovery, initial, "nothing else says which side is active");
+        return;
+    }
     recovery->active = initial;
     decide(recovery, RECOVERY_UNPREPARED);
 }
@@ -216,16 +262,16 @@ static void decide_known(const struct flip_history *history, const struct flip_f
 {
     const struct flip_side_facts *active = &facts->sides[history->active];
     if (clusters_know_better(history, facts)) {
-        decide_by_clusters(facts, initial, recovery);
+        decide_by_clusters(history, facts, initial, recovery);
         return;
     }
-    if (prepared(active) && active->epoch_max < history->epoch) {
+    if (prepared(active) && active->epoch_min < history->epoch) {
         decide(recovery, RECOVERY_UNDECIDED);
         error_set(&recovery->why, ERROR_UNDECIDED,
                   "%s was active at epoch %" PRIu64 " and now says %" PRIu64
                   ": it was restored from before the last "
                   "flip",
-                  side_name(history->active), history->epoch, active->epoch_max);
+                  side_name(history->active), history->epoch, active->epoch_min);
         error_remedy(&recovery->why, "decide whose data counts; the other side must be prepared anew");
         return;
     }
@@ -241,7 +287,7 @@ void recovery_decide(const struct flip_history *history, const struct flip_facts
     } else if (history->known && history->epoch > 0) {
         decide_known(history, facts, initial, recovery);
     } else {
-        decide_by_clusters(facts, initial, recovery);
+        decide_by_clusters(history, facts, initial, recovery);
     }
 }
 

@@ -31,6 +31,24 @@ struct recovery {
 void recovery_decide(const struct flip_history *history, const struct flip_facts *facts, enum side initial,
                      struct recovery *recovery);
 
+/*
+ * What an operator can decide where a verdict is WAIT or UNDECIDED (`switchback recover`), side by side: what
+ * choosing it would do, for the verb to say before it is done.
+ */
+struct recovery_choice {
+    enum side side;
+    bool possible;               /* it can be reached and holds our schema */
+    uint64_t epoch;              /* that it would be active at: higher than any that the pair has had */
+    bool fences_other;           /* the other one is open now: it would be fenced, and diverged */
+    bool other_unseen;           /* it can't be reached: fenced on contact; what it holds isn't known */
+    bool may_lack;               /* the other side may hold commits that clients saw acknowledged */
+    struct error why_not;        /* it isn't possible */
+    char does[RECORD_TEXT_SIZE]; /* in words */
+};
+
+void recovery_choices(const struct flip_history *history, const struct flip_facts *facts,
+                      struct recovery_choice choices[SIDE_COUNT]);
+
 /* The verdict as status and audit call it. */
 const char *recovery_verdict_name(enum recovery_verdict verdict);
 

@@ -39,6 +39,16 @@ void flip_ask(struct flip *flip, struct flip_request *request, int64_t deadline_
     flip_tell(flip, request);
 }
 
+void flip_drop_await(struct flip *flip)
+{
+    if (flip->await.ticket != 0 && (flip->await.ticket & FLIP_ROW_TICKET) == 0) {
+        struct flip_request abandon = flip_request(flip, FLIP_ACTION_ABANDON);
+        abandon.ticket = flip->await.ticket;
+        flip_tell(flip, &abandon);
+    }
+    flip->await = (struct flip_await){0};
+}
+
 void flip_ask_simple(struct flip *flip, enum flip_action_kind kind, int64_t deadline_us)
 {
     struct flip_request request = flip_request(flip, kind);
@@ -101,6 +111,9 @@ void flip_begin(struct flip *flip, const struct flip_spec *spec)
     flip->open_tries = 0;
     flip->abort_asked = flip->settled = flip->armed = flip->fenced = false;
     flip->in_doubt = flip->back_durable = flip->contacted = flip->reopened = false;
+    flip->cut_off = flip->commit_asked = flip->given_up = false;
+    flip->lossless = spec->kind == FLIP_KIND_CUTOVER && flip->options.lossless;
+    flip->turn_until_us = 0;
     flip->hold = (struct flip_hold){0};
     flip->moved = (struct flip_counts){0};
     flip->retry = (struct flip_retry){0};
@@ -111,10 +124,14 @@ void flip_begin(struct flip *flip, const struct flip_spec *spec)
     }
     struct record row = flip_row_of(flip, RECORD_BEGIN);
     row.automatic = spec->automatic;
+    row.lossless = flip->lossless;
     row.of = spec->of;
     memcpy(row.key, spec->key, sizeof row.key);
     memcpy(row.text, spec->reason, sizeof row.text);
     flip->intents[flip_table_first(spec->kind)] = flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    if (flip->await.action == FLIP_ACTION_PROMISE || flip->await.action == FLIP_ACTION_NAMES) {
+        flip_drop_await(flip); /* a rescue doesn't wait for it; how the names are is seen to afterwards */
+    }
     if (flip->await.action == FLIP_ACTION_NONE) { /* else facts are being read: one thing at a time */
         flip_forward_durable(flip);
     }
@@ -158,6 +175,9 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome)
     flip_tell(flip, &request);
     if (flip->spec.automatic && outcome != FLIP_OUTCOME_DONE) {
         alarm_rescue(flip);
+    }
+    if (flip->spec.kind == FLIP_KIND_TAKEOVER && outcome != FLIP_OUTCOME_DONE) {
+        flip_retry_later(flip, &flip->dead.retry);
     }
 }
 
@@ -216,6 +236,7 @@ static void row_answer(struct flip *flip, const struct flip_event *event)
     if (event->kind == FLIP_EVENT_DONE && number > flip->durable) {
         flip->durable = number;
     }
+    flip_promise_row_answer(flip, number, event);
     if (awaited) {
         answer(flip, event);
     } else if (event->kind == FLIP_EVENT_FAILED) {
@@ -225,6 +246,8 @@ static void row_answer(struct flip *flip, const struct flip_event *event)
         } else {
             flip_alarm(flip, &error);
         }
+    } else {
+        flip_promise_next(flip); /* "off" is on disk: the names may be emptied */
     }
 }
 
@@ -265,7 +288,7 @@ static void abort_asked(struct flip *flip, const struct flip_event *event)
     flip->abort_asked = true;
     flip->why = event->error;
     /* A transaction of ours on its way is waited for: its answer is near, and known is better than lost. */
-    if (flip->await.action != FLIP_ACTION_FENCE && flip->await.action != FLIP_ACTION_READY) {
+    if (!flip_touches_cluster(flip->await.action)) {
         struct error why = event->error;
         flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
     }
@@ -276,7 +299,7 @@ static void deposed(struct flip *flip)
     if (flip->hold.stands) {
         /* Before the fence the clients go on where they are; behind it they would find a fenced side. */
         struct flip_request request = flip_request(flip, FLIP_ACTION_EXPIRE);
-        request.refuse = flip->fenced;
+        request.refuse = flip->fenced || flip->hold.refuses;
         request.deadline_us = flip->now_us;
         flip_tell(flip, &request);
         flip->hold.stands = false;
@@ -325,6 +348,8 @@ static void prepared(struct flip *flip, const struct flip_event *event)
     (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
     struct flip_request request = {.kind = FLIP_ACTION_ACTIVE, .side = event->side, .epoch = event->epoch};
     flip_tell(flip, &request);
+    flip->promise.names = FLIP_NAMES_UNKNOWN;
+    flip_promise_next(flip);
 }
 
 static void retry(struct flip *flip)
@@ -346,6 +371,9 @@ static void retry(struct flip *flip)
         flip_learn(flip);
         break;
     case FLIP_MODE_STEADY:
+        flip->contact = true;
+        flip_steady(flip);
+        break;
     case FLIP_MODE_DEPOSED:
         break;
     }
@@ -368,6 +396,7 @@ static void tick(struct flip *flip)
         flip_forward_tick(flip);
     } else if (flip->mode == FLIP_MODE_STEADY) {
         flip_watch_tick(flip);
+        flip_promise_tick(flip);
     }
 }
 
@@ -391,6 +420,9 @@ void flip_step(struct flip *flip, const struct flip_event *event)
         flip_recover(flip, event);
         break;
     case FLIP_EVENT_START:
+        if (flip->mode == FLIP_MODE_FORWARD && flip->settled) {
+            flip_leave_settled(flip);
+        }
         ENSURE(flip->mode == FLIP_MODE_STEADY);
         flip->options = *event->options;
         flip_begin(flip, event->spec);
@@ -432,8 +464,13 @@ void flip_step(struct flip *flip, const struct flip_event *event)
         contact(flip);
         break;
     case FLIP_EVENT_SIDE_DEAD:
+        flip_side_dead_event(flip, event);
+        break;
     case FLIP_EVENT_STREAM:
+        flip_stream(flip, event);
+        break;
     case FLIP_EVENT_DECIDE:
+        flip_decide(flip, event);
         break;
     case FLIP_EVENT_DEPOSED:
         deposed(flip);

@@ -49,6 +49,31 @@ struct flip_watch {
     struct flip_retry retry;
 };
 
+/* What the runner last saw to of both sides' synchronous_standby_names. */
+enum flip_names { FLIP_NAMES_UNKNOWN, FLIP_NAMES_OFF, FLIP_NAMES_ON };
+
+/* The promise of a lossless watch: what the active side acknowledges is on the other side, too. What the
+ * journal says of it is in `history`. */
+struct flip_promise {
+    enum flip_names names;
+    uint64_t row;             /* of the journal, that says what holds now; 0: of an earlier life */
+    bool row_lost;            /* it could not be written: again */
+    bool broken;              /* it can't be kept: off, as soon as the journal says so */
+    bool healthy;             /* the reverse stream, when it was last heard of */
+    int64_t heard_us, ill_us; /* last STREAM; since when it isn't healthy, 0: it is */
+    struct error why;         /* it is broken, or ill */
+    struct flip_retry retry;  /* of names and rows */
+    struct flip_retry regain;
+};
+
+/* The active side as somebody who looks for it says. */
+struct flip_dead {
+    int64_t since_us, seen_us; /* 0: never */
+    bool told;
+    struct error why;
+    struct flip_retry retry; /* of a takeover that came to nothing */
+};
+
 enum flip_drain { FLIP_DRAIN_WAIT, FLIP_DRAIN_CANCELLED, FLIP_DRAIN_TERMINATED };
 
 /* The clients' hold, as the runner asked for it. */
@@ -78,6 +103,8 @@ struct flip {
     struct flip_facts facts; /* as last read */
     bool contact;            /* a side came back: look again when nothing runs */
     struct flip_watch watch;
+    struct flip_promise promise;
+    struct flip_dead dead;
     struct flip_await await;
     struct flip_retry retry;
     struct error why; /* of an undo, a way back, a retry or a doubt */
@@ -88,10 +115,16 @@ struct flip {
     unsigned step;
     int64_t phase_began_us, began_us;
     unsigned approvals;
+    bool lossless; /* turn comes before release, with the promise */
+    int64_t turn_until_us;
     bool abort_asked;
     bool settled;               /* traffic is released on the target; only turn goes on */
     enum flip_phase undo_phase; /* whose undo comes next */
     bool armed, fenced, in_doubt;
+    bool cut_off, commit_asked, given_up; /* of a takeover; given_up: the journal says that it was undone */
+    bool names_seen;                      /* by this recovery */
+    bool deciding;                        /* `decided` is to be adopted */
+    enum side decided;
     bool back_durable, contacted, reopened; /* steps of the way back */
     unsigned open_tries;
     enum flip_outcome ends_as;
@@ -113,6 +146,18 @@ MUST_USE bool flip_may_abort(const struct flip *flip, struct error *error);
 
 /* Fills id, source, epoch of a spec that begins now. */
 void flip_next_spec(const struct flip *flip, enum flip_kind kind, struct flip_spec *spec);
+
+/* `flip-back` of a side that doesn't answer, or whose commits don't arrive: a takeover. False with *error in
+ * words: what is at risk, unless the promise stands or `accept_loss`. */
+MUST_USE bool flip_may_take_over(const struct flip *flip, enum side target, bool accept_loss,
+                                 struct error *error);
+/* recover: an operator's choice, where nothing else can tell. */
+MUST_USE bool flip_may_decide(const struct flip *flip, enum side side, struct error *error);
+
+/* The active side does not answer, and has not for `dead_after`. */
+bool flip_side_dead(const struct flip *flip);
+/* What the active side has acknowledged is on the other side. */
+bool flip_promise_stands(const struct flip *flip);
 
 /* The phase under way ends with the action under way. */
 bool flip_at_last_step(const struct flip *flip);

@@ -8,187 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- steps --- */
-
-/* Bounded so that what is left of the hold still suffices to open the target. */
-static int64_t before_open(const struct flip *flip, int64_t duration_us)
-{
-    const int64_t at_us = flip->now_us + duration_us;
-    const int64_t last_us = flip->hold.until_us - FLIP_OPEN_BUDGET_US;
-    return at_us < last_us ? at_us : last_us;
-}
-
-static bool wanted(const struct flip *flip, enum flip_action_kind action)
-{
-    const struct flip_options *options = &flip->options;
-    const bool cutover = flip->spec.kind == FLIP_KIND_CUTOVER;
-    switch (action) {
-    case FLIP_ACTION_APPROVAL:
-        return flip->approvals < options->approvals;
-    case FLIP_ACTION_BACKUP:
-        return options->has_backup;
-    case FLIP_ACTION_BACKUP_VERIFY:
-        return options->has_backup_verify;
-    case FLIP_ACTION_HOOK_BEFORE:
-        return cutover && options->has_hook_before;
-    case FLIP_ACTION_HOOK_AFTER:
-        return cutover ? options->has_hook_after : options->has_hook_on_flip_back;
-    case FLIP_ACTION_SWAP:
-        return !flip->hold.over;
-    default:
-        return true;
-    }
-}
-
-static int64_t drain_timeout_us(const struct flip *flip)
-{
-    const int64_t timeout_us = flip->options.drain_timeout_us;
-    return flip->spec.automatic && timeout_us > FLIP_RESCUE_DRAIN_US ? FLIP_RESCUE_DRAIN_US : timeout_us;
-}
-
-static void start_hold(struct flip *flip)
-{
-    flip->hold = (struct flip_hold){.stands = true, .until_us = flip->now_us + flip->options.max_hold_us};
-    struct flip_request request = flip_request(flip, FLIP_ACTION_HOLD);
-    request.deadline_us = flip->hold.until_us;
-    flip_ask(flip, &request, flip->now_us + FLIP_HOLD_ANSWER_US);
-}
-
-static void start_drain(struct flip *flip)
-{
-    flip->await = (struct flip_await){.action = FLIP_ACTION_DRAIN, .guard_us = INT64_MAX};
-    flip->hold.drain = FLIP_DRAIN_WAIT;
-    flip->hold.drain_until_us = flip->now_us + drain_timeout_us(flip);
-    if (flip->hold.drained) {
-        flip_drained(flip);
-    }
-}
-
-/* From now on an expiring hold refuses: the source is about to be fenced. */
-static void start_refusing(struct flip *flip)
-{
-    struct flip_request request = flip_request(flip, FLIP_ACTION_EXPIRE);
-    flip->hold.refuses = true;
-    request.refuse = true;
-    request.deadline_us = flip->hold.until_us;
-    flip_ask(flip, &request, flip->now_us + FLIP_HOLD_ANSWER_US);
-}
-
-static void start_commit(struct flip *flip)
-{
-    const int64_t left_us = flip->hold.until_us - flip->now_us;
-    if (left_us < FLIP_OPEN_BUDGET_US) {
-        struct error why;
-        error_set(&why, ERROR_TIMEOUT, "only %" PRId64 " ms of the hold were left, too few to open %s safely",
-                  left_us / FLIP_MS_US, side_name(flip_target(flip)));
-        error_remedy(&why, "raise flip.max_hold");
-        flip_undo(flip, &why, FLIP_OUTCOME_ABORTED);
-        return;
-    }
-    struct record row = flip_row_of(flip, RECORD_COMMIT);
-    row.side = flip_target(flip);
-    row.epoch = flip->spec.epoch + 1;
-    const uint64_t number = flip_write(flip, &row, FLIP_ACTION_JOURNAL_COMMIT);
-    flip->await = (struct flip_await){.action = FLIP_ACTION_JOURNAL_COMMIT,
-                                      .ticket = FLIP_ROW_TICKET | number,
-                                      .guard_us = flip->hold.until_us - FLIP_OPEN_BUDGET_US / 2};
-}
-
-static void start_released(struct flip *flip)
-{
-    struct record row = flip_row_of(flip, RECORD_RELEASED);
-    row.side = flip_target(flip);
-    row.epoch = flip->spec.epoch + 1;
-    const uint64_t number = flip_write(flip, &row, FLIP_ACTION_JOURNAL_RELEASED);
-    flip->await = (struct flip_await){.action = FLIP_ACTION_JOURNAL_RELEASED,
-                                      .ticket = FLIP_ROW_TICKET | number,
-                                      .guard_us = flip->now_us + FLIP_ROW_US};
-}
-
-static void start_release(struct flip *flip)
-{
-    if (!flip->hold.over) {
-        flip_ask_simple(flip, FLIP_ACTION_RELEASE, flip->now_us + FLIP_SWAP_US);
-        return;
-    }
-    struct flip_request request = flip_request(flip, FLIP_ACTION_ROUTE);
-    request.open = true;
-    flip_tell(flip, &request);
-    flip->step++;
-    flip_step_start(flip);
-}
-
-static void perform(struct flip *flip, enum flip_action_kind action)
-{
-    const struct flip_options *options = &flip->options;
-    const int64_t now_us = flip->now_us;
-    struct flip_request request = flip_request(flip, action);
-    switch (action) {
-    case FLIP_ACTION_CHECK:
-        flip_ask(flip, &request, now_us + options->check_timeout_us);
-        break;
-    case FLIP_ACTION_APPROVAL:
-        flip->await = (struct flip_await){.action = action, .guard_us = now_us + options->approve_timeout_us};
-        break;
-    case FLIP_ACTION_BACKUP:
-    case FLIP_ACTION_BACKUP_VERIFY:
-        flip_ask(flip, &request, now_us + options->backup_timeout_us);
-        break;
-    case FLIP_ACTION_RESTORE_POINT:
-    case FLIP_ACTION_HOOK_BEFORE:
-    case FLIP_ACTION_HOOK_AFTER:
-        flip_ask(flip, &request, now_us + options->hook_timeout_us);
-        break;
-    case FLIP_ACTION_PROBE:
-        request.side = flip->spec.source;
-        flip_ask(flip, &request, now_us + options->catchup_timeout_us / 2);
-        break;
-    case FLIP_ACTION_ARM:
-        flip->armed = true;
-        flip_ask(flip, &request, now_us + options->arm_timeout_us);
-        break;
-    case FLIP_ACTION_HOLD:
-        start_hold(flip);
-        break;
-    case FLIP_ACTION_DRAIN:
-        start_drain(flip);
-        break;
-    case FLIP_ACTION_EXPIRE:
-        start_refusing(flip);
-        break;
-    case FLIP_ACTION_FENCE:
-        flip->fenced = true;
-        flip_ask(flip, &request, before_open(flip, FLIP_FENCE_US));
-        break;
-    case FLIP_ACTION_CATCHUP:
-        flip_ask(flip, &request, before_open(flip, options->catchup_timeout_us));
-        break;
-    case FLIP_ACTION_READY:
-        flip_ask(flip, &request, before_open(flip, FLIP_READY_US));
-        break;
-    case FLIP_ACTION_JOURNAL_COMMIT:
-        start_commit(flip);
-        break;
-    case FLIP_ACTION_OPEN:
-        flip_ask(flip, &request, now_us + FLIP_OPEN_US);
-        break;
-    case FLIP_ACTION_JOURNAL_RELEASED:
-        start_released(flip);
-        break;
-    case FLIP_ACTION_SWAP:
-        flip_ask(flip, &request, now_us + FLIP_SWAP_US);
-        break;
-    case FLIP_ACTION_RELEASE:
-        start_release(flip);
-        break;
-    case FLIP_ACTION_TURN:
-        flip_ask(flip, &request, now_us + FLIP_TURN_US);
-        break;
-    default:
-        ENSURE(false); /* no row of the table names it */
-    }
-}
-
 /* --- phases --- */
 
 /* Commit, open and release have rows of their own; the watch is part of the end of the flip. */
@@ -200,9 +19,9 @@ static bool has_intent(enum flip_phase phase)
 
 static bool wants_from(const struct flip *flip, enum flip_phase phase, unsigned step)
 {
-    const struct flip_row *row = flip_table_row(phase);
-    for (; step < FLIP_ROW_ACTIONS && row->actions[step] != FLIP_ACTION_NONE; step++) {
-        if (wanted(flip, row->actions[step])) {
+    const enum flip_action_kind *actions = flip_table_actions(flip->spec.kind, flip_table_row(phase));
+    for (; step < FLIP_ROW_ACTIONS && actions[step] != FLIP_ACTION_NONE; step++) {
+        if (flip_wants(flip, phase, actions[step])) {
             return true;
         }
     }
@@ -220,7 +39,7 @@ static enum flip_phase phase_after(const struct flip *flip, enum flip_phase phas
 {
     do {
         phase = phase == FLIP_PHASE_NONE ? flip_table_first(flip->spec.kind)
-                                         : flip_table_next(flip->spec.kind, false, phase);
+                                         : flip_table_next(flip->spec.kind, flip->lossless, phase);
     } while (phase != FLIP_PHASE_NONE && !wants_from(flip, phase, 0));
     return phase;
 }
@@ -245,6 +64,12 @@ void flip_enter(struct flip *flip, enum flip_phase phase)
 void flip_forward_durable(struct flip *flip)
 {
     const enum flip_phase next = phase_after(flip, flip->phase);
+    if (next == FLIP_PHASE_NONE) {
+        flip->mode = FLIP_MODE_STEADY;
+        flip->phase = FLIP_PHASE_NONE;
+        flip_steady(flip); /* and its watch, if it was a cutover */
+        return;
+    }
     if (flip->durable >= flip->intents[next]) {
         flip_enter(flip, next);
         return;
@@ -259,40 +84,43 @@ static void settle(struct flip *flip)
 {
     flip->settled = true;
     flip->watch = (struct flip_watch){0};
+    flip->dead = (struct flip_dead){0};
+    if (flip->spec.kind != FLIP_KIND_CUTOVER) { /* the promise was of the side that was left */
+        flip->promise = (struct flip_promise){0};
+    }
     struct flip_request active = flip_request(flip, FLIP_ACTION_ACTIVE);
     flip_tell(flip, &active);
     error_clear(&flip->why);
     flip_finish(flip, FLIP_OUTCOME_DONE);
 }
 
-static void phase_done(struct flip *flip)
+void flip_write_result(struct flip *flip, enum error_code code)
 {
     struct record row = flip_row_of(flip, RECORD_RESULT);
     row.phase = flip->phase;
+    row.code = code;
     row.elapsed_us = flip->now_us - flip->phase_began_us + 1; /* 0 is a phase that wasn't gone through */
     (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
-    if (flip->phase == FLIP_PHASE_RELEASE) {
-        settle(flip);
-    }
-    if (flip->phase == FLIP_PHASE_TURN) {
-        flip->mode = FLIP_MODE_STEADY;
-        flip->phase = FLIP_PHASE_NONE;
-        flip_steady(flip); /* and its watch, if it was a cutover */
-        return;
+}
+
+static void phase_done(struct flip *flip)
+{
+    if (flip->phase != FLIP_PHASE_RELEASE) { /* its result was written as soon as nobody waited any more */
+        flip_write_result(flip, ERROR_NONE);
     }
     flip_forward_durable(flip);
 }
 
 void flip_step_start(struct flip *flip)
 {
-    const struct flip_row *row = flip_table_row(flip->phase);
+    const enum flip_action_kind *actions = flip_table_actions(flip->spec.kind, flip_table_row(flip->phase));
     if (flip->in_doubt) { /* of turn: what a lost answer left behind must end first */
         flip_learn(flip);
         return;
     }
-    while (flip->step < FLIP_ROW_ACTIONS && row->actions[flip->step] != FLIP_ACTION_NONE) {
-        if (wanted(flip, row->actions[flip->step])) {
-            perform(flip, row->actions[flip->step]);
+    while (flip->step < FLIP_ROW_ACTIONS && actions[flip->step] != FLIP_ACTION_NONE) {
+        if (flip_wants(flip, flip->phase, actions[flip->step])) {
+            flip_perform(flip, actions[flip->step]);
             return;
         }
         flip->step++;
@@ -300,9 +128,25 @@ void flip_step_start(struct flip *flip)
     phase_done(flip);
 }
 
-static void step_done(struct flip *flip)
+/* Where the step stands in what the flip's kind does in the phase. */
+static unsigned step_of(const struct flip *flip, enum flip_action_kind action)
+{
+    const enum flip_action_kind *actions = flip_table_actions(flip->spec.kind, flip_table_row(flip->phase));
+    unsigned step = 0;
+    while (step < FLIP_ROW_ACTIONS && actions[step] != action) {
+        step++;
+    }
+    ENSURE(step < FLIP_ROW_ACTIONS);
+    return step;
+}
+
+void flip_step_done(struct flip *flip)
 {
     flip->retry = (struct flip_retry){0};
+    if (flip->phase == FLIP_PHASE_RELEASE && flip->step == step_of(flip, FLIP_ACTION_RELEASE)) {
+        flip_write_result(flip, ERROR_NONE);
+        settle(flip);
+    }
     flip->step++;
     flip_step_start(flip);
 }
@@ -313,8 +157,7 @@ void flip_settle_open(struct flip *flip)
     flip->phase = FLIP_PHASE_OPEN;
     flip->in_doubt = false;
     flip->retry = (struct flip_retry){0};
-    flip->step = 1;
-    ENSURE(flip_table_row(FLIP_PHASE_OPEN)->actions[flip->step] == FLIP_ACTION_JOURNAL_RELEASED);
+    flip->step = step_of(flip, FLIP_ACTION_JOURNAL_RELEASED);
     flip_step_start(flip);
 }
 
@@ -324,7 +167,7 @@ static void step_failed(struct flip *flip, enum flip_action_kind action, const s
 {
     const struct flip_row *row = flip_table_row(flip->phase);
     const struct error why = flip->abort_asked ? flip->why : event->error;
-    flip->in_doubt |= event->uncertain && flip->fenced;
+    flip->in_doubt |= event->uncertain && (flip->fenced || flip->cut_off);
     if (row->on_failure == FLIP_FAILURE_RESOLVE) {
         flip_resolve(flip, &why);
         return;
@@ -336,7 +179,7 @@ static void step_failed(struct flip *flip, enum flip_action_kind action, const s
 }
 
 /* Past released nothing leads back: again, with an alarm. */
-static void again(struct flip *flip, const struct flip_event *event)
+void flip_again(struct flip *flip, const struct flip_event *event)
 {
     flip->why = event->error;
     flip->in_doubt = event->uncertain && flip->phase == FLIP_PHASE_TURN;
@@ -400,22 +243,33 @@ static void failed_answer(struct flip *flip, enum flip_action_kind action, const
     switch (action) {
     case FLIP_ACTION_READY:
         if (event->error.code == ERROR_NOT_IN_SYNC && !event->uncertain && !flip->abort_asked &&
-            before_open(flip, 1) > flip->now_us) {
+            flip_before_open(flip, 1) > flip->now_us) {
             flip_enter(flip, FLIP_PHASE_CATCHUP); /* the target lost what it had: the stream is still on */
             return;
         }
         step_failed(flip, action, event);
         break;
     case FLIP_ACTION_HOOK_AFTER:
+    case FLIP_ACTION_FENCE_ON_CONTACT: /* by a takeover past its commit: again when it is met */
         flip_alarm(flip, &event->error);
-        step_done(flip);
+        flip_step_done(flip);
+        break;
+    case FLIP_ACTION_JOURNAL_PROMISE:
+    case FLIP_ACTION_NAMES:
+        flip_turn_answer(flip, action, event);
         break;
     case FLIP_ACTION_JOURNAL_RELEASED: /* nobody is released before it is on disk */
     case FLIP_ACTION_SWAP:
     case FLIP_ACTION_RELEASE:
-    case FLIP_ACTION_TURN:
     case FLIP_ACTION_LEARN:
-        again(flip, event);
+        flip_again(flip, event);
+        break;
+    case FLIP_ACTION_TURN:
+        if (flip->lossless) {
+            flip_turn_answer(flip, action, event);
+        } else {
+            flip_again(flip, event);
+        }
         break;
     default:
         step_failed(flip, action, event);
@@ -456,10 +310,15 @@ void flip_forward_answer(struct flip *flip, enum flip_action_kind action, const 
         flip->in_doubt = false;
         flip_step_start(flip);
         return;
+    case FLIP_ACTION_TURN:
+    case FLIP_ACTION_JOURNAL_PROMISE:
+    case FLIP_ACTION_NAMES:
+        flip_turn_answer(flip, action, event);
+        return;
     default:
         break;
     }
-    step_done(flip);
+    flip_step_done(flip);
 }
 
 /* --- drain --- */
@@ -471,7 +330,7 @@ void flip_drained(struct flip *flip)
     }
     flip->await = (struct flip_await){0};
     if (moveable(flip, &flip->hold.counts)) {
-        step_done(flip);
+        flip_step_done(flip);
     }
 }
 

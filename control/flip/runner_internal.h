@@ -19,6 +19,10 @@ enum {
     FLIP_ROW_US = 5 * FLIP_SECOND_US,   /* a row that takes longer is worth an alarm */
     FLIP_SWAP_US = 5 * FLIP_SECOND_US,
     FLIP_TURN_US = 30 * FLIP_SECOND_US, /* a first start of the apply worker */
+    FLIP_NAMES_US = 3 * FLIP_SECOND_US,
+    FLIP_RELEASE_BUDGET_US = 1 * FLIP_SECOND_US, /* what a lossless turn leaves of the hold */
+    FLIP_ADOPT_US = 5 * FLIP_SECOND_US,
+    FLIP_FRESH_US = 5 * FLIP_SECOND_US, /* how long news that come about once a second count */
     FLIP_GUARD_US = 500 * FLIP_MS_US,   /* over the deadline that the world was given */
     FLIP_RETRY_FIRST_US = 100 * FLIP_MS_US,
     FLIP_RETRY_LAST_US = 30 * FLIP_SECOND_US,
@@ -43,6 +47,8 @@ void flip_tell(struct flip *flip, const struct flip_request *request);
 void flip_ask(struct flip *flip, struct flip_request *request, int64_t deadline_us);
 void flip_ask_simple(struct flip *flip, enum flip_action_kind kind, int64_t deadline_us);
 void flip_alarm(struct flip *flip, const struct error *error);
+/* The request that is awaited isn't any more. */
+void flip_drop_await(struct flip *flip);
 /* Hands a row to the journal; returns its number. */
 uint64_t flip_write(struct flip *flip, struct record *row, enum flip_action_kind kind);
 struct record flip_row_of(const struct flip *flip, enum record_kind kind);
@@ -59,9 +65,49 @@ void flip_forward_answer(struct flip *flip, enum flip_action_kind action, const 
 void flip_forward_tick(struct flip *flip);
 void flip_forward_durable(struct flip *flip);
 void flip_drained(struct flip *flip);
+void flip_again(struct flip *flip, const struct flip_event *event);
+void flip_step_done(struct flip *flip);
+void flip_write_result(struct flip *flip, enum error_code code); /* of the phase */
 void flip_settle_open(struct flip *flip); /* every database of the target is open: say so, release */
 
+/* --- runner_steps.c */
+/* Bounded so that what is left of the hold still suffices to open the target. */
+int64_t flip_before_open(const struct flip *flip, int64_t duration_us);
+bool flip_wants(const struct flip *flip, enum flip_phase phase, enum flip_action_kind action);
+void flip_perform(struct flip *flip, enum flip_action_kind action);
+
+/* --- runner_promise.c */
+void flip_start_turn(struct flip *flip);
+void flip_start_promise_row(struct flip *flip);
+void flip_turn_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_stream(struct flip *flip, const struct flip_event *event);
+void flip_promise_row_answer(struct flip *flip, uint64_t number, const struct flip_event *event);
+/* Journal, names and promise are brought together, one request at a time; while nothing runs. */
+void flip_promise_next(struct flip *flip);
+void flip_promise_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+void flip_promise_tick(struct flip *flip);
+int64_t flip_promise_wake(const struct flip *flip);
+/* Recovery: asks that the names of both sides are what the journal says; false: that isn't needed. */
+bool flip_ask_names(struct flip *flip, enum side active, uint64_t epoch, bool promise);
+bool flip_names_matter(const struct flip *flip);
+
+/* --- runner_takeover.c */
+void flip_side_dead_event(struct flip *flip, const struct flip_event *event);
+bool flip_start_reattach(struct flip *flip); /* undo; false: there is nothing to do */
+bool flip_reattach_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+bool flip_attach_standby(struct flip *flip); /* steady; true: an answer is awaited */
+void flip_attached(struct flip *flip);
+/* Traffic is released, and what goes on of the flip can wait. */
+void flip_leave_settled(struct flip *flip);
+
+/* --- runner_decide.c */
+void flip_decide(struct flip *flip, const struct flip_event *event);
+void flip_adopt(struct flip *flip);
+void flip_adopt_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+
 /* --- runner_undo.c */
+/* It may have done something in a cluster, answered or not. */
+bool flip_touches_cluster(enum flip_action_kind action);
 void flip_undo(struct flip *flip, const struct error *why, enum flip_outcome outcome);
 void flip_undo_next(struct flip *flip);
 void flip_undo_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);

@@ -29,8 +29,9 @@ static void serve(struct flip *flip, enum side active, uint64_t epoch)
 static bool turn_is_left(const struct flip *flip)
 {
     const struct flip_story *done = &flip->history.done;
-    return flip->prepared && done->flip != 0 && !done->turned && !flip->history.finalized &&
-           flip->history.active == side_other(done->source) && flip->history.epoch == done->epoch + 1;
+    return flip->prepared && done->flip != 0 && !done->turned && done->kind != FLIP_KIND_TAKEOVER &&
+           !flip->history.finalized && flip->history.active == side_other(done->source) &&
+           flip->history.epoch == done->epoch + 1;
 }
 
 static void resume(struct flip *flip, const struct flip_spec *spec)
@@ -42,6 +43,8 @@ static void resume(struct flip *flip, const struct flip_spec *spec)
     flip->moved = (struct flip_counts){0};
     flip->armed = flip->abort_asked = flip->settled = flip->in_doubt = false;
     flip->back_durable = flip->contacted = flip->reopened = false;
+    flip->cut_off = flip->commit_asked = flip->given_up = flip->lossless = false;
+    flip->turn_until_us = 0;
     flip->open_tries = 0;
     flip->began_us = flip->phase_began_us = flip->now_us;
     memset(flip->intents, 0, sizeof flip->intents);
@@ -78,6 +81,10 @@ static void settle_steady(struct flip *flip, const struct recovery *recovery)
                              .side = recovery->active,
                              .epoch = recovery->epoch,
                              .text = "learned from the clusters"};
+        (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    }
+    if (recovery->verdict == RECOVERY_UNPREPARED && !flip->history.unprepared) {
+        struct record row = {.kind = RECORD_UNPREPARED, .side = recovery->active};
         (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
     }
     flip->mode = FLIP_MODE_STEADY;
@@ -123,15 +130,26 @@ static bool unfence_active(struct flip *flip, enum side active, uint64_t epoch)
     return true;
 }
 
-/* One after the other. True: an answer is awaited. */
-static bool set_fences_right(struct flip *flip, enum flip_action_kind answered, enum side active,
-                             uint64_t epoch)
+/* One after the other: the other side's fence, the active side's, a standby that is still cut off. True: an
+ * answer is awaited. */
+static bool set_right(struct flip *flip, enum flip_action_kind answered, enum side active, uint64_t epoch)
 {
-    if (answered == FLIP_ACTION_LEARN && fence_other(flip, active, epoch)) {
-        return true;
+    switch (answered) {
+    case FLIP_ACTION_LEARN:
+        if (fence_other(flip, active, epoch)) {
+            return true;
+        }
+        /* fall through */
+    case FLIP_ACTION_FENCE_ON_CONTACT:
+        if (unfence_active(flip, active, epoch)) {
+            return true;
+        }
+        /* fall through */
+    case FLIP_ACTION_UNDO:
+        return flip_attach_standby(flip);
+    default:
+        return false;
     }
-    return (answered == FLIP_ACTION_LEARN || answered == FLIP_ACTION_FENCE_ON_CONTACT) &&
-           unfence_active(flip, active, epoch);
 }
 
 /* The clusters knew of a flip that the journal doesn't: from here on it does. */
@@ -153,10 +171,23 @@ static void adopt(struct flip *flip, const struct recovery *recovery)
     }
 }
 
+/* Released, and perhaps turned: a lossless turn comes first, since nobody is served yet. */
+static void resume_released(struct flip *flip)
+{
+    flip->mode = FLIP_MODE_FORWARD;
+    flip_enter(flip, flip->lossless && !flip->history.promise ? FLIP_PHASE_TURN : FLIP_PHASE_RELEASE);
+}
+
 static void resume_flip(struct flip *flip, const struct recovery *recovery)
 {
+    const struct flip_story *story = &flip->history.flip;
+    const bool alone = recovery->spec.kind == FLIP_KIND_TAKEOVER;
     resume(flip, &recovery->spec);
-    flip->fenced = true;
+    flip->fenced = !alone;
+    flip->cut_off = alone && recovery->verdict == RECOVERY_UNDO;
+    flip->commit_asked = story->committed;
+    flip->given_up = story->back;
+    flip->lossless = story->lossless && flip->options.lossless;
     adopt(flip, recovery);
     error_set(&flip->why, ERROR_ABORTED, "the daemon ended in the phase %s",
               flip_phase_name(flip->history.flip.phase));
@@ -166,9 +197,8 @@ static void resume_flip(struct flip *flip, const struct recovery *recovery)
     switch (recovery->verdict) {
     case RECOVERY_FORWARD:
         flip->phase = FLIP_PHASE_OPEN;
-        if (flip->history.flip.released) {
-            flip->mode = FLIP_MODE_FORWARD;
-            flip_enter(flip, FLIP_PHASE_RELEASE);
+        if (story->released) {
+            resume_released(flip);
         } else {
             flip->mode = FLIP_MODE_RESOLVE;
             flip_resolve_facts(flip);
@@ -177,7 +207,7 @@ static void resume_flip(struct flip *flip, const struct recovery *recovery)
     case RECOVERY_BACK:
         flip->phase = FLIP_PHASE_OPEN;
         flip->mode = FLIP_MODE_BACK;
-        flip->back_durable = flip->history.flip.back;
+        flip->back_durable = story->back;
         flip_back_next(flip);
         break;
     default:
@@ -192,6 +222,11 @@ static void resume_flip(struct flip *flip, const struct recovery *recovery)
 static void doubt(struct flip *flip, const struct recovery *recovery)
 {
     const bool news = strcmp(flip->why.message, recovery->why.message) != 0;
+    if (flip->deciding) {
+        flip->why = recovery->why;
+        flip_adopt(flip);
+        return;
+    }
     flip->mode = recovery->verdict == RECOVERY_WAIT ? FLIP_MODE_RECOVER : FLIP_MODE_UNDECIDED;
     flip->why = recovery->why;
     if (news) {
@@ -202,6 +237,8 @@ static void doubt(struct flip *flip, const struct recovery *recovery)
 
 static void apply(struct flip *flip, const struct recovery *recovery)
 {
+    const bool doubtful = recovery->verdict == RECOVERY_WAIT || recovery->verdict == RECOVERY_UNDECIDED;
+    flip->deciding &= doubtful; /* what settles itself needs no word of an operator's */
     switch (recovery->verdict) {
     case RECOVERY_UNPREPARED:
     case RECOVERY_STEADY:
@@ -228,23 +265,52 @@ static void learn_prepared(struct flip *flip)
     flip->prepared = prepared;
 }
 
+/* Before anyone is served: both sides' names are what the journal says. */
+static bool see_to_names(struct flip *flip, const struct recovery *recovery)
+{
+    const struct flip_history *history = &flip->history;
+    const bool steady = recovery->verdict == RECOVERY_STEADY;
+    const enum side active = steady ? recovery->active : history->active;
+    const uint64_t epoch = steady ? recovery->epoch : history->epoch;
+    if (flip->names_seen || recovery->verdict == RECOVERY_UNPREPARED || recovery->verdict == RECOVERY_WAIT ||
+        recovery->verdict == RECOVERY_UNDECIDED) {
+        return false;
+    }
+    flip->names_seen = true;
+    return flip_ask_names(flip, active, epoch,
+                          history->promise && active == history->active && epoch == history->epoch);
+}
+
 void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
     struct recovery recovery;
     const bool failed = event->kind == FLIP_EVENT_FAILED;
-    if (action == FLIP_ACTION_LEARN && failed) {
+    if (action == FLIP_ACTION_JOURNAL || action == FLIP_ACTION_ADOPT) {
+        flip_adopt_answer(flip, action, event);
+        return;
+    }
+    if (action == FLIP_ACTION_NAMES) {
+        flip_promise_answer(flip, action, event);
+    } else if (action == FLIP_ACTION_REATTACH && !failed) {
+        flip_attached(flip);
+    } else if (action == FLIP_ACTION_LEARN && failed) {
         flip->facts = (struct flip_facts){0}; /* nothing can be reached: the journal alone may say enough */
         flip_alarm(flip, &event->error);
     } else if (failed) {
         flip_alarm(flip, &event->error);
     }
     learn_prepared(flip);
-    recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
-    if (recovery.verdict == RECOVERY_STEADY &&
-        set_fences_right(flip, action, recovery.active, recovery.epoch)) {
+    if (flip->history.decided) {
+        flip_adopt(flip);
         return;
     }
-    apply(flip, &recovery);
+    recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
+    if (recovery.verdict == RECOVERY_STEADY && set_right(flip, action, recovery.active, recovery.epoch)) {
+        return;
+    }
+    if (!see_to_names(flip, &recovery)) {
+        apply(flip, &recovery);
+    }
 }
 
 /* --- contact --- */
@@ -252,7 +318,8 @@ void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const 
 void flip_steady(struct flip *flip)
 {
     flip->mode = FLIP_MODE_STEADY;
-    flip->await = (struct flip_await){0};
+    flip->contact |= flip->await.action == FLIP_ACTION_LEARN;
+    flip_drop_await(flip);
     flip->retry = (struct flip_retry){0};
     if (flip->history.watching && !flip->watch.on) {
         flip_watch_begin(flip);
@@ -261,29 +328,74 @@ void flip_steady(struct flip *flip)
         flip->contact = false;
         flip_learn(flip);
     }
+    flip_promise_next(flip);
 }
+
+/* The pair was new when the daemon started, or its journal was lost: now the clusters can be asked. */
+static void meet(struct flip *flip, const struct recovery *recovery)
+{
+    if (recovery->verdict == RECOVERY_UNPREPARED) {
+        return;
+    }
+    struct flip_request closed = {.kind = FLIP_ACTION_ROUTE, .side = flip->initial, .epoch = 1};
+    flip->mode = FLIP_MODE_RECOVER;
+    flip->names_seen = false;
+    flip_tell(flip, &closed);
+    flip_learn(flip);
+}
+
+static void contradicted(struct flip *flip, const struct recovery *recovery)
+{
+    error_set(&flip->why, ERROR_UNDECIDED, "the clusters contradict what is known: %s",
+              recovery->why.code != ERROR_NONE ? recovery->why.message
+                                               : recovery_verdict_name(recovery->verdict));
+    error_remedy(&flip->why, "traffic stays where it is; compare switchback.state on both sides");
+    flip_alarm(flip, &flip->why);
+}
+
+/* A side was met again. True: an answer is awaited. */
+static bool compare(struct flip *flip, enum flip_action_kind answered)
+{
+    struct recovery recovery;
+    const struct flip_history *history = &flip->history;
+    recovery_decide(history, &flip->facts, flip->initial, &recovery);
+    if (!history->known) {
+        meet(flip, &recovery);
+        return flip->mode != FLIP_MODE_STEADY;
+    }
+    if (recovery.verdict == RECOVERY_STEADY && recovery.active == history->active) {
+        return set_right(flip, answered, recovery.active, recovery.epoch);
+    }
+    if (recovery.verdict != RECOVERY_UNPREPARED) {
+        contradicted(flip, &recovery);
+    }
+    return false;
+}
+
+enum { ATTACH_AGAIN_US = 5 * FLIP_SECOND_US };
 
 void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
-    struct recovery recovery;
-    if (event->kind == FLIP_EVENT_FAILED) {
+    const bool failed = event->kind == FLIP_EVENT_FAILED;
+    if (action == FLIP_ACTION_NAMES || action == FLIP_ACTION_PROMISE) {
+        flip_promise_answer(flip, action, event);
+        flip_steady(flip);
+        return;
+    }
+    if (failed) {
         flip_alarm(flip, &event->error);
-    } else if (action == FLIP_ACTION_LEARN || action == FLIP_ACTION_FENCE_ON_CONTACT) {
-        recovery_decide(&flip->history, &flip->facts, flip->initial, &recovery);
-        if (recovery.verdict == RECOVERY_STEADY && flip->history.known &&
-            recovery.active == flip->history.active) {
-            if (set_fences_right(flip, action, recovery.active, recovery.epoch)) {
-                return;
-            }
-        } else if (recovery.verdict != RECOVERY_UNPREPARED && flip->history.known) {
-            error_set(&flip->why, ERROR_UNDECIDED, "the clusters contradict what is known: %s",
-                      recovery.why.code != ERROR_NONE ? recovery.why.message
-                                                      : recovery_verdict_name(recovery.verdict));
-            error_remedy(&flip->why, "traffic stays where it is; compare switchback.state on both sides");
-            flip_alarm(flip, &flip->why);
-        }
+    } else if (action == FLIP_ACTION_REATTACH) {
+        flip_attached(flip);
+    } else if (compare(flip, action)) {
+        return;
+    }
+    if (flip->promise.names != FLIP_NAMES_UNKNOWN && flip_names_matter(flip)) {
+        flip->promise.names = FLIP_NAMES_UNKNOWN; /* who was away may have others */
     }
     flip_steady(flip);
+    if (failed && action == FLIP_ACTION_REATTACH) {
+        flip->retry.at_us = flip->now_us + ATTACH_AGAIN_US;
+    }
 }
 
 /* --- watch --- */
@@ -374,8 +486,10 @@ void flip_watch_event(struct flip *flip, const struct flip_event *event)
         flip->watch.probe = (struct flip_await){0};
         break;
     case FLIP_EVENT_END_WATCH:
-        if (flip->mode == FLIP_MODE_STEADY ||
-            (flip->mode == FLIP_MODE_FORWARD && flip->phase == FLIP_PHASE_TURN)) {
+        if (flip->mode == FLIP_MODE_STEADY || (flip->mode == FLIP_MODE_FORWARD && flip->settled)) {
+            if (flip->mode == FLIP_MODE_FORWARD) {
+                flip_leave_settled(flip);
+            }
             watch_end(flip, RECORD_FINALIZED, "the way back was ended");
             flip_steady(flip);
         }

@@ -16,24 +16,20 @@ static void hold_released(struct flip *flip, const struct flip_event *event)
 /* --- undo --- */
 
 /* Catching up only looks, and an undo takes over what runs. */
-static bool touches_cluster(enum flip_action_kind action)
+bool flip_touches_cluster(enum flip_action_kind action)
 {
-    return action == FLIP_ACTION_FENCE || action == FLIP_ACTION_READY;
+    return action == FLIP_ACTION_FENCE || action == FLIP_ACTION_READY || action == FLIP_ACTION_CUT_OFF ||
+           action == FLIP_ACTION_READY_ALONE;
 }
 
 void flip_undo(struct flip *flip, const struct error *why, enum flip_outcome outcome)
 {
-    if (flip->await.ticket != 0 && (flip->await.ticket & FLIP_ROW_TICKET) == 0) {
-        struct flip_request abandon = flip_request(flip, FLIP_ACTION_ABANDON);
-        abandon.ticket = flip->await.ticket;
-        flip_tell(flip, &abandon);
-        flip->in_doubt |= touches_cluster(flip->await.action);
-    }
+    flip->in_doubt |= flip_touches_cluster(flip->await.action);
+    flip_drop_await(flip);
     flip->why = *why;
     flip->ends_as = outcome;
     flip->mode = FLIP_MODE_UNDO;
     flip->undo_phase = flip->phase;
-    flip->await = (struct flip_await){0};
     flip->retry = (struct flip_retry){0};
     flip_undo_next(flip);
 }
@@ -81,6 +77,8 @@ static bool start_undo(struct flip *flip, enum flip_undo undo)
         }
         flip_ask_simple(flip, FLIP_ACTION_UNDO, flip->now_us + FLIP_UNDO_US);
         return true;
+    case FLIP_UNDO_REATTACH:
+        return flip_start_reattach(flip);
     case FLIP_UNDO_RELEASE:
         return let_go(flip);
     case FLIP_UNDO_DISARM:
@@ -102,7 +100,7 @@ void flip_undo_next(struct flip *flip)
         return;
     }
     while (flip->undo_phase != FLIP_PHASE_NONE) {
-        if (start_undo(flip, flip_table_row(flip->undo_phase)->undo)) {
+        if (start_undo(flip, flip_table_undo(flip->spec.kind, flip_table_row(flip->undo_phase)))) {
             return;
         }
         flip->undo_phase = phase_before(flip, flip->undo_phase);
@@ -123,6 +121,9 @@ static void undo_again(struct flip *flip, const struct flip_event *event)
 void flip_undo_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
     const bool ok = event->kind != FLIP_EVENT_FAILED;
+    if (flip_reattach_answer(flip, action, event)) {
+        return;
+    }
     switch (action) {
     case FLIP_ACTION_LEARN:
         if (!ok) {
@@ -180,14 +181,33 @@ static void resolve_later(struct flip *flip)
     flip_retry_later(flip, &flip->retry);
 }
 
+static void resolve_alone_later(struct flip *flip)
+{
+    struct error why;
+    error_set(&why, ERROR_UNREACHABLE,
+              "flip %" PRIu64 " was committed, and %s can't be opened now: nobody is served%s%s",
+              flip->spec.id, side_name(flip_target(flip)), flip->why.code != ERROR_NONE ? ": " : "",
+              flip->why.message);
+    error_remedy(&why, "bring %s back; the flip then ends by itself", side_name(flip_target(flip)));
+    if (flip->retry.tries == 0) {
+        flip_alarm(flip, &why);
+    }
+    flip_retry_later(flip, &flip->retry);
+}
+
 void flip_resolve_facts(struct flip *flip)
 {
     const struct flip_side_facts *source = &flip->facts.sides[flip->spec.source];
     const struct flip_side_facts *target = &flip->facts.sides[flip_target(flip)];
     const uint64_t open = flip->spec.epoch + 1;
     const bool whole = target->reachable && target->databases > 0 && target->installed == target->databases;
+    const bool alone = flip->spec.kind == FLIP_KIND_TAKEOVER;
     if (whole && target->epoch_min == open && target->epoch_max == open) {
         flip_settle_open(flip);
+    } else if (alone && whole && target->epoch_max <= open) {
+        flip_ask_simple(flip, FLIP_ACTION_READY_ALONE, flip->now_us + FLIP_READY_US);
+    } else if (alone) { /* every acknowledged commit is there: only forward */
+        resolve_alone_later(flip);
     } else if (whole && target->epoch_min == flip->spec.epoch && target->epoch_max <= open &&
                flip->open_tries < FLIP_OPEN_TRIES) {
         flip->open_tries++;
@@ -204,7 +224,9 @@ void flip_resolve_answer(struct flip *flip, enum flip_action_kind action, const 
 {
     if (event->kind == FLIP_EVENT_FAILED) {
         flip->why = event->error;
-        if (action == FLIP_ACTION_LEARN) {
+        if (flip->spec.kind == FLIP_KIND_TAKEOVER) {
+            resolve_alone_later(flip);
+        } else if (action == FLIP_ACTION_LEARN) {
             resolve_later(flip);
         } else {
             flip_learn(flip);
@@ -219,6 +241,7 @@ void flip_resolve_answer(struct flip *flip, enum flip_action_kind action, const 
         flip_ask_simple(flip, FLIP_ACTION_READY, flip->now_us + FLIP_READY_US);
         break;
     case FLIP_ACTION_READY:
+    case FLIP_ACTION_READY_ALONE:
         flip_ask_simple(flip, FLIP_ACTION_OPEN, flip->now_us + FLIP_OPEN_US);
         break;
     case FLIP_ACTION_OPEN:

@@ -20,6 +20,10 @@ int64_t flip_wake(const struct flip *flip)
         wake_us = earlier(wake_us, flip->await.guard_us);
     }
     wake_us = earlier(wake_us, flip->retry.at_us);
+    if (flip->mode == FLIP_MODE_STEADY) {
+        const int64_t promise_us = flip_promise_wake(flip);
+        wake_us = promise_us < wake_us ? promise_us : wake_us;
+    }
     if (flip->mode == FLIP_MODE_FORWARD && flip->await.action == FLIP_ACTION_DRAIN) {
         wake_us = earlier(wake_us, flip->hold.drain_until_us);
     }
@@ -48,8 +52,10 @@ const char *flip_phase_text(const struct flip *flip)
     return flip->watch.on ? flip_phase_name(FLIP_PHASE_WATCH) : flip_phase_name(FLIP_PHASE_NONE);
 }
 
-bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side target, struct error *error)
+static bool may_begin(const struct flip *flip, enum flip_kind kind, enum side target, struct error *error)
 {
+    /* The side that is left may be dead: what goes on of its flip is not waited for. */
+    const bool leaves = kind == FLIP_KIND_TAKEOVER && flip->mode == FLIP_MODE_FORWARD && flip->settled;
     if (flip->mode == FLIP_MODE_DEPOSED) {
         *error = flip->why;
         return false;
@@ -59,7 +65,7 @@ bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side targ
                   flip->why.code != ERROR_NONE ? ": " : "", flip->why.message);
         return error_remedy(error, "%s", flip->why.remedy);
     }
-    if (flip_running(flip)) {
+    if (flip_running(flip) && !leaves) {
         error_set(error, ERROR_FLIP_RUNNING, "flip %" PRIu64 " (%s to %s) is in the phase %s", flip->spec.id,
                   flip_kind_name(flip->spec.kind), side_name(flip_target(flip)), flip_phase_text(flip));
         return error_remedy(error, flip->mode == FLIP_MODE_FORWARD && flip->phase < FLIP_PHASE_COMMIT
@@ -77,6 +83,72 @@ bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side targ
     if (kind == FLIP_KIND_CUTOVER && flip->watch.on) {
         error_set(error, ERROR_IN_WATCH, "flip %" PRIu64 " is still being watched", flip->history.done.flip);
         return error_remedy(error, "switchback flip-back goes back now; switchback finalize ends the watch");
+    }
+    return true;
+}
+
+bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side target, struct error *error)
+{
+    if (!may_begin(flip, kind, target, error)) {
+        return false;
+    }
+    if (kind != FLIP_KIND_TAKEOVER && flip_side_dead(flip)) {
+        const char *active = side_name(flip->history.active);
+        error_set(error, ERROR_SIDE_DEAD, "%s does not answer: %s", active, flip->dead.why.message);
+        return error_remedy(error, "bring %s back; switchback flip-back --accept-loss goes without it",
+                            active);
+    }
+    return true;
+}
+
+bool flip_may_take_over(const struct flip *flip, enum side target, bool accept_loss, struct error *error)
+{
+    const char *active = side_name(flip->history.active);
+    if (!may_begin(flip, FLIP_KIND_TAKEOVER, target, error)) {
+        return false;
+    }
+    if (accept_loss) {
+        return true;
+    }
+    if (flip->facts.sides[target].identity_changed) {
+        error_set(error, ERROR_COMMITS_AT_RISK,
+                  "%s is not the cluster that was prepared: it was restored or "
+                  "promoted, and may lack what it had",
+                  side_name(target));
+        return error_remedy(error, "bring %s back; --accept-loss goes to %s as it is", active,
+                            side_name(target));
+    }
+    if (!flip_side_dead(flip)) {
+        error_set(error, ERROR_COMMITS_AT_RISK,
+                  "%s answers, and what it has acknowledged may not be on %s yet", active, side_name(target));
+        return error_remedy(error, "switchback flip-back without --accept-loss waits for it");
+    }
+    if (!flip_promise_stands(flip)) {
+        error_set(error, ERROR_COMMITS_AT_RISK,
+                  "%s does not answer, and what it acknowledged last may not be on %s: %s", active,
+                  side_name(target), flip->dead.why.message);
+        return error_remedy(error, "bring %s back; --accept-loss goes to %s without what it lacks", active,
+                            side_name(target));
+    }
+    return true;
+}
+
+bool flip_may_decide(const struct flip *flip, enum side side, struct error *error)
+{
+    struct recovery_choice choices[SIDE_COUNT];
+    if (flip->mode == FLIP_MODE_DEPOSED) {
+        *error = flip->why;
+        return false;
+    }
+    if ((flip->mode != FLIP_MODE_RECOVER && flip->mode != FLIP_MODE_UNDECIDED) ||
+        flip->why.code == ERROR_NONE) {
+        error_set(error, ERROR_USAGE, "there is nothing to decide");
+        return error_remedy(error, "switchback status says what goes on");
+    }
+    recovery_choices(&flip->history, &flip->facts, choices);
+    if (!choices[side].possible) {
+        *error = choices[side].why_not;
+        return false;
     }
     return true;
 }
@@ -102,7 +174,7 @@ void flip_next_spec(const struct flip *flip, enum flip_kind kind, struct flip_sp
                                .kind = kind,
                                .source = flip->history.active,
                                .epoch = flip->history.epoch};
-    if (kind == FLIP_KIND_FLIP_BACK && flip->history.done.kind == FLIP_KIND_CUTOVER) {
+    if (kind != FLIP_KIND_CUTOVER && flip->history.done.kind == FLIP_KIND_CUTOVER) {
         spec->of = flip->history.done.flip;
     }
 }

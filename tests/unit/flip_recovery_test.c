@@ -69,13 +69,14 @@ static struct flip_side_facts bare(void)
 }
 
 /* How far the journal says that flip 7, blue to green at epoch 4, has come. */
-enum progress { NOTHING, STEADY, BEGUN, FENCING, COMMITTED, BACK, RELEASED, ENDED };
+enum progress { NOTHING, UNPREPARED, STEADY, BEGUN, FENCING, COMMITTED, BACK, RELEASED, ENDED };
 
 static struct flip_history history(enum progress progress)
 {
     struct flip_history result;
     flip_history_init(&result);
     const struct record rows[] = {
+        [UNPREPARED] = {.kind = RECORD_UNPREPARED, .side = SIDE_BLUE},
         [STEADY] = {.kind = RECORD_STEADY, .side = SIDE_BLUE, .epoch = EPOCH},
         [BEGUN] = {.kind = RECORD_BEGIN, .flip_kind = FLIP_KIND_CUTOVER, .side = SIDE_BLUE, .epoch = EPOCH},
         [FENCING] = {.kind = RECORD_INTENT, .phase = FLIP_PHASE_FENCE, .side = SIDE_BLUE},
@@ -84,12 +85,12 @@ static struct flip_history history(enum progress progress)
         [RELEASED] = {.kind = RECORD_RELEASED, .side = SIDE_GREEN, .epoch = EPOCH + 1},
         [ENDED] = {.kind = RECORD_END, .side = SIDE_GREEN, .epoch = EPOCH + 1, .outcome = FLIP_OUTCOME_DONE},
     };
-    for (int i = STEADY; i <= (int)progress; i++) {
+    for (int i = UNPREPARED; i <= (int)progress; i++) {
         struct record row = rows[i];
         if (i == BACK && progress != BACK) {
             continue;
         }
-        row.flip = i == STEADY ? 0 : FLIP;
+        row.flip = i <= STEADY ? 0 : FLIP;
         flip_history_fold(&result, &row);
     }
     return result;
@@ -187,7 +188,11 @@ static void test_without_a_journal(void **state)
     (void)state;
     const struct expected cases[] = {
         {NOTHING, bare(), bare(), RECOVERY_UNPREPARED, SIDE_BLUE, 0},
-        {NOTHING, away(), away(), RECOVERY_UNPREPARED, SIDE_BLUE, 0},
+        {NOTHING, bare(), away(), RECOVERY_UNPREPARED, SIDE_BLUE, 0}, /* green is still to come */
+        {NOTHING, away(), away(), RECOVERY_WAIT, 0, 0}, /* a journal that was lost looks like a new one */
+        {NOTHING, away(), bare(), RECOVERY_WAIT, 0, 0},
+        {UNPREPARED, away(), away(), RECOVERY_UNPREPARED, SIDE_BLUE, 0},
+        {UNPREPARED, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
         {NOTHING, active(4), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
         {NOTHING, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
         {NOTHING, active(1), away(), RECOVERY_STEADY, SIDE_BLUE, 1}, /* nothing can be newer */
