@@ -130,7 +130,9 @@ void flip_begin(struct flip *flip, const struct flip_spec *spec)
     memcpy(row.text, spec->reason, sizeof row.text);
     flip->intents[flip_table_first(spec->kind)] = flip_write(flip, &row, FLIP_ACTION_JOURNAL);
     if (flip->await.action == FLIP_ACTION_PROMISE || flip->await.action == FLIP_ACTION_NAMES) {
-        flip_drop_await(flip); /* a rescue doesn't wait for it; how the names are is seen to afterwards */
+        flip_drop_await(flip); /* a rescue doesn't wait for it */
+        flip->promise.names = FLIP_NAMES_UNKNOWN;
+        flip->contact = true;
     }
     if (flip->await.action == FLIP_ACTION_NONE) { /* else facts are being read: one thing at a time */
         flip_forward_durable(flip);
@@ -371,8 +373,9 @@ static void retry(struct flip *flip)
         flip_learn(flip);
         break;
     case FLIP_MODE_STEADY:
-        flip->contact = true;
-        flip_steady(flip);
+        if (!flip_attach_standby(flip)) {
+            flip_steady(flip);
+        }
         break;
     case FLIP_MODE_DEPOSED:
         break;

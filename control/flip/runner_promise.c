@@ -270,6 +270,13 @@ static void lose(struct flip *flip, const struct error *why)
     flip_alarm(flip, told);
 }
 
+/* An answer was lost: what it was about may still happen, later than what is asked next. Ownership ends it.
+ */
+static void mind_lost(struct flip *flip, const struct flip_event *event)
+{
+    flip->contact |= event->kind == FLIP_EVENT_FAILED && event->uncertain;
+}
+
 static void names_answer(struct flip *flip, const struct flip_event *event)
 {
     struct flip_promise *promise = &flip->promise;
@@ -310,6 +317,7 @@ static void promise_answer(struct flip *flip, const struct flip_event *event)
 
 void flip_promise_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
+    mind_lost(flip, event);
     if (action == FLIP_ACTION_NAMES) {
         names_answer(flip, event);
     } else {

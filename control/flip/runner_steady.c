@@ -29,9 +29,9 @@ static void serve(struct flip *flip, enum side active, uint64_t epoch)
 static bool turn_is_left(const struct flip *flip)
 {
     const struct flip_story *done = &flip->history.done;
-    return flip->prepared && done->flip != 0 && !done->turned && done->kind != FLIP_KIND_TAKEOVER &&
-           !flip->history.finalized && flip->history.active == side_other(done->source) &&
-           flip->history.epoch == done->epoch + 1;
+    return flip->prepared && done->flip != 0 && !done->turned && !flip->history.promise &&
+           done->kind != FLIP_KIND_TAKEOVER && !flip->history.finalized &&
+           flip->history.active == side_other(done->source) && flip->history.epoch == done->epoch + 1;
 }
 
 static void resume(struct flip *flip, const struct flip_spec *spec)

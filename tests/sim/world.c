@@ -18,6 +18,8 @@ struct flip_options world_options(void)
         .catchup_timeout_us = 2000000,
         .max_hold_us = 8000000,
         .watch_duration_us = INT64_C(1800000000),
+        .lossless_max_wait_us = 4000000,
+        .dead_after_us = 3000000,
         .immovable = IMMOVABLE_DISCONNECT,
         .has_backup = true,
         .has_backup_verify = true,
@@ -41,50 +43,6 @@ void world_broke(struct world *world, const char *what)
     if (world->broken[0] == '\0') {
         world->broken = what;
         world_tell_story(world, "BROKEN:", what);
-    }
-}
-
-/* --- the proxy and its clients --- */
-
-static void clients_write(struct world *world)
-{
-    if (!world->serving || world->held) {
-        return;
-    }
-    struct world_cluster *cluster = &world->clusters[world->route];
-    if (!cluster->up) {
-        return; /* the client sees its server go: no fault of ours */
-    }
-    for (size_t i = 0; i < WORLD_DATABASES; i++) {
-        if (cluster->databases[i].fence) {
-            world->errors++;
-            world_broke(world, "a client was sent to a fenced side");
-            return;
-        }
-    }
-    if (cluster->seen != world->commits) {
-        world_broke(world, "an acknowledged commit is missing on the side that is served");
-    }
-    world->commits++;
-    cluster->seen = cluster->flushed = world->commits;
-}
-
-static void check_invariants(struct world *world)
-{
-    for (size_t i = 0; i < WORLD_DATABASES; i++) {
-        if (world_open_for_writes(&world->clusters[SIDE_BLUE], i) &&
-            world_open_for_writes(&world->clusters[SIDE_GREEN], i) && world->serving && !world->held) {
-            /* A side that just came back is fenced on contact; until then nobody is sent there. */
-            if (!world->clusters[side_other(world->route)].came_back) {
-                world_broke(world, "both sides accept writes");
-            }
-        }
-    }
-    if (world->held && world->now_us > world->hold_until_us) {
-        world_broke(world, "a hold outlived its deadline");
-    }
-    if (world->held && world->now_us - world->held_since_us > world->options.max_hold_us + WORLD_STEP_US) {
-        world_broke(world, "a hold lasted longer than max_hold");
     }
 }
 
@@ -164,14 +122,16 @@ static void take_request(void *context, const struct flip_request *request)
 
 /* --- answers go out --- */
 
-static void deliver(struct world *world, struct flip_event *event)
+void world_deliver(struct world *world, struct flip_event *event)
 {
     event->now_us = world->now_us;
     event->wall_us = WORLD_WALL_US + world->now_us;
-    event->options = &world->options;
+    if (event->kind == FLIP_EVENT_START || event->kind == FLIP_EVENT_RECOVER) {
+        event->options = &world->options;
+    }
     if (world->running) {
         flip_step(&world->runner, event);
-        check_invariants(world);
+        world_check(world);
     }
 }
 
@@ -179,7 +139,7 @@ void world_tell(struct world *world, enum flip_event_kind kind, const char *why)
 {
     struct flip_event event = {.kind = kind};
     error_set(&event.error, ERROR_GATE_FAILED, "%s", why);
-    deliver(world, &event);
+    world_deliver(world, &event);
 }
 
 static void crash(struct world *world)
@@ -238,7 +198,14 @@ static void write_row(struct world *world, const struct flip_request *request)
         world_broke(world, "too many rows");
         return;
     }
-    world->rows[world->row_count++] = request->row;
+    const struct record *row = &request->row;
+    world->rows[world->row_count++] = *row;
+    if (row->kind == RECORD_PROMISE_ON) {
+        world->journal_promises = true;
+    } else if (row->kind == RECORD_PROMISE_OFF || row->kind == RECORD_RELEASED ||
+               row->kind == RECORD_STEADY || row->kind == RECORD_DECIDED) {
+        world->journal_promises = false;
+    }
 }
 
 static void answer_ok(struct world *world, const struct flip_request *request)
@@ -266,14 +233,14 @@ static void answer_ok(struct world *world, const struct flip_request *request)
     }
     event.counts.immovable = world->immovable;
     event.counts.stall_max_us = request->kind == FLIP_ACTION_RELEASE ? 1 : 0;
-    deliver(world, &event);
+    world_deliver(world, &event);
 }
 
 static void answer_failed(struct world *world, const struct flip_request *request, bool uncertain)
 {
     struct flip_event event = {.kind = FLIP_EVENT_FAILED, .ticket = request->ticket, .uncertain = uncertain};
     error_set(&event.error, ERROR_SQL, "%s was struck", flip_action_name(request->kind));
-    deliver(world, &event);
+    world_deliver(world, &event);
 }
 
 static void strike_row(struct world *world, enum world_strike strike, struct flip_request *request)
@@ -381,7 +348,7 @@ static void expire_hold(struct world *world)
         world->serving = false; /* 57P03, until a route says otherwise */
     }
     world_tell_story(world, "hold expired:", world->refuses ? "refused" : "released");
-    deliver(world, &event);
+    world_deliver(world, &event);
 }
 
 static void come_back(struct world *world)
@@ -390,10 +357,10 @@ static void come_back(struct world *world)
         struct world_cluster *cluster = &world->clusters[i];
         if (!cluster->up && cluster->up_again_us != 0 && world->now_us >= cluster->up_again_us) {
             cluster->up = cluster->came_back = true;
-            cluster->up_again_us = 0;
+            cluster->up_again_us = cluster->down_since_us = 0;
             world_tell_story(world, "up again:", side_name((enum side)i));
             struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
-            deliver(world, &event);
+            world_deliver(world, &event);
         }
     }
 }
@@ -438,6 +405,8 @@ static int64_t next_moment(const struct world *world)
     if (world->held && world->hold_until_us < at_us) {
         at_us = world->hold_until_us;
     }
+    const int64_t sample_us = world_sample_us(world);
+    at_us = sample_us < at_us ? sample_us : at_us;
     for (size_t i = 0; i < world->pending_count; i++) {
         at_us = world->pending[i].at_us < at_us ? world->pending[i].at_us : at_us;
     }
@@ -458,9 +427,10 @@ bool world_step(struct world *world)
     if (!world->running) {
         world_start_daemon(world);
     }
+    world_sample(world);
     world_replicate(world);
-    clients_write(world);
-    check_invariants(world);
+    world_clients_write(world);
+    world_check(world);
     if (pick(world, &index)) {
         const bool zombie = world->pending[index].zombie;
         struct flip_request request = take_pending(world, index);
@@ -486,15 +456,27 @@ bool world_step(struct world *world)
     }
     if (world->running && flip_wake(&world->runner) <= world->now_us) {
         struct flip_event tick = {.kind = FLIP_EVENT_TICK};
-        deliver(world, &tick);
+        world_deliver(world, &tick);
     }
     return true;
 }
 
+/* Names are what the journal says, and the promise is back where it can be. */
+static bool promise_at_rest(const struct world *world)
+{
+    const struct flip *runner = &world->runner;
+    const struct world_cluster *other = &world->clusters[side_other(runner->history.active)];
+    const bool kept =
+        runner->options.lossless && runner->history.watching && other->follows && !world->way_back_dead;
+    return runner->promise.names != FLIP_NAMES_UNKNOWN && runner->promise.retry.at_us == 0 &&
+           runner->retry.at_us == 0 && !runner->contact && flip_promise_stands(runner) == kept;
+}
+
 static bool at_rest(const struct world *world)
 {
-    return world->running && world->runner.mode == FLIP_MODE_STEADY &&
-           world->runner.await.action == FLIP_ACTION_NONE && world->pending_count == 0 && !world->held &&
+    return world->running && promise_at_rest(world) && !world_fence_is_wrong(world) &&
+           world->runner.mode == FLIP_MODE_STEADY && world->runner.await.action == FLIP_ACTION_NONE &&
+           world->pending_count == 0 && !world->held &&
            world->runner.watch.probe.action == FLIP_ACTION_NONE && world->clusters[0].up &&
            world->clusters[1].up;
 }
@@ -546,7 +528,7 @@ void world_start_daemon(struct world *world)
     flip_init(&world->runner, (struct flip_port){.context = world, .request = take_request}, &world->options);
     world->running = true;
     struct flip_event event = {.kind = FLIP_EVENT_RECOVER, .history = &history, .side = SIDE_BLUE};
-    deliver(world, &event);
+    world_deliver(world, &event);
 }
 
 static void begin(struct world *world, enum flip_kind kind)
@@ -554,7 +536,7 @@ static void begin(struct world *world, enum flip_kind kind)
     struct flip_spec spec;
     struct flip_event event = {.kind = FLIP_EVENT_START, .spec = &spec};
     flip_next_spec(&world->runner, kind, &spec);
-    deliver(world, &event);
+    world_deliver(world, &event);
 }
 
 void world_cutover(struct world *world)
@@ -567,14 +549,54 @@ void world_flip_back(struct world *world)
     begin(world, FLIP_KIND_FLIP_BACK);
 }
 
+void world_take_over(struct world *world, bool accept_loss)
+{
+    struct flip_spec spec;
+    struct flip_event event = {.kind = FLIP_EVENT_START, .spec = &spec};
+    flip_next_spec(&world->runner, FLIP_KIND_TAKEOVER, &spec);
+    spec.accept_loss = accept_loss;
+    world_deliver(world, &event);
+}
+
+void world_rejoin(struct world *world)
+{
+    const enum side active = world->runner.history.active;
+    struct world_cluster *standby = &world->clusters[side_other(active)];
+    for (size_t i = 0; i < WORLD_DATABASES; i++) {
+        if (standby->databases[i].standing == WORLD_ACTIVE) {
+            world_broke(world, "a side rejoins that was not fenced");
+        }
+        standby->databases[i] = (struct world_database){.epoch = world->runner.history.epoch,
+                                                        .standing = WORLD_STANDBY,
+                                                        .aborted = standby->databases[i].aborted,
+                                                        .fence = true};
+    }
+    standby->seen = standby->flushed = world->clusters[active].seen;
+    standby->follows = true;
+    standby->unacknowledged = false;
+}
+
+void world_decide(struct world *world, enum side side)
+{
+    struct flip_event event = {.kind = FLIP_EVENT_DECIDE, .side = side};
+    world_deliver(world, &event);
+}
+
+void world_pass(struct world *world, int64_t duration_us)
+{
+    const int64_t until_us = world->now_us + duration_us;
+    while (world->now_us < until_us && world_step(world)) {
+    }
+}
+
 bool world_is_sound(struct world *world)
 {
     const enum side active = world->runner.history.active;
     const struct world_cluster *standby = &world->clusters[side_other(active)];
     for (unsigned i = 0; i < 10; i++) {
         world_replicate(world);
-        clients_write(world);
-        check_invariants(world);
+        world_clients_write(world);
+        world_check(world);
     }
     if (!world->serving || world->route != active) {
         world_broke(world, "clients are not served by the active side");
@@ -594,6 +616,12 @@ bool world_is_sound(struct world *world)
             standby->databases[i].epoch != world->runner.history.epoch) {
             world_broke(world, "the standby was not told of the epoch: check refuses the next flip");
         }
+    }
+    if (standby->names) {
+        world_broke(world, "names are left on a standby");
+    }
+    if (world->clusters[active].names != flip_promise_stands(&world->runner)) {
+        world_broke(world, "names and promise differ");
     }
     if (!world_all_at(&world->clusters[active], world->runner.history.epoch)) {
         world_broke(world, "journal and cluster name different epochs");

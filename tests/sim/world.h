@@ -24,12 +24,14 @@ struct world_cluster {
     int64_t up_again_us; /* 0: not before it is told */
     bool came_back;      /* and was not met yet: fenced on contact if it must be */
     struct world_database databases[WORLD_DATABASES];
-    uint64_t seen;     /* commits that it holds: all up to this one */
-    uint64_t flushed;  /* of them, those that a crash leaves */
-    uint64_t marker;   /* the last flip's whose marker it holds */
-    uint64_t prepared; /* flip whose opening transactions stand open */
-    bool follows;      /* its subscription to the other side runs */
-    bool names;        /* its commits wait for the other side */
+    uint64_t seen;         /* commits that it holds: all up to this one */
+    uint64_t flushed;      /* of them, those that a crash leaves */
+    uint64_t marker;       /* the last flip's whose marker it holds */
+    uint64_t prepared;     /* flip whose opening transactions stand open */
+    bool follows;          /* its subscription to the other side runs */
+    bool names;            /* its commits wait for the other side */
+    bool unacknowledged;   /* it holds commits that no client was told of, and the other side doesn't have */
+    int64_t down_since_us; /* 0: it is up */
 };
 
 enum world_strike {
@@ -79,9 +81,14 @@ struct world {
     size_t pending_count;
 
     /* clients */
-    uint64_t commits; /* acknowledged */
-    uint64_t errors;  /* that a client saw though the side it is on was up */
-    bool drain_stuck; /* a session never reaches its boundary by itself */
+    uint64_t commits;         /* acknowledged, and not lost with leave */
+    uint64_t lost;            /* by a takeover that was told to */
+    int64_t waiting_since_us; /* a commit waits for the other side; 0: none */
+    bool journal_promises;    /* as the disk says */
+    int64_t looked_us;        /* last CONTACT because of a fence */
+    int64_t told_us;          /* last SIDE_DEAD or STREAM */
+    uint64_t errors;          /* that a client saw though the side it is on was up */
+    bool drain_stuck;         /* a session never reaches its boundary by itself */
     bool way_back_dead;
     uint64_t immovable; /* sessions that can't move */
 
@@ -112,6 +119,13 @@ bool world_settle(struct world *world, unsigned limit);
 
 void world_cutover(struct world *world);
 void world_flip_back(struct world *world);
+void world_take_over(struct world *world, bool accept_loss);
+/* An operator brings the diverged side back. */
+void world_rejoin(struct world *world);
+void world_decide(struct world *world, enum side side);
+void world_go_down(struct world *world, enum side side);
+/* Steps for so long. */
+void world_pass(struct world *world, int64_t duration_us);
 void world_tell(struct world *world, enum flip_event_kind kind, const char *why);
 
 /* Both sides agree on who is active, the other one is fenced, clients are served there, nothing is lost. */

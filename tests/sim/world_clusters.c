@@ -11,7 +11,11 @@ bool world_open_for_writes(const struct world_cluster *cluster, size_t database)
 void world_go_down(struct world *world, enum side side)
 {
     struct world_cluster *cluster = &world->clusters[side];
+    if (!cluster->up) {
+        return;
+    }
     cluster->up = false;
+    cluster->down_since_us = world->now_us;
     cluster->prepared = 0;
     if (cluster->follows) { /* applied without a flush */
         cluster->seen = cluster->flushed;
@@ -29,6 +33,7 @@ void world_replicate(struct world *world)
         if (to->up && from->up && to->follows) {
             to->flushed = to->seen;
             to->seen = from->seen;
+            from->unacknowledged = false;
             to->marker = from->marker > to->marker ? from->marker : to->marker;
         }
     }
@@ -69,6 +74,19 @@ void world_check_intent(struct world *world, const struct flip_request *request)
     case FLIP_ACTION_READY:
         there = row_is_there(world, request->flip, RECORD_INTENT, FLIP_PHASE_READY) ||
                 row_is_there(world, request->flip, RECORD_COMMIT, FLIP_PHASE_NONE);
+        break;
+    case FLIP_ACTION_CUT_OFF:
+        there = row_is_there(world, request->flip, RECORD_INTENT, FLIP_PHASE_CATCHUP);
+        break;
+    case FLIP_ACTION_READY_ALONE:
+        there = row_is_there(world, request->flip, RECORD_INTENT, FLIP_PHASE_READY) ||
+                row_is_there(world, request->flip, RECORD_COMMIT, FLIP_PHASE_NONE);
+        break;
+    case FLIP_ACTION_NAMES:
+        there = request->promise || !world->journal_promises;
+        break;
+    case FLIP_ACTION_ADOPT:
+        there = row_is_there(world, 0, RECORD_DECIDED, FLIP_PHASE_NONE);
         break;
     case FLIP_ACTION_OPEN:
         there = row_is_there(world, request->flip, RECORD_COMMIT, FLIP_PHASE_NONE);
@@ -148,6 +166,13 @@ static bool do_open(struct world *world, enum side side, const struct flip_reque
     if (count == WORLD_DATABASES) {
         target->prepared = 0;
     }
+    if (target->seen < world->commits) { /* nobody is there yet: what is missing is gone */
+        if (!world->runner.spec.accept_loss) {
+            world_broke(world, "a side was opened that lacks acknowledged commits");
+        }
+        world->lost += world->commits - target->seen;
+        world->commits = target->seen;
+    }
     return true;
 }
 
@@ -224,9 +249,12 @@ static bool do_turn(struct world *world, enum side side, const struct flip_reque
         source->databases[i].fence = true;
         source->databases[i].fenced_for = 0;
     }
+    if (source->unacknowledged) {
+        world_broke(world, "a side follows that holds what the other doesn't");
+    }
     source->follows = true;
     source->names = false;
-    world->clusters[side_other(side)].names = request->promise;
+    world->clusters[side_other(side)].names |= request->promise;
     return true;
 }
 
@@ -303,7 +331,7 @@ static bool do_ready_alone(struct world *world, const struct flip_request *reque
         return fail(error, ERROR_UNREACHABLE, "the standby is down");
     }
     for (size_t i = 0; i < WORLD_DATABASES; i++) {
-        if (target->databases[i].aborted == request->flip || target->databases[i].epoch >= request->epoch) {
+        if (target->databases[i].aborted == request->flip || target->databases[i].epoch > request->epoch) {
             return fail(error, ERROR_STALE, "epoch or flip is not ours");
         }
     }

@@ -55,6 +55,47 @@ static void test_flip_back_is_reachable(void **state)
     }
 }
 
+static void walk(enum flip_kind kind, bool lossless, const enum flip_phase *expected, size_t count)
+{
+    enum flip_phase phase = flip_table_first(kind);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(phase, expected[i]);
+        phase = flip_table_next(kind, lossless, phase);
+    }
+    assert_int_equal(phase, FLIP_PHASE_NONE);
+}
+
+/* Of a lossless cutover nobody is released before its turn; nothing else of the walk differs. */
+static void test_lossless_turns_first(void **state)
+{
+    (void)state;
+    const enum flip_phase expected[] = {
+        FLIP_PHASE_PREFLIGHT, FLIP_PHASE_APPROVE, FLIP_PHASE_BACKUP,  FLIP_PHASE_ARM,   FLIP_PHASE_HOLD,
+        FLIP_PHASE_DRAIN,     FLIP_PHASE_FENCE,   FLIP_PHASE_CATCHUP, FLIP_PHASE_READY, FLIP_PHASE_COMMIT,
+        FLIP_PHASE_OPEN,      FLIP_PHASE_TURN,    FLIP_PHASE_RELEASE, FLIP_PHASE_WATCH};
+    walk(FLIP_KIND_CUTOVER, true, expected, ARRAY_LENGTH(expected));
+}
+
+/* It asks nothing of the source, and can be taken back until its commit; then it only goes forward. */
+static void test_takeover(void **state)
+{
+    (void)state;
+    const enum flip_phase expected[] = {FLIP_PHASE_HOLD,   FLIP_PHASE_CATCHUP, FLIP_PHASE_READY,
+                                        FLIP_PHASE_COMMIT, FLIP_PHASE_OPEN,    FLIP_PHASE_RELEASE};
+    walk(FLIP_KIND_TAKEOVER, true, expected, ARRAY_LENGTH(expected));
+    for (size_t i = 0; i < ARRAY_LENGTH(expected); i++) {
+        const struct flip_row *row = flip_table_row(expected[i]);
+        const enum flip_undo undo = flip_table_undo(FLIP_KIND_TAKEOVER, row);
+        assert_int_equal(undo == FLIP_UNDO_FORWARD, row->past_commit);
+        for (size_t a = 0; a < FLIP_ROW_ACTIONS; a++) {
+            const enum flip_action_kind action = flip_table_actions(FLIP_KIND_TAKEOVER, row)[a];
+            assert_true(action != FLIP_ACTION_FENCE && action != FLIP_ACTION_TURN);
+        }
+    }
+    enum flip_kind kind = FLIP_KIND_CUTOVER;
+    assert_true(flip_kind_parse(flip_kind_name(FLIP_KIND_TAKEOVER), &kind) && kind == FLIP_KIND_TAKEOVER);
+}
+
 static void test_flip_back_is_shorter(void **state)
 {
     (void)state;
@@ -62,23 +103,31 @@ static void test_flip_back_is_shorter(void **state)
                                         FLIP_PHASE_DRAIN,     FLIP_PHASE_FENCE,  FLIP_PHASE_CATCHUP,
                                         FLIP_PHASE_READY,     FLIP_PHASE_COMMIT, FLIP_PHASE_OPEN,
                                         FLIP_PHASE_RELEASE,   FLIP_PHASE_TURN};
-    enum flip_phase phase = flip_table_first(FLIP_KIND_FLIP_BACK);
-    for (size_t i = 0; i < ARRAY_LENGTH(expected); i++) {
-        assert_int_equal(phase, expected[i]);
-        phase = flip_table_next(FLIP_KIND_FLIP_BACK, false, phase);
+    walk(FLIP_KIND_FLIP_BACK, true, expected, ARRAY_LENGTH(expected));
+}
+
+/* What a takeover does in a row: the same, or other actions. */
+static void draw_takeover(struct strbuf *text, const struct flip_row *row)
+{
+    const bool differs = row->alone[0] != FLIP_ACTION_NONE;
+    strbuf_puts(text, (row->kinds & FLIP_KIND_TAKEOVER) == 0 ? "" : differs ? "other:" : "too");
+    for (size_t i = 0; i < FLIP_ROW_ACTIONS && row->alone[i] != FLIP_ACTION_NONE; i++) {
+        strbuf_printf(text, "%s `%s`", i == 0 ? "" : ",", flip_action_name(row->alone[i]));
     }
-    assert_int_equal(phase, FLIP_PHASE_NONE);
 }
 
 static void draw(struct strbuf *text)
 {
-    strbuf_puts(text, "| phase | what happens | undo | on failure | flip-back |\n|---|---|---|---|---|\n");
+    strbuf_puts(text, "| phase | what happens | undo | on failure | flip-back | takeover |\n"
+                      "|---|---|---|---|---|---|\n");
     for (enum flip_phase phase = flip_table_first(FLIP_KIND_CUTOVER); phase != FLIP_PHASE_NONE;
          phase = flip_table_next(FLIP_KIND_CUTOVER, false, phase)) {
         const struct flip_row *row = flip_table_row(phase);
-        strbuf_printf(text, "| %s | %s | %s | %s | %s |\n", flip_phase_name(phase), row->comment,
+        strbuf_printf(text, "| %s | %s | %s | %s | %s | ", flip_phase_name(phase), row->comment,
                       flip_undo_name(row->undo), flip_failure_name(row->on_failure),
                       (row->kinds & FLIP_KIND_FLIP_BACK) != 0 ? "too" : "");
+        draw_takeover(text, row);
+        strbuf_puts(text, " |\n");
     }
 }
 
@@ -114,6 +163,7 @@ static void test_record_round_trip(void **state)
                                .side = SIDE_GREEN,
                                .epoch = UINT64_MAX,
                                .automatic = true,
+                               .lossless = true,
                                .of = 2,
                                .outcome = FLIP_OUTCOME_ABORTED,
                                .code = ERROR_DRAIN_TIMEOUT,
@@ -134,9 +184,10 @@ static void test_record_round_trip(void **state)
     assert_string_equal(back.key, row.key);
     assert_true(back.seq == 7 && back.time_us == 11 && back.kind == row.kind && back.flip == 3 &&
                 back.phase == row.phase && back.side == row.side && back.epoch == row.epoch &&
-                back.automatic && back.of == 2 && back.outcome == row.outcome && back.code == row.code &&
-                back.elapsed_us == 1 && back.stall_p50_us == 2 && back.stall_p99_us == 3 &&
-                back.stall_max_us == INT64_MAX && back.moved == 5 && back.disconnected == 6);
+                back.automatic && back.lossless && back.of == 2 && back.outcome == row.outcome &&
+                back.code == row.code && back.elapsed_us == 1 && back.stall_p50_us == 2 &&
+                back.stall_p99_us == 3 && back.stall_max_us == INT64_MAX && back.moved == 5 &&
+                back.disconnected == 6);
 }
 
 static void test_record_fits_its_line(void **state)
@@ -203,6 +254,8 @@ int main(void)
         cmocka_unit_test(test_every_phase_has_a_way_out),
         cmocka_unit_test(test_flip_back_is_reachable),
         cmocka_unit_test(test_flip_back_is_shorter),
+        cmocka_unit_test(test_lossless_turns_first),
+        cmocka_unit_test(test_takeover),
         cmocka_unit_test(test_readme_shows_the_table),
         cmocka_unit_test(test_record_round_trip),
         cmocka_unit_test(test_record_fits_its_line),

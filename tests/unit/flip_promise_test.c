@@ -1,0 +1,422 @@
+/*
+ * The lossless way back in the small world: the promise from a cutover's turn to the end of its watch, lost
+ * and regained, and a takeover from a dead side; every strike at every action of both.
+ */
+#include "tests/sim/world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+enum { SETTLE_STEPS = 60000 };
+
+static struct flip_options lossless(void)
+{
+    struct flip_options options = world_options();
+    options.lossless = true;
+    return options;
+}
+
+static struct world *world_new(const struct flip_options *options)
+{
+    static struct world world;
+    world_init(&world, options);
+    world_start_daemon(&world);
+    assert_true(world_settle(&world, SETTLE_STEPS));
+    return &world;
+}
+
+static void must(struct world *world, bool condition, const char *what)
+{
+    if (condition && world->broken[0] == '\0') {
+        return;
+    }
+    (void)fputs(world->story, stderr);
+    fail_msg("%s%s%s; strike %d at action %llu, then %d at %llu; seed %llu", what,
+             world->broken[0] != '\0' ? ", broken: " : "", world->broken, (int)world->strike,
+             (unsigned long long)world->strike_at, (int)world->second, (unsigned long long)world->second_at,
+             (unsigned long long)world->seed);
+}
+
+static void settle(struct world *world)
+{
+    must(world, world_settle(world, SETTLE_STEPS), "does not come to rest");
+    must(world, world_is_sound(world), "is not sound");
+}
+
+static bool promised(const struct world *world)
+{
+    return world->journal_promises && flip_promise_stands(&world->runner);
+}
+
+static void cut_over(struct world *world)
+{
+    world_cutover(world);
+    settle(world);
+    must(world, world->outcome == FLIP_OUTCOME_DONE && world->runner.history.active == SIDE_GREEN,
+         "the cutover is not done");
+}
+
+/* The active side dies for so long; steps until the runner has seen enough of it. */
+static void kill_active(struct world *world, int64_t down_us)
+{
+    const enum side active = world->runner.history.active;
+    world_go_down(world, active);
+    world->clusters[active].up_again_us = world->now_us + down_us;
+}
+
+static void test_promise_from_turn_to_flip_back(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    for (unsigned round = 0; round < 3; round++) {
+        cut_over(world);
+        must(world, promised(world) && world->clusters[SIDE_GREEN].names, "no promise after a cutover");
+        must(world, world->runner.history.done.turned && world->runner.history.done.lossless,
+             "turn is not in the journal");
+        world_flip_back(world);
+        settle(world);
+        must(world, world->outcome == FLIP_OUTCOME_DONE, "the flip-back is not done");
+        must(world, !promised(world) && !world->clusters[SIDE_BLUE].names, "a promise after a flip-back");
+    }
+    must(world, world->errors == 0 && world->alarms == 0, "somebody noticed");
+}
+
+/* Each client that was released had the promise: nobody is swapped before the row is on disk. */
+static void test_turn_is_before_release(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    world_cutover(world);
+    while (!world->runner.settled) {
+        must(world, world_step(world), "on the way");
+        must(world, world->route == SIDE_BLUE || promised(world), "released without the promise");
+    }
+    settle(world);
+}
+
+static void test_promise_ends_with_the_watch(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world_pass(world, options.watch_duration_us);
+    settle(world);
+    must(world, !world->runner.watch.on && !promised(world) && !world->clusters[SIDE_GREEN].names,
+         "the promise outlives its watch");
+    world = world_new(&options);
+    cut_over(world);
+    world_tell(world, FLIP_EVENT_END_WATCH, "finalized");
+    settle(world);
+    must(world, !promised(world) && world->alarms == 0, "the promise outlives a finalize");
+}
+
+/* The standby dies: the active side waits no longer than it may, says so, and promises again by itself. */
+static void test_promise_is_lost_and_regained(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    const uint64_t commits = world->commits;
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_BLUE].up_again_us = 0;
+    world_pass(world, options.lossless_max_wait_us / 2);
+    must(world, promised(world) && world->alarms == 0, "given up too early");
+    world_pass(world, options.lossless_max_wait_us);
+    must(world, !promised(world) && !world->clusters[SIDE_GREEN].names, "not given up");
+    must(world, world->alarm == ERROR_NO_PROMISE && world->runner.history.promise_why[0] != '\0',
+         "nobody heard of it");
+    world_pass(world, 20000000);
+    must(world, world->commits > commits && world->runner.history.active == SIDE_GREEN, "traffic stopped");
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us;
+    settle(world);
+    must(world, promised(world), "it does not come back");
+    must(world, world->alarms == 1, "alarmed again and again");
+}
+
+/* Somebody else changed the names: there is no promise from that moment on. */
+static void test_names_that_others_changed(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    struct flip_event event = {.kind = FLIP_EVENT_STREAM, .side = SIDE_GREEN, .now_us = world->now_us};
+    error_set(&event.error, ERROR_NO_PROMISE, "somebody emptied the names");
+    flip_step(&world->runner, &event);
+    must(world, !flip_promise_stands(&world->runner) && world->alarm == ERROR_NO_PROMISE, "it stands");
+    settle(world);
+    must(world, promised(world), "it does not come back");
+}
+
+static void test_takeover(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    for (unsigned round = 0; round < 2; round++) {
+        cut_over(world);
+        world->clusters[SIDE_GREEN].unacknowledged = true;
+        kill_active(world, 20000000);
+        while (world->runner.history.active == SIDE_GREEN || !world->serving || world->held) {
+            must(world, world_step(world), "on the way to the takeover");
+        }
+        must(world, !world->clusters[SIDE_GREEN].up, "it waited for the dead side");
+        settle(world);
+        must(world, world->lost == 0 && world->runner.history.active == SIDE_BLUE, "something was lost");
+        must(world,
+             world->runner.history.done.kind == FLIP_KIND_TAKEOVER && world->runner.history.done.automatic,
+             "it was not a takeover by itself");
+        must(world,
+             world->clusters[SIDE_GREEN].databases[0].standing == WORLD_DIVERGED &&
+                 !world->clusters[SIDE_GREEN].follows,
+             "the dead side came back as something else");
+        world_rejoin(world);
+        settle(world);
+    }
+    must(world, world->alarms == 0, "an alarm of something that went well");
+}
+
+static void test_no_promise_no_takeover(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    struct error error;
+    cut_over(world);
+    must(world,
+         !flip_may_take_over(&world->runner, SIDE_BLUE, false, &error) && error.code == ERROR_COMMITS_AT_RISK,
+         "a side that answers is taken over from");
+    kill_active(world, 60000000);
+    world_pass(world, 20000000);
+    must(world,
+         world->runner.history.active == SIDE_GREEN && world->alarms == 1 && world->alarm == ERROR_SIDE_DEAD,
+         "it does not only alarm");
+    must(world,
+         !flip_may_start(&world->runner, FLIP_KIND_FLIP_BACK, SIDE_BLUE, &error) &&
+             error.code == ERROR_SIDE_DEAD,
+         "a flip-back of a dead side begins");
+    must(world,
+         !flip_may_take_over(&world->runner, SIDE_BLUE, false, &error) && error.code == ERROR_COMMITS_AT_RISK,
+         "it does not say what is at risk");
+    must(world, flip_may_take_over(&world->runner, SIDE_BLUE, true, &error), "--accept-loss is refused");
+    world->clusters[SIDE_BLUE].seen -= 3;
+    world_take_over(world, true);
+    settle(world);
+    must(world,
+         world->outcome == FLIP_OUTCOME_DONE && world->runner.history.active == SIDE_BLUE && world->lost >= 3,
+         "accepted, and not done");
+}
+
+static void test_manual_only_alarms(void **state)
+{
+    (void)state;
+    struct flip_options options = lossless();
+    options.watch_flip_back = FLIP_BACK_MANUAL;
+    struct world *world = world_new(&options);
+    struct error error;
+    cut_over(world);
+    kill_active(world, 60000000);
+    world_pass(world, 20000000);
+    must(world, world->runner.history.active == SIDE_GREEN && world->alarms == 1, "manual acted");
+    must(world, promised(world), "the promise is what a takeover stands on: it was given up");
+    must(world, flip_may_take_over(&world->runner, SIDE_BLUE, false, &error), "it needs no leave");
+    world_take_over(world, false);
+    settle(world);
+    must(world, world->runner.history.active == SIDE_BLUE && world->lost == 0, "it lost something");
+}
+
+/* A side that is back before its takeover has committed is gone on with, and nothing stays cut off. */
+static void test_takeover_is_aborted(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    for (unsigned steps = 1; steps < 12; steps++) {
+        struct world *world = world_new(&options);
+        struct error error;
+        cut_over(world);
+        kill_active(world, 10000000);
+        while (!flip_running(&world->runner)) {
+            must(world, world_step(world), "on the way to the takeover");
+        }
+        for (unsigned i = 0; i < steps; i++) {
+            (void)world_step(world);
+        }
+        if (!flip_may_abort(&world->runner, &error)) {
+            break;
+        }
+        world->clusters[SIDE_GREEN].up_again_us = world->now_us;
+        world_tell(world, FLIP_EVENT_ABORT, "an operator said so");
+        settle(world);
+        must(world, world->runner.history.active == SIDE_GREEN && world->clusters[SIDE_BLUE].follows,
+             "undone");
+        must(world, promised(world), "the promise is gone");
+    }
+}
+
+/* --- strikes --- */
+
+struct blow {
+    enum world_strike first, second;
+    uint64_t at, later, seed;
+    int64_t down_us,
+        dead_us; /* how long struck clusters are away; and the active one that dies in the watch */
+};
+
+static struct world *struck(const struct blow *blow)
+{
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    world->down_us = blow->down_us != 0 ? blow->down_us : world->down_us;
+    world->seed = blow->seed;
+    return world;
+}
+
+static void strike(struct world *world, const struct blow *blow)
+{
+    world->strike = blow->first;
+    world->strike_at = world->actions + blow->at;
+    world->second = blow->second;
+    world->second_at = blow->second == WORLD_STRIKE_NONE ? 0 : world->strike_at + blow->later;
+}
+
+static void rejoin_if_diverged(struct world *world)
+{
+    const struct world_cluster *other = &world->clusters[side_other(world->runner.history.active)];
+    if (other->databases[0].standing == WORLD_DIVERGED || !other->follows) {
+        world_rejoin(world);
+        settle(world);
+    }
+}
+
+/* A cutover, its watch, and the flip-back that a gate asks for, struck. True: the strike came in time. */
+static bool strike_watch(const struct blow *blow)
+{
+    struct world *world = struck(blow);
+    strike(world, blow);
+    world_cutover(world);
+    settle(world);
+    rejoin_if_diverged(world);
+    if (world->runner.history.active == SIDE_BLUE) {
+        world_cutover(world);
+        settle(world);
+    }
+    rejoin_if_diverged(world);
+    for (unsigned i = 0; i < SETTLE_STEPS && world->runner.history.active == SIDE_GREEN; i++) {
+        if (world->running && world->runner.watch.on && !world->runner.watch.failing &&
+            world->runner.mode == FLIP_MODE_STEADY) {
+            world_tell(world, FLIP_EVENT_GATE_FAILED, "too many errors");
+        }
+        (void)world_step(world);
+        must(world, true, "on the way back");
+    }
+    settle(world);
+    must(world, world->runner.history.active == SIDE_BLUE && world->lost == 0, "it never went back");
+    return world->actions >= world->strike_at;
+}
+
+/* The active side dies in the watch, and whatever it is met with is struck. */
+static bool strike_takeover(const struct blow *blow)
+{
+    struct world *world = struck(blow);
+    world_cutover(world);
+    settle(world);
+    strike(world, blow);
+    kill_active(world, blow->dead_us);
+    world_pass(world, 4000000);
+    settle(world);
+    must(world, world->lost == 0, "something was lost");
+    const bool in_time = world->actions >= world->strike_at;
+    rejoin_if_diverged(world);
+    if (world->runner.history.active == SIDE_BLUE) {
+        world->strike_at = world->second_at = 0;
+        world_cutover(world);
+        settle(world);
+        must(world, world->runner.history.active == SIDE_GREEN, "no cutover after a takeover");
+    }
+    return in_time;
+}
+
+static void everywhere(bool (*run)(const struct blow *), struct blow blow, unsigned least)
+{
+    for (blow.at = 1; run(&blow); blow.at++) {
+    }
+    assert_true(blow.at > least);
+}
+
+static void test_every_strike_in_the_watch(void **state)
+{
+    (void)state;
+    for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
+        everywhere(strike_watch, (struct blow){.first = (enum world_strike)strike}, 60);
+        everywhere(strike_watch, (struct blow){.first = (enum world_strike)strike, .down_us = 20000000}, 60);
+    }
+}
+
+static void test_every_strike_in_a_takeover(void **state)
+{
+    (void)state;
+    for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
+        everywhere(strike_takeover, (struct blow){.first = (enum world_strike)strike, .dead_us = 60000000},
+                   12);
+        everywhere(strike_takeover, (struct blow){.first = (enum world_strike)strike, .dead_us = 4010000},
+                   12);
+    }
+}
+
+static void test_two_strikes(void **state)
+{
+    (void)state;
+    for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
+        for (uint64_t later = 1; later <= 7; later++) {
+            const struct blow blow = {.first = (enum world_strike)strike,
+                                      .second = later % 2 == 0 ? WORLD_STRIKE_CRASH : WORLD_STRIKE_CRASH_DONE,
+                                      .later = later,
+                                      .dead_us = later % 3 == 0 ? 4012000 : 60000000,
+                                      .down_us = later % 2 == 0 ? 5000000 : 0};
+            everywhere(strike_takeover, blow, 12);
+        }
+    }
+}
+
+static void test_seeded(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 1500; seed++) {
+        const struct blow blow = {.first = (enum world_strike)(1 + seed % (WORLD_STRIKE_COUNT - 1)),
+                                  .second = (enum world_strike)(seed / 16 % WORLD_STRIKE_COUNT),
+                                  .at = 1 + seed * 7 % 40,
+                                  .later = 1 + seed % 13,
+                                  .seed = seed,
+                                  .dead_us = 3990000 + (int64_t)(seed % 40) * 1000,
+                                  .down_us = seed % 3 == 0 ? 20000000 : 500000};
+        (void)strike_takeover(&blow);
+        (void)strike_watch(&blow);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_promise_from_turn_to_flip_back),
+        cmocka_unit_test(test_turn_is_before_release),
+        cmocka_unit_test(test_promise_ends_with_the_watch),
+        cmocka_unit_test(test_promise_is_lost_and_regained),
+        cmocka_unit_test(test_names_that_others_changed),
+        cmocka_unit_test(test_takeover),
+        cmocka_unit_test(test_no_promise_no_takeover),
+        cmocka_unit_test(test_manual_only_alarms),
+        cmocka_unit_test(test_takeover_is_aborted),
+        cmocka_unit_test(test_every_strike_in_the_watch),
+        cmocka_unit_test(test_every_strike_in_a_takeover),
+        cmocka_unit_test(test_two_strikes),
+        cmocka_unit_test(test_seeded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
