@@ -117,6 +117,7 @@ class Cluster:
         self.host, self.port = "127.0.0.1", port or free_port()
         self.namespace = contextlib.nullcontext  # entered while the server starts
         self.process = None
+        self.environment = {}  # that is added to ours
         if template:
             subprocess.run(["cp", "-a", "--reflink=auto", template, self.data], check=True)
         else:
@@ -152,7 +153,7 @@ class Cluster:
         with self.namespace():
             self.process = subprocess.Popen(
                 [os.path.join(self.binaries, "postgres"), "-D", self.data], cwd="/", stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, preexec_fn=die_with_parent, **identity())
+                stderr=log, preexec_fn=die_with_parent, env=dict(os.environ, **self.environment), **identity())
         log.close()
         if wait:
             self.wait_ready()

@@ -55,6 +55,7 @@ class Daemon:
         self.config_path = os.path.join(self.folder, "switchback.yaml")
         self.log_path = os.path.join(self.folder, "daemon.log")
         self.process = None
+        self.added = {}  # to the environment of each start
         self.settings = merge({
             "listen": {"host": "127.0.0.1", "port": self.port, "unix_dir": self.folder},
             "workers": 2,
@@ -95,7 +96,7 @@ class Daemon:
 
     def environment(self, **extra):
         report = os.path.join(self.folder, "sanitizer")
-        options = "log_path=%s:handle_abort=1:detect_stack_use_after_return=0:strict_string_checks=1" % report
+        options = "verify_asan_link_order=0:log_path=%s:handle_abort=1:detect_stack_use_after_return=0:strict_string_checks=1" % report
         return dict(
             os.environ, ASAN_OPTIONS=options, UBSAN_OPTIONS="print_stacktrace=1:log_path=" + report,
             TSAN_OPTIONS="log_path=%s:halt_on_error=0" % report,
@@ -107,7 +108,7 @@ class Daemon:
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
             [BINARY, "serve", "-c", self.config_path], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env=self.environment(**(environment or {})), preexec_fn=cluster.die_with_parent)
+            env=self.environment(**self.added, **(environment or {})), preexec_fn=cluster.die_with_parent)
         log.close()
         if wait:
             self.wait_ready()

@@ -37,6 +37,13 @@ class World:
         """Ends the test, which counts as neither passed nor failed; `why` is printed."""
         raise Skipped(why)
 
+    def note(self, text):
+        """A figure that people want to see: printed, and appended to the file that $SWITCHBACK_NOTES names."""
+        print(text, flush=True)
+        if os.environ.get("SWITCHBACK_NOTES"):
+            with open(os.environ["SWITCHBACK_NOTES"], "a") as file:
+                file.write(text + "\n")
+
     # --- clusters
 
     def cluster(self, name, new=False, hba=TRUST, binaries=None, **settings):
