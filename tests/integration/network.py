@@ -164,12 +164,12 @@ class Witness:
 
 
 class Scene:
-    def __init__(self, world, net=None, pair=None, **settings):
-        self.world = world
-        world.pair(ledger=True, **(net.pair() if net else {}), **(pair or {}))
+    def __init__(self, world, net=None, databases=("app",), **settings):
+        self.world, self.databases = world, databases
+        world.pair(ledger=True, databases=databases, **(net.pair() if net else {}))
         self.net = net or Forwarder(world)
         self.strikes = Strikes(world.folder)
-        self.d = world.daemon(start=False, sides=self.net.sides(), **{
+        self.d = world.daemon(start=False, sides=self.net.sides(), databases=list(databases), **{
             "flip": {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "1500ms"}, "max_hold": "%ds" % MAX_HOLD_S},
             **settings})
         self.d.start(environment={"SWITCHBACK_TEST_STRIKE": self.strikes.path})
@@ -182,26 +182,38 @@ class Scene:
         links = {"source": [source], "target": [target], "between": ["from_blue", "from_green"]}[pair]
         self.net.FAULTS[fault][0](self.net, links)
 
-    def _served(self):
+    def load(self):
+        """On every database; for settle."""
+        return [self.world.ledger(sessions=6, rate=20, database=database) for database in self.databases]
+
+    def served(self):
         try:
             with pg.Connection(self.d.address, timeout=10) as client:  # a side is tried again within a second
                 return client.value("select 1") == "1"
         except (pg.PgError, pg.Closed, OSError):
             return False
 
-    def settle(self, load, timeout=90):
+    def settle(self, loads, timeout=90):
         """What must hold when all faults are over: one side is active and open, the other one fenced, the way back
-        runs, clients are served, and the ledger is right on both sides."""
+        runs, clients are served, nothing is left that an operator should look at, and the ledgers are right on both
+        sides."""
         try:
             s = self.d.wait_status(lambda s: s["phase"] in ("steady", "watch") and s["way_back"]["open"], timeout,
                                    "steady, or in the watch, with an open way back")
         finally:
             assert not self.strikes.problems, self.strikes.problems
-        self.d.until(self._served, what="clients are served again")
+        self.d.until(self.served, what="clients are served again")
         self.d.until(lambda: self.d.verb("status").code == 0, what="status has no trouble left")
-        load.stop()
-        assert load.summary["wrong"] == 0 and load.summary["acknowledged_writes"] > 0, load.summary
-        self.world.assert_same_data()
-        load.verify(self.world.blue)
-        load.verify(self.world.green)
+        for load in loads:
+            load.stop()
+            assert load.summary["wrong"] == 0 and load.summary["acknowledged_writes"] > 0, load.summary
+            self.world.assert_same_data(load.database)
+            load.verify(self.world.blue)
+            load.verify(self.world.green)
         return s["active"]
+
+    def settle_anew(self):
+        """The same with a load that begins now."""
+        loads = self.load()
+        time.sleep(0.5)
+        return self.settle(loads)

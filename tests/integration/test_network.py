@@ -1,11 +1,12 @@
 """The network fails between proxy, blue and green, at each phase of a flip, in the watch and at rest: holds end by
 their deadline, no instant has two open sides, and when it works again everything settles by itself."""
 import random
+import threading
 import time
 
 from daemon import SLOW
 from namespaces import Namespaces
-from network import MAX_HOLD_S, Forwarder, Scene, Witness
+from network import LINKS, MAX_HOLD_S, Forwarder, Scene, Witness
 from test_flip import assert_one_active
 
 PHASES = ("arm", "hold", "drain", "fence", "catchup", "ready", "commit", "open", "release", "turn")
@@ -20,7 +21,7 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
     if d.status()["active"] != source:
         d.verb("cutover" if source == "green" else "flip-back", code=0)
     d.wait_steady(source)
-    load = world.ledger(sessions=6, rate=20)
+    loads = scene.load()
     witness = Witness(world, d)
     time.sleep(0.3)
     began = time.monotonic()
@@ -33,7 +34,7 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
     answer = run.finish(timeout=90)
     ended = time.monotonic()
     assert scene.strikes.struck.is_set(), (phase, answer)
-    active = scene.settle(load)
+    active = scene.settle(loads)
     settled = time.monotonic()
     witness.stop()
     assert_one_active(world, active)
@@ -46,7 +47,7 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
         assert answer.code == 4, (answer, active)
     print("%-9s %-8s %-8s %-13s %4.1f s: %-12s %-5s verb %4.1f s, steady %4.1f s, held %4.1f s, doubt %d, looks %d" % (
         verb, phase, pair, fault, lasts_s, result, active, ended - began, settled - began, witness.longest_hold_s,
-        load.summary["in_doubt"], witness.looks), flush=True)
+        sum(load.summary["in_doubt"] for load in loads), witness.looks), flush=True)
     return result
 
 
@@ -65,7 +66,7 @@ test_faults_in_a_flip.timeout = 400
 
 def make(verb, phase):
     def test(world):
-        scene = Scene(world)
+        scene = Scene(world, databases=("app", "shop"))
         dice = random.Random(verb + phase)
         for pair in PAIRS:
             for fault in sorted(Forwarder.FAULTS):
@@ -99,7 +100,7 @@ def at_rest(scene, pair, fault, lasts_s, clean):
     """No flip runs, perhaps a watch does. `clean`: clients must not notice. Returns who is active afterwards."""
     world, d = scene.world, scene.d
     active = d.status()["active"]
-    load = world.ledger(sessions=6, rate=20)
+    loads = scene.load()
     witness = Witness(world, d)
     time.sleep(0.5)
     scene.inject(fault, pair, active)
@@ -111,14 +112,14 @@ def at_rest(scene, pair, fault, lasts_s, clean):
         time.sleep(0.2)
     scene.net.heal()
     began = time.monotonic()
-    after = scene.settle(load)
+    after = scene.settle(loads)
     witness.stop()
     assert_one_active(world, after)
     assert not witness.splits, (pair, fault, witness.splits)
-    if clean:
+    for load in loads if clean else []:
         load.assert_clean()
     print("%-8s %-13s %4.1f s: %s, then %s, settled after %4.1f s, doubt %d, reconnects %d" % (
-        pair, fault, lasts_s, active, after, time.monotonic() - began, load.summary["in_doubt"], load.summary["reconnects"]),
+        pair, fault, lasts_s, active, after, time.monotonic() - began, sum(load.summary["in_doubt"] for load in loads), sum(load.summary["reconnects"] for load in loads)),
         flush=True)
     return after
 
@@ -184,6 +185,52 @@ def every_loss(verb):
 
 test_every_loss_in_a_cutover = every_loss("cutover")
 test_every_loss_in_a_flip_back = every_loss("flip-back")
+
+
+def chaos(scene, dice, seconds):
+    """Faults come and go between all parts, while flips are asked for; then all of it must settle."""
+    world, d = scene.world, scene.d
+    loads = scene.load()
+    over = threading.Event()
+
+    def strike_at_random():
+        while not over.is_set():
+            link, fault = dice.choice(LINKS), dice.choice(sorted(Forwarder.FAULTS))
+            Forwarder.FAULTS[fault][0](scene.net, [link])
+            over.wait(dice.choice((0.05, 0.3, 1, 4)))
+            scene.net.say("pass", dice.choice((link, "*")))
+            over.wait(dice.choice((0.1, 0.5, 2)))
+    striker = threading.Thread(target=strike_at_random, daemon=True)
+    striker.start()
+    end = time.monotonic() + seconds
+    codes = []
+    while time.monotonic() < end:
+        answer = d.verb("status")
+        verb = "cutover" if answer.code in (0, 4) and answer.json["active"] == "blue" else "flip-back"
+        codes.append(d.verb(verb).code)
+        time.sleep(dice.choice((0.1, 1, 3)))
+    over.set()
+    striker.join(30)
+    scene.net.heal()
+    began = time.monotonic()
+    active = scene.settle(loads)
+    assert_one_active(world, active)
+    print("flips by exit code %s; settled on %s after %.1f s; %d acknowledged writes, %d in doubt" % (
+        {code: codes.count(code) for code in sorted(set(codes))}, active, time.monotonic() - began,
+        sum(load.summary["acknowledged_writes"] for load in loads), sum(load.summary["in_doubt"] for load in loads)), flush=True)
+
+
+def test_faults_come_and_go(world):
+    scene = Scene(world, databases=("app", "shop"))
+    seed = random.randrange(1 << 30)
+    dice = random.Random(seed)
+    print("seed", seed)
+    for _ in range(10):
+        chaos(scene, dice, 60)
+
+
+test_faults_come_and_go.long = True
+test_faults_come_and_go.timeout = 3000
 
 
 def test_verbs_with_a_silent_side(world):
