@@ -43,7 +43,8 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
     const struct side_watch *side = &sampler->sides[which];
     const int64_t patience_us =
         side->answered && side->standing.code == ERROR_NOT_PREPARED ? SILENT_UNPREPARED_US : SILENT_US;
-    bool silent = side->answered_us == 0 || now_us - side->answered_us > patience_us;
+    /* Only who was asked can be silent: while ownership is taken or a flip needs the side nobody asks. */
+    bool silent = side->answered_us == 0 || (side->asking && now_us - side->asked_us > patience_us);
     sample->reachable = side->answered && !silent;
     /* A side that hangs is lost since it was asked, not since we gave up on its answer. */
     const int64_t lost_us = side->lost_us != 0 ? side->lost_us : side->asked_us;

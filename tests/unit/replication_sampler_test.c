@@ -152,11 +152,12 @@ static void an_unprepared_side_is_not_lost(void **state)
 {
     struct scene *scene = *state;
     struct side_watch *green = &scene->sampler.sides[SIDE_GREEN];
-    green->answered_us = scene->now_us - 2000000;
+    green->asking = true;
+    green->asked_us = scene->now_us - 2000000;
     assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
     (void)error_set(&green->standing, ERROR_NOT_PREPARED, "database \"one\" does not exist");
     assert_true(judge(scene)->sides[SIDE_GREEN].reachable);
-    green->answered_us = scene->now_us - 10000000;
+    green->asked_us = scene->now_us - 10000000;
     assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
 }
 
@@ -254,18 +255,28 @@ static void slots(void **state)
 static void a_silent_side_is_lost(void **state)
 {
     struct scene *scene = *state;
-    scene->sampler.sides[SIDE_GREEN].answered_us = scene->now_us - 1500000;
+    scene->sampler.sides[SIDE_GREEN].asking = true;
+    scene->sampler.sides[SIDE_GREEN].asked_us = scene->now_us - 1500000;
     assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
     scene->sampler.sides[SIDE_GREEN].lost_us = scene->now_us - 4000000;
     assert_in_range(judge(scene)->sides[SIDE_GREEN].unreachable_us, 4000000, 5000000);
     /* one that hangs has not been heard of since it was asked, though its round has not ended */
     scene->sampler.sides[SIDE_GREEN].lost_us = 0;
-    scene->sampler.sides[SIDE_GREEN].asking = true;
     scene->sampler.sides[SIDE_GREEN].answered_us = scene->now_us - 3200000;
     scene->sampler.sides[SIDE_GREEN].asked_us = scene->now_us - 3000000;
     assert_false(judge(scene)->sides[SIDE_GREEN].reachable);
     assert_in_range(judge(scene)->sides[SIDE_GREEN].unreachable_us, 3000000, 4000000);
     assert_string_not_equal(scene->sampler.sample.sides[SIDE_GREEN].problem, "");
+}
+
+/* While the other side's silence is waited for by whoever takes ownership, this one isn't asked. */
+static void who_is_not_asked_is_not_silent(void **state)
+{
+    struct scene *scene = *state;
+    scene->sampler.sides[SIDE_GREEN].answered_us = scene->now_us - 8000000;
+    scene->sampler.sides[SIDE_GREEN].asked_us = scene->now_us - 8000000;
+    assert_true(judge(scene)->sides[SIDE_GREEN].reachable);
+    assert_int_equal(scene->sampler.sample.sides[SIDE_GREEN].unreachable_us, 0);
 }
 
 int main(void)
@@ -283,6 +294,7 @@ int main(void)
         TEST(fences_and_tables),
         TEST(slots),
         TEST(a_silent_side_is_lost),
+        TEST(who_is_not_asked_is_not_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
