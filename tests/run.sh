@@ -91,6 +91,9 @@ if [ $unit = 1 ]; then
   count "$output"
   step "unit tests"
   unit_tests "$folder" -R '_test$'
+  step "simulated flips"
+  "$folder/tests/sim" | tee "$output" || true
+  count "$output"
   step "unit tests under ThreadSanitizer"
   build "$folder-tsan" thread
   TSAN_OPTIONS="suppressions=$top/tests/tsan.supp ${TSAN_OPTIONS:-}" unit_tests "$folder-tsan" -R '_test$'

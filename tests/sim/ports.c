@@ -1,0 +1,301 @@
+/* The runner in its world: what it asks for goes out, what happened comes in; its life and its death. */
+#include "tests/sim/sim.h"
+
+#include "conf/base/ensure.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { WALL_US = 1000000000, ANSWER_MOST_US = 200, LOCAL_MOST_US = 3 * SIM_MS, FAILS_IN_1000 = 10 };
+
+/* --- events --- */
+
+static void check_runner(struct sim *sim, enum flip_mode before)
+{
+    if (sim->runner.mode != before && sim->runner.mode == FLIP_MODE_UNDECIDED) {
+        SAY(sim, "runner", "UNDECIDED: %s", sim->runner.why.message);
+    }
+}
+
+void ports_feed(struct sim *sim, struct flip_event *event)
+{
+    if (!sim->running) {
+        return;
+    }
+    const enum flip_mode mode = sim->runner.mode;
+    event->now_us = sim->now_us;
+    event->wall_us = WALL_US + sim->now_us + sim->wall_offset_us;
+    event->options = &sim->options;
+    sim->feeding = true;
+    flip_step(&sim->runner, event);
+    sim->feeding = false;
+    check_runner(sim, mode);
+    ports_wake(sim);
+}
+
+static struct answer_slot *slot_of(struct sim *sim, const struct moment *moment)
+{
+    struct answer_slot *slot = &sim->answers[moment->who];
+    return slot->used && slot->life == moment->life && sim->running ? slot : NULL;
+}
+
+static void deliver(struct sim *sim, const struct moment *moment)
+{
+    struct answer_slot *slot = slot_of(sim, moment);
+    if (slot == NULL) {
+        return;
+    }
+    if (sim->now_us < sim->stalled_until_us) {
+        sim_later(sim, sim->stalled_until_us - sim->now_us, deliver, moment->who, moment->life,
+                  moment->value);
+        return;
+    }
+    struct flip_event event = slot->event;
+    struct flip_facts facts = slot->facts;
+    if (event.kind == FLIP_EVENT_FACTS) {
+        event.facts = &facts;
+    }
+    slot->used = slot->again;
+    slot->again = false;
+    if (slot->used) {
+        sim_later(sim, sim_between(sim, 0, 2 * SIM_SECOND), deliver, moment->who, moment->life, 0);
+    }
+    ports_feed(sim, &event);
+}
+
+/* The controller's loop brings it to the runner soon; twice or never where a fault says so. */
+static void post(struct sim *sim, const struct flip_event *event, const struct flip_facts *facts)
+{
+    struct answer_slot *slot = sim->answers;
+    while (slot->used) {
+        slot++;
+        ENSURE(slot < &sim->answers[ANSWERS]);
+    }
+    if (event->ticket != 0 && faults_mute(sim)) {
+        return;
+    }
+    slot->used = true;
+    slot->again = event->ticket != 0 && faults_double(sim);
+    slot->life = ++sim->life;
+    slot->event = *event;
+    if (facts != NULL) {
+        slot->facts = *facts;
+    }
+    sim_later(sim, sim_between(sim, 0, ANSWER_MOST_US), deliver, (uint32_t)(slot - sim->answers), slot->life,
+              0);
+}
+
+void ports_post(struct sim *sim, const struct flip_event *event)
+{
+    if (sim->running) {
+        post(sim, event, NULL);
+    }
+}
+
+void ports_answer(struct sim *sim, uint64_t ticket, bool ok, bool uncertain, const struct error *error,
+                  const struct flip_counts *counts)
+{
+    struct flip_event event = {
+        .kind = ok ? FLIP_EVENT_DONE : FLIP_EVENT_FAILED, .ticket = ticket, .uncertain = uncertain};
+    if (ticket == 0 || !sim->running) {
+        return;
+    }
+    if (!ok) {
+        event.error = *error;
+    }
+    if (counts != NULL) {
+        event.counts = *counts;
+    }
+    post(sim, &event, NULL);
+}
+
+void ports_facts(struct sim *sim, uint64_t ticket, const struct flip_facts *facts)
+{
+    const struct flip_event event = {.kind = FLIP_EVENT_FACTS, .ticket = ticket};
+    if (sim->running) {
+        post(sim, &event, facts);
+    }
+}
+
+/* --- ticks: late ones, and some that nobody asked for --- */
+
+static void tick(struct sim *sim, const struct moment *moment)
+{
+    if (!sim->running || moment->life != sim->wake) {
+        return;
+    }
+    if (sim->now_us < sim->stalled_until_us) {
+        sim_later(sim, sim->stalled_until_us - sim->now_us, tick, 0, moment->life, 0);
+        return;
+    }
+    struct flip_event event = {.kind = FLIP_EVENT_TICK};
+    ports_feed(sim, &event);
+}
+
+void ports_wake(struct sim *sim)
+{
+    const int64_t wake_us = flip_wake(&sim->runner);
+    if (wake_us == sim->wake_us) {
+        return;
+    }
+    sim->wake_us = wake_us;
+    sim->wake = ++sim->life;
+    if (wake_us != INT64_MAX) {
+        const int64_t late_us = sim->faults.any && sim_chance(sim, 20) ? sim_between(sim, 0, 300 * SIM_MS)
+                                                                       : sim_between(sim, 0, 1 * SIM_MS);
+        sim_later(sim, wake_us - sim->now_us + late_us, tick, 0, sim->wake, 0);
+    }
+}
+
+/* --- requests --- */
+
+static void answer_local(struct sim *sim, const struct flip_request *request)
+{
+    struct error error;
+    error_clear(&error);
+    const bool ok = !sim->faults.any || sim->faults.over || !sim_chance(sim, FAILS_IN_1000);
+    if (!ok) {
+        (void)error_set(&error, ERROR_COMMAND_FAILED, "%s exited with 1", flip_action_name(request->kind));
+    }
+    ports_answer(sim, request->ticket, ok, false, &error, NULL);
+}
+
+static void check(struct sim *sim, const struct flip_request *request)
+{
+    struct error error;
+    error_clear(&error);
+    const bool ok = sampler_way_back_open(sim, &error);
+    ports_answer(sim, request->ticket, ok, false, &error, NULL);
+}
+
+static void finished(struct sim *sim, const struct flip_request *request)
+{
+    struct sim_figures *figures = &sim->figures;
+    SAY(sim, "runner", "flip %" PRIu64 " is %s%s%s", request->flip, flip_outcome_name(request->outcome),
+        request->error.code != ERROR_NONE ? ": " : "", request->error.message);
+    figures->flips++;
+    figures->done += request->outcome == FLIP_OUTCOME_DONE;
+    figures->aborted += request->outcome == FLIP_OUTCOME_ABORTED;
+    figures->refused += request->outcome == FLIP_OUTCOME_REFUSED;
+    figures->automatic += request->outcome == FLIP_OUTCOME_DONE && request->story->automatic;
+}
+
+static void news(struct sim *sim, const struct flip_request *request)
+{
+    switch (request->kind) {
+    case FLIP_ACTION_ACTIVE:
+        SAY(sim, "runner", "%s is active, epoch %" PRIu64, side_name(request->side), request->epoch);
+        sampler_set_active(sim, request->side, request->epoch);
+        break;
+    case FLIP_ACTION_WATCH:
+        sampler_watch(sim, request->open);
+        break;
+    case FLIP_ACTION_PHASE:
+        SAY(sim, "runner", "flip %" PRIu64 ": %s", request->flip, flip_phase_name(request->phase));
+        break;
+    case FLIP_ACTION_ALARM:
+        sim->figures.alarms++;
+        SAY(sim, "runner", "ALARM: %s", request->error.message);
+        break;
+    case FLIP_ACTION_FINISHED:
+        finished(sim, request);
+        break;
+    default:
+        break;
+    }
+}
+
+void ports_request(void *context, const struct flip_request *request)
+{
+    struct sim *sim = context;
+    ENSURE(sim->feeding);
+    faults_aim(sim, request);
+    switch (request->kind) {
+    case FLIP_ACTION_JOURNAL:
+    case FLIP_ACTION_JOURNAL_COMMIT:
+    case FLIP_ACTION_JOURNAL_RELEASED:
+    case FLIP_ACTION_JOURNAL_BACK:
+    case FLIP_ACTION_JOURNAL_PROMISE:
+        journal_write(sim, &request->row, request->ticket);
+        break;
+    case FLIP_ACTION_CHECK:
+        check(sim, request);
+        break;
+    case FLIP_ACTION_BACKUP:
+    case FLIP_ACTION_BACKUP_VERIFY:
+    case FLIP_ACTION_RESTORE_POINT:
+    case FLIP_ACTION_HOOK_BEFORE:
+    case FLIP_ACTION_HOOK_AFTER:
+        answer_local(sim, request);
+        break;
+    case FLIP_ACTION_ARM:
+    case FLIP_ACTION_DISARM:
+    case FLIP_ACTION_HOLD:
+    case FLIP_ACTION_EXPIRE:
+    case FLIP_ACTION_CANCEL_UNDRAINED:
+    case FLIP_ACTION_TERMINATE_UNDRAINED:
+    case FLIP_ACTION_SWAP:
+    case FLIP_ACTION_RELEASE:
+    case FLIP_ACTION_ROUTE:
+        proxy_request(sim, request);
+        break;
+    case FLIP_ACTION_ACTIVE:
+    case FLIP_ACTION_WATCH:
+    case FLIP_ACTION_ABANDON:
+    case FLIP_ACTION_PHASE:
+    case FLIP_ACTION_ALARM:
+    case FLIP_ACTION_FINISHED:
+        news(sim, request);
+        break;
+    default:
+        scripts_begin(sim, request);
+    }
+}
+
+/* --- life and death --- */
+
+void daemon_start(struct sim *sim)
+{
+    struct flip_history history;
+    if (sim->running) {
+        return;
+    }
+    flip_history_init(&history);
+    for (uint32_t i = 0; i < sim->journal.count; i++) {
+        sim->journal.rows[i].seq = i + 1;
+        flip_history_fold(&history, &sim->journal.rows[i]);
+    }
+    SAY(sim, "daemon", "starts; the journal has %" PRIu32 " rows", sim->journal.count);
+    sim->running = true;
+    sim->owner = 0;
+    sim->stalled_until_us = 0;
+    sim->wake_us = -1;
+    flip_init(&sim->runner, (struct flip_port){.context = sim, .request = ports_request}, &sim->options);
+    proxy_start(sim);
+    sampler_start(sim);
+    struct flip_event event = {.kind = FLIP_EVENT_RECOVER, .history = &history, .side = SIDE_BLUE};
+    ports_feed(sim, &event);
+}
+
+static void start_again(struct sim *sim, const struct moment *moment)
+{
+    if (moment->life == sim->daemon) {
+        daemon_start(sim);
+    }
+}
+
+void daemon_crash(struct sim *sim)
+{
+    if (!sim->running) {
+        return;
+    }
+    SAY(sim, "daemon", "DIES, in %s", flip_phase_text(&sim->runner));
+    sim->figures.crashes++;
+    sim->running = false;
+    sim->daemon = ++sim->life;
+    memset(sim->answers, 0, sizeof sim->answers);
+    call_daemon_died(sim);
+    journal_crash(sim);
+    proxy_crash(sim);
+    sim_later(sim, sim_between(sim, 1 * SIM_MS, 3 * SIM_SECOND), start_again, 0, sim->daemon, 0);
+}

@@ -1,0 +1,249 @@
+/*
+ * What the controller sees of the clusters while nothing runs: heartbeats on the active side, lag, who can be
+ * reached, fences that contradict a standing; and the gates of the watch, judged by control/gates.
+ */
+#include "tests/sim/sim.h"
+
+#include <string.h>
+
+enum {
+    SAMPLE_US = 250 * SIM_MS,
+    BEAT_TIMEOUT_US = 2 * SIM_SECOND,
+    CONTACT_AGAIN_US = 5 * SIM_SECOND,
+    LOST_AFTER_US = 700 * SIM_MS,
+    FIRST_ANSWER_US = 1300 * SIM_MS
+};
+
+static struct settings_gate gate_settings[] = {
+    {.name = (char[]){"lag"},
+     .kind = GATE_REPLICATION_LAG,
+     .has_max = true,
+     .interval_us = 500 * SIM_MS,
+     .grace_us = 1 * SIM_SECOND,
+     .failures = 4},
+    {.name = (char[]){"errors"},
+     .kind = GATE_ERROR_RATE,
+     .has_max = true,
+     .max_ratio = 0.02,
+     .interval_us = 300 * SIM_MS,
+     .failures = 3,
+     .min_samples = 10},
+};
+
+/* --- heartbeats --- */
+
+static enum verdict beat(struct sim *sim, struct call *call, struct strand *strand, struct error *error)
+{
+    struct claim claim = call_claim(sim, call, strand);
+    claim.epoch = call->request.epoch;
+    return schema_beat(sim, &claim, false, error);
+}
+
+static const struct step beat_steps[] = {{.name = "beat", .run = beat}};
+static const struct script beat_scripts[SIDE_COUNT] = {
+    {.steps = beat_steps, .count = 1, .sides = 1U << SIDE_BLUE},
+    {.steps = beat_steps, .count = 1, .sides = 1U << SIDE_GREEN},
+};
+
+static bool beats(const struct sim *sim)
+{
+    for (unsigned i = 0; i < CALLS; i++) {
+        if (sim->calls[i].used && !sim->calls[i].dead && sim->calls[i].for_sampler) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void send_beat(struct sim *sim)
+{
+    const struct sampler *sampler = &sim->sampler;
+    if (!sampler->told || sim->now_us < sampler->rest_until_us || beats(sim)) {
+        return;
+    }
+    const struct flip_request request = {.side = sampler->active, .epoch = sampler->epoch};
+    struct call *call = call_new(sim, &request, sim->now_us + BEAT_TIMEOUT_US);
+    call->for_sampler = true;
+    call_run(sim, call, &beat_scripts[sampler->active]);
+}
+
+/* --- what is seen --- */
+
+static bool stream_serves(const struct sim *sim)
+{
+    const enum side standby = side_other(sim->sampler.active);
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const struct catalog *to = &sim->clusters[standby].databases[d].now;
+        const struct catalog *from = &sim->clusters[sim->sampler.active].databases[d].now;
+        if (!stream_runs(sim, standby, d) || to->standing != STANDING_STANDBY ||
+            from->managed != from->published || to->published != from->published) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What a flip asks before it begins: check, or whether the way back is open. */
+bool sampler_way_back_open(const struct sim *sim, struct error *error)
+{
+    const struct sampler *sampler = &sim->sampler;
+    if (!sampler->told || !sampler->reachable[SIDE_BLUE] || !sampler->reachable[SIDE_GREEN]) {
+        return error_set(error, ERROR_UNREACHABLE, "a side can't be reached");
+    }
+    return stream_serves(sim) ||
+           error_set(error, ERROR_CHECK_FAILED, "the stream doesn't run, or tables differ");
+}
+
+static int64_t lag_us(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    bool seen = true;
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const struct marker *written =
+            &sim->clusters[sampler->active].databases[d].now.markers[sampler->active];
+        const struct marker *arrived =
+            &sim->clusters[side_other(sampler->active)].databases[d].now.markers[sampler->active];
+        seen &= written->beat <= arrived->beat + 1;
+    }
+    if (seen) {
+        sampler->seen_us = sim->now_us;
+    }
+    const int64_t age_us = sim->now_us - sampler->seen_us;
+    return age_us > 2 * SAMPLE_US ? age_us : 0;
+}
+
+/* As control/daemon/controller.c: a side that was found dead and answers again is to be met. */
+static void note_sides(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        const bool answers = sim->clusters[s].up && network_both_ways(sim, NODE_PROXY, (enum node)s);
+        if (answers) {
+            sampler->contact_due |= sampler->lost[s];
+            sampler->lost[s] = false;
+            sampler->reachable[s] = true;
+            sampler->answered_us[s] = sim->now_us;
+        } else if (sim->now_us - sampler->answered_us[s] > LOST_AFTER_US) {
+            sampler->reachable[s] = false;
+            sampler->lost[s] = true;
+        }
+    }
+}
+
+/* A fence that contradicts the standing. */
+static bool fence_is_wrong(const struct sim *sim)
+{
+    const struct sampler *sampler = &sim->sampler;
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        for (unsigned d = 0; sampler->reachable[s] && sim->clusters[s].up && d < DATABASES; d++) {
+            if (sim->clusters[s].databases[d].now.fence == (sampler->active == (enum side)s)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void tell_contact(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    const bool wrong = sampler->told && fence_is_wrong(sim) && sim->runner.mode == FLIP_MODE_STEADY &&
+                       sim->now_us - sampler->contact_us > CONTACT_AGAIN_US;
+    if (wrong || sampler->contact_due) {
+        const struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
+        SAY(sim, "sampler", "contact: %s", wrong ? "a fence contradicts its standing" : "a side is back");
+        sampler->contact_us = sim->now_us;
+        sampler->contact_due = false;
+        ports_post(sim, &event);
+    }
+}
+
+/* --- gates --- */
+
+static bool any_failed(const struct sampler *sampler)
+{
+    return sampler->gates[0].failed || sampler->gates[1].failed;
+}
+
+static void judge(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    const int64_t behind_us = lag_us(sim);
+    const struct gate_replication replication = {
+        .lag_us = behind_us, .known = true, .broken = !stream_serves(sim), .problem = ""};
+    int64_t bounds_us[GATE_BUCKETS];
+    for (int i = 0; i < GATE_BUCKETS; i++) {
+        bounds_us[i] = (i + 1) * SIM_MS;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(sampler->gates); i++) {
+        struct gate *gate = &sampler->gates[i];
+        if (!sampler->watch || sim->now_us < gate->next_us) {
+            continue;
+        }
+        const enum gate_news news =
+            i == 0 ? gate_judge_replication(gate, sim->now_us, &replication)
+                   : gate_judge_traffic(gate, sim->now_us, &sampler->traffic[sampler->active], NULL,
+                                        bounds_us, (struct gate_sides){.side = "green", .other = "blue"});
+        struct flip_event event = {.kind = FLIP_EVENT_GATE_FAILED};
+        (void)error_set(&event.error, ERROR_GATE_FAILED, "gate %s: %s", gate->settings->name, gate->reason);
+        if (news == GATE_HAS_FAILED) {
+            SAY(sim, "gates", "%s fails: %s", gate->settings->name, gate->reason);
+            ports_post(sim, &event);
+        } else if (news == GATE_HAS_RECOVERED && !any_failed(sampler)) {
+            event = (struct flip_event){.kind = FLIP_EVENT_GATES_PASS};
+            ports_post(sim, &event);
+        }
+    }
+}
+
+/* --- life --- */
+
+static void sample(struct sim *sim, const struct moment *moment)
+{
+    struct sampler *sampler = &sim->sampler;
+    if (!sim->running || moment->life != sampler->life) {
+        return;
+    }
+    sim_later(sim, SAMPLE_US, sample, 0, moment->life, 0);
+    if (sim->now_us < sim->stalled_until_us) {
+        return;
+    }
+    note_sides(sim);
+    send_beat(sim);
+    tell_contact(sim);
+    gate_tick(sim);
+    judge(sim);
+}
+
+void sampler_start(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    memset(sampler, 0, sizeof *sampler);
+    sampler->life = ++sim->life;
+    sampler->answered_us[SIDE_BLUE] = sampler->answered_us[SIDE_GREEN] = sim->now_us + FIRST_ANSWER_US;
+    sim_later(sim, SAMPLE_US, sample, 0, sampler->life, 0);
+}
+
+void sampler_set_active(struct sim *sim, enum side active, uint64_t epoch)
+{
+    struct sampler *sampler = &sim->sampler;
+    sampler->told = true;
+    sampler->active = active;
+    sampler->epoch = epoch;
+    sampler->seen_us = sim->now_us;
+    sampler->rest_until_us = 0;
+}
+
+void sampler_rest(struct sim *sim, int64_t until_us)
+{
+    sim->sampler.rest_until_us = until_us;
+}
+
+void sampler_watch(struct sim *sim, bool on)
+{
+    struct sampler *sampler = &sim->sampler;
+    sampler->watch = on;
+    for (size_t i = 0; on && i < ARRAY_LENGTH(sampler->gates); i++) {
+        gate_start(&sampler->gates[i], &gate_settings[i], sim->now_us);
+    }
+}
