@@ -238,6 +238,12 @@ static bool may_hold(const struct controller *controller, struct error *error)
         error_set(error, ERROR_UNDECIDED, "no side is active: there is nobody to hold");
         return error_remedy(error, "switchback status says why");
     }
+    if (controller->gate_refusing) {
+        /* The gate is closed for good until a side is open: a hold in its place would end by opening it. */
+        error_set(error, ERROR_HELD, "flip %" PRIu64 " has reached its deadline: no side serves clients now",
+                  flip->spec.id);
+        return error_remedy(error, "wait for its end: switchback watch");
+    }
     if (controller->holds.holds[HOLD_FLIP].stands) {
         error_set(error, ERROR_HELD, "flip %" PRIu64 " holds the clients now", flip->spec.id);
         return error_remedy(error, "wait for its end: switchback watch");
