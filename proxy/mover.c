@@ -389,6 +389,10 @@ static void end_immovable(struct session *session)
 void mover_swap(struct worker *worker, uint64_t flip, struct proxy_route route)
 {
     struct answer *answer = answer_new(worker, PROXY_EVENT_SWAPPED, flip, 0, 0);
+    if (worker->flip.id !=
+        flip) { /* nothing was armed for this one (a takeover): what an earlier one left ends */
+        disarm_sessions(worker);
+    }
     worker->hold.route = route;
     answer->counts.disconnected = worker->hold.ended;
     worker->hold.ended = 0;

@@ -29,6 +29,8 @@ void render_event(struct strbuf *out, const json_t *event, int64_t now_us); /* o
 void render_audit(struct strbuf *out, const json_t *result, int64_t now_us);
 void render_audit_verdict(struct strbuf *out, const json_t *verdict);
 
+void render_recover(struct strbuf *out, const json_t *result);
+
 void render_prepare(struct strbuf *out, const json_t *result);
 void render_abort(struct strbuf *out, const json_t *result);
 void render_finalize(struct strbuf *out, const json_t *result);

@@ -23,8 +23,15 @@ static const struct flag cutover_flags[] = {
     {"reason", 0, FLAG_TEXT, "TEXT", .doc = "for the audit log"},
 };
 static const struct flag flip_back_flags[] = {
+    {"accept-loss", 0, FLAG_SWITCH, NULL,
+     .doc = "go back though the active side is dead and commits are at risk; the refusal says how many"},
     {"no-wait", 0, FLAG_SWITCH, NULL, .doc = "return once it has begun"},
     {"key", 0, FLAG_TEXT, "K", .doc = "the same key again attaches to the first one or returns its result"},
+    {"reason", 0, FLAG_TEXT, "TEXT", .doc = "for the audit log"},
+};
+static const struct flag recover_flags[] = {
+    {"use", 0, FLAG_TEXT, "SIDE",
+     .doc = "decide: this side becomes active; the other one is fenced on contact"},
     {"reason", 0, FLAG_TEXT, "TEXT", .doc = "for the audit log"},
 };
 static const struct flag reason_flags[] = {
@@ -91,6 +98,12 @@ static void show_finalize(struct strbuf *out, const struct invocation *invocatio
     render_finalize(out, result);
 }
 
+static void show_recover(struct strbuf *out, const struct invocation *invocation, const json_t *result)
+{
+    (void)invocation;
+    render_recover(out, result);
+}
+
 static void show_hold(struct strbuf *out, const struct invocation *invocation, const json_t *result)
 {
     (void)invocation;
@@ -134,9 +147,12 @@ static enum exit_status judge_status(const json_t *result)
     json_array_foreach(json_object_get(result, "trouble"), index, trouble)
     {
         const char *code = field_string(trouble, "code");
-        if (strcmp(code, error_code_text(ERROR_UNDECIDED)) == 0 ||
-            strcmp(code, error_code_text(ERROR_STALE)) == 0) {
-            return EXIT_INCONCLUSIVE;
+        static const enum error_code deciding[] = {ERROR_UNDECIDED, ERROR_STALE, ERROR_SIDE_DEAD,
+                                                   ERROR_COMMITS_AT_RISK};
+        for (size_t i = 0; i < ARRAY_LENGTH(deciding); i++) {
+            if (strcmp(code, error_code_text(deciding[i])) == 0) {
+                return EXIT_INCONCLUSIVE;
+            }
         }
     }
     return EXIT_DONE;
@@ -153,6 +169,12 @@ static enum exit_status judge_flip(const json_t *result)
         return json_array_size(json_object_get(result, "blockers")) == 0 ? EXIT_DONE : EXIT_REFUSED;
     }
     return exit_status_of_result(field_string(result, "result"));
+}
+
+/* Asked only to say what it sees: as long as a decision is wanted, a script must not read on. */
+static enum exit_status judge_recover(const json_t *result)
+{
+    return field_true(result, "needed") && !field_true(result, "decided") ? EXIT_INCONCLUSIVE : EXIT_DONE;
 }
 
 static enum exit_status judge_audit(const json_t *result)
@@ -214,9 +236,12 @@ static const struct verb verbs[] = {
      .render = show_flip,
      .judge = judge_flip},
     {.name = "flip-back",
-     .usage = "[--no-wait] [--key K] [--reason TEXT]",
+     .usage = "[--accept-loss] [--no-wait] [--key K] [--reason TEXT]",
      .summary = "go back to the other side; loses nothing, can be taken back itself",
-     .details = "A cutover the other way, shorter: no check list, gates, approval or backup. Ends the watch.",
+     .details =
+         "A cutover the other way, shorter: no check list, gates, approval or backup. Ends the watch.\n"
+         "If the active side is dead, it is refused and says how many commits are at risk; only\n"
+         "--accept-loss goes then.",
      FLAGS(flip_back_flags),
      .method = "flip_back",
      .waits = true,
@@ -239,6 +264,18 @@ static const struct verb verbs[] = {
      .method = "finalize",
      .waits = true,
      .render = show_finalize},
+    {.name = "recover",
+     .usage = "[--use SIDE] [--reason TEXT]",
+     .summary = "what only an operator can decide: which side is active",
+     .details =
+         "Without --use it says what it sees and what each choice would do, and does nothing; 4 if a\n"
+         "decision is wanted. With --use that side becomes active; the other one is fenced as soon as\n"
+         "it can be reached.",
+     FLAGS(recover_flags),
+     .method = "recover",
+     .waits = true,
+     .render = show_recover,
+     .judge = judge_recover},
     {.name = "hold",
      .usage = "--for DURATION --reason TEXT",
      .summary = "stop new work at each session's boundary, with a deadline",

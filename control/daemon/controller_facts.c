@@ -43,7 +43,7 @@ static void add_database(struct flip_side_facts *side, const struct database_fac
     side->fences_off += database->fences_enabled == 0;
 }
 
-static void sum(const struct pair_facts *pair, struct flip_facts *facts)
+void controller_sum_facts(const struct pair_facts *pair, struct flip_facts *facts)
 {
     *facts = (struct flip_facts){0};
     for (int i = 0; i < SIDE_COUNT; i++) {
@@ -83,7 +83,7 @@ static void on_facts(void *context, const struct replication_result *result, con
     } else if (!controller->stopping) {
         struct flip_facts facts;
         struct flip_event event = {.kind = FLIP_EVENT_FACTS, .ticket = learning->ticket, .facts = &facts};
-        sum(pair, &facts);
+        controller_sum_facts(pair, &facts);
         audit_facts(controller, &facts);
         controller_feed(controller, &event);
     }

@@ -58,7 +58,7 @@ static bool may_begin(const struct controller *controller, enum flip_kind kind, 
 }
 
 struct wish {
-    int dry_run, no_wait, watch;
+    int dry_run, no_wait, watch, accept_loss;
     const char *key, *reason;
 };
 
@@ -98,6 +98,17 @@ static void started(struct rpc_call *call, const struct flip_spec *spec)
                               "phases", "stall_ms", "moved", 0, "disconnected", 0));
 }
 
+/* What went back only from a dead side must not be lost without being asked for. */
+static bool loss_accepted(const struct controller *controller, enum flip_kind kind, const struct wish *wish,
+                          struct error *error)
+{
+    if (kind != FLIP_KIND_TAKEOVER || flip_promise_stands(&controller->flip) || wish->accept_loss) {
+        return true;
+    }
+    controller_dead_error(controller, error);
+    return false;
+}
+
 static void begin(struct controller *controller, struct rpc_call *call, enum flip_kind kind, enum side target,
                   const struct wish *wish)
 {
@@ -118,12 +129,16 @@ static void begin(struct controller *controller, struct rpc_call *call, enum fli
     if (seen_before(controller, call, wish)) {
         return;
     }
-    if (!may_begin(controller, kind, target, &error)) {
+    if (kind == FLIP_KIND_FLIP_BACK && controller_is_active_dead(controller)) {
+        kind = FLIP_KIND_TAKEOVER; /* nothing can be asked of it */
+    }
+    if (!may_begin(controller, kind, target, &error) || !loss_accepted(controller, kind, wish, &error)) {
         rpc_fail(call, &error);
         return;
     }
     struct flip_spec *spec = &controller->begins;
     flip_next_spec(&controller->flip, kind, spec);
+    spec->accept_loss = kind == FLIP_KIND_TAKEOVER && wish->accept_loss;
     (void)snprintf(spec->key, sizeof spec->key, "%s", wish->key != NULL ? wish->key : "");
     (void)snprintf(spec->reason, sizeof spec->reason, "%s", wish->reason != NULL ? wish->reason : "");
     events_publish(controller->events, LOG_LEVEL_INFO, "flip", spec->id, NULL,
@@ -153,8 +168,8 @@ void controller_method_flip_back(void *context, struct rpc_call *call)
 {
     struct controller *controller = context;
     struct wish wish = {0};
-    if (rpc_call_unpack(call, "{s?b, s?s, s?s}", "no_wait", &wish.no_wait, "key", &wish.key, "reason",
-                        &wish.reason)) {
+    if (rpc_call_unpack(call, "{s?b, s?b, s?s, s?s}", "accept_loss", &wish.accept_loss, "no_wait",
+                        &wish.no_wait, "key", &wish.key, "reason", &wish.reason)) {
         begin(controller, call, FLIP_KIND_FLIP_BACK, controller->settings->initial, &wish);
     }
 }
@@ -248,9 +263,9 @@ void controller_flip_finished(struct controller *controller, const struct flip_r
                    "%s", message);
     audit_end(controller, request);
     controller_notify(controller, request->flip, flip_outcome_name(request->outcome), "flip", message);
-    controller_waiters_answer(controller, request->flip, !done || story->kind == FLIP_KIND_FLIP_BACK,
+    controller_waiters_answer(controller, request->flip, !done || story->kind != FLIP_KIND_CUTOVER,
                               request->outcome, &request->error);
-    if (done && story->kind == FLIP_KIND_FLIP_BACK) {
+    if (done && story->kind != FLIP_KIND_CUTOVER) {
         const struct error why = {.code = ERROR_GATE_FAILED};
         struct error told = why;
         (void)snprintf(told.message, sizeof told.message, "%s",
@@ -271,8 +286,28 @@ void controller_flip_watch(struct controller *controller, bool on)
     }
 }
 
+static void promise_row(struct controller *controller, const struct record *row)
+{
+    const bool on = row->kind == RECORD_PROMISE_ON;
+    const char *active = side_name(row->side), *other = side_name(side_other(row->side));
+    if (on) {
+        events_publish(controller->events, LOG_LEVEL_INFO, "promise", row->flip, NULL,
+                       "each commit on %s is confirmed by %s from here on", active, other);
+    } else {
+        events_publish(controller->events, LOG_LEVEL_INFO, "promise", row->flip, NULL,
+                       "commits on %s are no longer confirmed by %s: %s", active, other, row->text);
+    }
+    audit_decision(controller->audit, "promise",
+                   json_pack("{s:I, s:b, s:s, s:o}", "flip", (json_int_t)row->flip, "on", on ? 1 : 0, "side",
+                             active, "reason", text_json_or_null(row->text)));
+}
+
 void controller_flip_row(struct controller *controller, const struct record *row)
 {
+    if (row->kind == RECORD_PROMISE_ON || row->kind == RECORD_PROMISE_OFF) {
+        promise_row(controller, row);
+        return;
+    }
     if (row->kind != RECORD_WATCH_END && row->kind != RECORD_FINALIZED) {
         return;
     }
@@ -289,6 +324,7 @@ void controller_flips_stop(struct controller *controller)
     struct error stopping;
     controller_stopping_error(&stopping);
     controller_waiters_fail(controller, &stopping);
+    controller_recover_pulse(controller);
     struct rpc_call **const calls[] = {&controller->hold_call, &controller->release_call};
     for (size_t i = 0; i < ARRAY_LENGTH(calls); i++) {
         if (*calls[i] != NULL) {

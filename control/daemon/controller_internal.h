@@ -82,6 +82,14 @@ struct controller_promise {
     int64_t answered_us;
     int64_t told_dead_us, told_stream_us; /* 0: there is nothing to tell */
     bool stream_open;
+    int64_t unnamed_us; /* since when the stream runs and no commit waits for it; 0: it does */
+};
+
+/* `recover --use`: the call that waits until the side serves. */
+struct controller_decision {
+    struct rpc_call *call; /* NULL: none */
+    enum side side;
+    int64_t until_us;
 };
 
 struct controller {
@@ -122,6 +130,7 @@ struct controller {
     struct rpc_call *hold_call, *release_call;
 
     struct controller_promise promise;
+    struct controller_decision decision;
     struct role_request *roles;
     struct controller_gates gates;
 
@@ -170,6 +179,7 @@ void controller_notify(struct controller *controller, uint64_t flip, const char 
 
 /* --- controller_facts.c */
 void controller_learn(struct controller *controller, uint64_t ticket);
+void controller_sum_facts(const struct pair_facts *pair, struct flip_facts *facts);
 
 /* --- controller_holds.c: the proxy's gate, its events, the verbs hold and release */
 void controller_hold(struct controller *controller, const struct flip_request *request);
@@ -233,6 +243,12 @@ void controller_method_check(void *context, struct rpc_call *call);
 void controller_promise_pulse(struct controller *controller);
 /* Clients and the manager alike have had no answer from the active side for flip.dead_after. */
 MUST_USE bool controller_is_active_dead(const struct controller *controller);
+/* The same for the operator: what a takeover would lose, and what to do. */
+void controller_dead_error(const struct controller *controller, struct error *error);
+
+/* --- controller_recover.c: what only an operator can decide */
+void controller_recover_pulse(struct controller *controller);
+void controller_method_recover(void *context, struct rpc_call *call);
 
 /* --- controller_stories.c: what flips came to */
 struct flip_story *controller_story(const struct controller *controller, uint64_t flip);
@@ -271,7 +287,7 @@ void controller_method_finalize(void *context, struct rpc_call *call);
 /* --- controller_plan.c */
 void controller_dry_run(struct controller *controller, struct rpc_call *call, enum flip_kind kind,
                         enum side target);
-int64_t controller_predict_stall_us(const struct controller *controller);
+int64_t controller_predict_stall_us(const struct controller *controller, enum flip_kind kind);
 
 /* --- controller_status.c */
 void controller_method_status(void *context, struct rpc_call *call);

@@ -26,13 +26,16 @@ static uint64_t sessions_now(const struct controller *controller)
     return stats.sessions;
 }
 
-int64_t controller_predict_stall_us(const struct controller *controller)
+int64_t controller_predict_stall_us(const struct controller *controller, enum flip_kind kind)
 {
     struct replication_sample sample;
     const uint64_t sessions = sessions_now(controller);
     int64_t sum_us = 0;
     for (int phase = FLIP_PHASE_HOLD; phase <= FLIP_PHASE_RELEASE; phase++) {
         sum_us += expected_us(controller, (enum flip_phase)phase, sessions);
+    }
+    if (kind == FLIP_KIND_CUTOVER && controller->settings->lossless) {
+        sum_us += expected_us(controller, FLIP_PHASE_TURN, sessions); /* clients wait for the promise */
     }
     replication_sample(controller->replication, &sample);
     return sum_us + (sample.lag_us > 0 ? sample.lag_us : 0);
@@ -129,11 +132,12 @@ static void on_checked(struct controller *controller, void *context, const struc
                         json_incref(json_object_get(check, "remedy")));
         }
     }
-    rpc_reply(plan->call, json_pack("{s:b, s:s, s:s, s:f, s:o, s:o}", "dry_run", 1, "from",
-                                    side_name(side_other(plan->target)), "to", side_name(plan->target),
-                                    "predicted_stall_ms",
-                                    (double)controller_predict_stall_us(controller) / CONTROLLER_MS_US,
-                                    "phases", phases_json(controller, plan->kind), "blockers", blockers));
+    rpc_reply(plan->call,
+              json_pack("{s:b, s:s, s:s, s:f, s:o, s:o}", "dry_run", 1, "from",
+                        side_name(side_other(plan->target)), "to", side_name(plan->target),
+                        "predicted_stall_ms",
+                        (double)controller_predict_stall_us(controller, plan->kind) / CONTROLLER_MS_US,
+                        "phases", phases_json(controller, plan->kind), "blockers", blockers));
     free(plan);
 }
 

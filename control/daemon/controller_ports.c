@@ -40,6 +40,14 @@ static void on_replication_done(void *context, const struct replication_result *
     call_end(context, result->ok, result->uncertain, &result->error);
 }
 
+/* What it is now (diverged, or the standby again) is for the facts to tell. */
+static void on_contact_done(void *context, const struct replication_result *result)
+{
+    struct port_call *call = context;
+    call->controller->contact_due |= result->ok;
+    on_replication_done(call, result);
+}
+
 static void on_row_written(void *context, const struct error *error)
 {
     call_end(context, error == NULL, false, error);
@@ -295,14 +303,29 @@ static void on_cluster(struct controller *controller, const struct flip_request 
         replication_reopen_source(replication, &flip, deadline_us, on_replication_done, call);
         break;
     case FLIP_ACTION_FENCE_ON_CONTACT:
-        replication_fence_on_contact(replication, request->side, request->epoch, on_replication_done, call);
+        replication_fence_on_contact(replication, request->side, request->epoch, on_contact_done, call);
         break;
     case FLIP_ACTION_TURN:
         replication_turn(replication, &flip, request->promise, deadline_us, on_replication_done, call);
         break;
+    case FLIP_ACTION_CUT_OFF:
+        replication_cut_off(replication, &flip, deadline_us, on_replication_done, call);
+        break;
+    case FLIP_ACTION_REATTACH:
+        replication_reattach(replication, &flip, deadline_us, on_replication_done, call);
+        break;
+    case FLIP_ACTION_READY_ALONE:
+        replication_ready_alone(replication, &flip, deadline_us, on_replication_done, call);
+        break;
+    case FLIP_ACTION_ADOPT:
+        replication_adopt(replication, request->side, request->epoch, deadline_us, on_replication_done, call);
+        break;
     case FLIP_ACTION_NAMES:
         replication_names(replication, request->side, request->epoch, request->promise, deadline_us,
                           on_replication_done, call);
+        break;
+    case FLIP_ACTION_PROMISE:
+        replication_promise(replication, request->side, deadline_us, on_replication_done, call);
         break;
     default:
         ENSURE(false); /* not a request to the clusters */
@@ -442,14 +465,6 @@ static void news(struct controller *controller, const struct flip_request *reque
     }
 }
 
-static void refuse_unwired(struct controller *controller, const struct flip_request *request)
-{
-    struct error error;
-    (void)error_set(&error, ERROR_INTERNAL, "this daemon can't carry out %s",
-                    flip_action_name(request->kind));
-    controller_answer(controller, request->ticket, false, false, &error);
-}
-
 void controller_port(void *context, const struct flip_request *request)
 {
     struct controller *controller = context;
@@ -499,7 +514,12 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_REOPEN_SOURCE:
     case FLIP_ACTION_FENCE_ON_CONTACT:
     case FLIP_ACTION_TURN:
+    case FLIP_ACTION_CUT_OFF:
+    case FLIP_ACTION_REATTACH:
+    case FLIP_ACTION_READY_ALONE:
     case FLIP_ACTION_NAMES:
+    case FLIP_ACTION_PROMISE:
+    case FLIP_ACTION_ADOPT:
         on_cluster(controller, request);
         break;
     case FLIP_ACTION_ARM:
@@ -512,13 +532,6 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_RELEASE:
     case FLIP_ACTION_ROUTE:
         to_the_proxy(controller, request);
-        break;
-    case FLIP_ACTION_CUT_OFF:
-    case FLIP_ACTION_REATTACH:
-    case FLIP_ACTION_READY_ALONE:
-    case FLIP_ACTION_PROMISE:
-    case FLIP_ACTION_ADOPT:
-        refuse_unwired(controller, request);
         break;
     default:
         news(controller, request);

@@ -12,6 +12,7 @@
 enum {
     TELL_EVERY_US = 1 * CONTROLLER_SECOND_US, /* what stays as it is */
     STREAM_LAG_US = 1 * CONTROLLER_SECOND_US, /* a marker that takes longer: commits wait as long */
+    UNNAMED_US = 2 * CONTROLLER_SECOND_US,
     PULSE_US = CONTROLLER_PULSE_MS * CONTROLLER_MS_US
 };
 
@@ -40,6 +41,29 @@ bool controller_is_active_dead(const struct controller *controller)
     return promise->answered_us != 0 && sample.taken_us != 0 && !side->reachable &&
            side->unreachable_us >= dead_after_us &&
            clock_mono_us() - promise->answered_us >= dead_after_us - PULSE_US;
+}
+
+void controller_dead_error(const struct controller *controller, struct error *error)
+{
+    const enum side active = controller->promise.side;
+    struct replication_sample sample;
+    char silence[CLOCK_TEXT_SIZE];
+    replication_sample(controller->replication, &sample);
+    clock_format_duration(sample.sides[active].unreachable_us, silence);
+    if (flip_promise_stands(&controller->flip)) {
+        error_set(error, ERROR_SIDE_DEAD,
+                  "%s, the active side, has not answered for %s; what it acknowledged is on %s",
+                  side_name(active), silence, side_name(side_other(active)));
+        (void)error_remedy(error, "switchback flip-back goes to %s and loses nothing",
+                           side_name(side_other(active)));
+        return;
+    }
+    error_set(error, ERROR_COMMITS_AT_RISK,
+              "%s, the active side, has not answered for %s; up to %" PRIu64
+              " commits at risk: they may not be on %s",
+              side_name(active), silence, sample.commits_at_risk, side_name(side_other(active)));
+    (void)error_remedy(error, "bring %s back, which loses nothing; or switchback flip-back --accept-loss",
+                       side_name(active));
 }
 
 static void tell_dead(struct controller *controller, const struct replication_side_sample *side)
@@ -81,25 +105,48 @@ static bool is_healthy(const struct replication_sample *sample, enum side standb
     return true;
 }
 
+/* Names that somebody else took away: what is acknowledged now is on one side only. Not believed at once, a
+ * sample may be older than the turn. */
+static bool is_unnamed(struct controller *controller, const struct replication_sample *sample,
+                       struct error *why)
+{
+    struct controller_promise *promise = &controller->promise;
+    const struct flip_history *history = &controller->flip.history;
+    if (!history->promise || !sample->streaming || sample->synchronous) {
+        promise->unnamed_us = 0;
+        return false;
+    }
+    const int64_t now_us = clock_mono_us();
+    promise->unnamed_us = promise->unnamed_us == 0 ? now_us : promise->unnamed_us;
+    if (now_us - promise->unnamed_us < UNNAMED_US) {
+        return false;
+    }
+    error_set(why, ERROR_NO_PROMISE, "synchronous_standby_names of %s no longer name all of the way back",
+              side_name(history->active));
+    return true;
+}
+
 static void tell_stream(struct controller *controller, const struct replication_sample *sample)
 {
     struct controller_promise *promise = &controller->promise;
     const struct flip *flip = &controller->flip;
     const enum side active = flip->history.active;
     const int64_t now_us = clock_mono_us();
-    const bool matters = flip->history.known && (flip->history.promise || flip->watch.on) &&
-                         (flip->options.lossless || flip->history.promise);
-    struct flip_event event = {.kind = FLIP_EVENT_STREAM, .side = active};
+    const bool matters = flip->history.promise || (flip->history.watching && controller->settings->lossless);
+    struct flip_options options;
+    struct flip_event event = {.kind = FLIP_EVENT_STREAM, .side = active, .options = &options};
     if (!matters || sample->taken_us == 0 || !sample->sides[active].reachable) {
         promise->told_stream_us = 0;
         return;
     }
-    event.open = is_healthy(sample, side_other(active), &event.error);
+    event.open =
+        !is_unnamed(controller, sample, &event.error) && is_healthy(sample, side_other(active), &event.error);
     if (promise->told_stream_us != 0 && promise->stream_open == event.open &&
         now_us - promise->told_stream_us < TELL_EVERY_US) {
         return;
     }
     promise->told_stream_us = now_us;
+    flip_options_from_settings(&options, controller->settings);
     promise->stream_open = event.open;
     controller_feed(controller, &event);
 }
@@ -113,6 +160,7 @@ void controller_promise_pulse(struct controller *controller)
     if (controller->stopping || controller->proxy == NULL || controller->replication == NULL) {
         return;
     }
+    controller_recover_pulse(controller);
     replication_sample(controller->replication, &sample);
     proxy_stats(controller->proxy, &stats);
     if (controller->flip.history.known) {

@@ -46,15 +46,16 @@ static json_t *side_json(const struct controller *controller, enum side side,
 }
 
 /* What stands behind "nothing is lost if the active side dies". */
-static json_t *promise_json(const struct controller *controller)
+static json_t *promise_json(const struct controller *controller, const struct replication_sample *sample)
 {
     const struct flip_history *history = &controller->flip.history;
     char since[CLOCK_TEXT_SIZE];
-    const bool said = history->promise || history->promise_us != 0;
-    return json_pack("{s:b, s:o, s:o}", "on", history->promise ? 1 : 0, "since",
-                     said && history->promise_us != 0 ? json_string(clock_format(history->promise_us, since))
-                                                      : json_null(),
-                     "reason", history->promise ? json_null() : text_json_or_null(history->promise_why));
+    const bool on = flip_promise_stands(&controller->flip);
+    const bool said = history->promise_us != 0;
+    return json_pack("{s:b, s:o, s:o, s:I}", "on", on ? 1 : 0, "since",
+                     said ? json_string(clock_format(history->promise_us, since)) : json_null(), "reason",
+                     on ? json_null() : text_json_or_null(history->promise_why), "waiting",
+                     (json_int_t)sample->sync_waiting);
 }
 
 static json_t *way_back_json(const struct controller *controller, const struct replication_sample *sample)
@@ -65,11 +66,12 @@ static json_t *way_back_json(const struct controller *controller, const struct r
     const bool streams = controller->flip.prepared && !controller->flip.history.finalized;
     return json_pack(
         "{s:b, s:o, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason", text_json_or_null(why.message),
-        "estimate_ms", open ? milliseconds(controller_predict_stall_us(controller)) : json_null(),
+        "estimate_ms",
+        open ? milliseconds(controller_predict_stall_us(controller, FLIP_KIND_FLIP_BACK)) : json_null(),
         "commits_at_risk",
         !streams || (sample->lag_us < 0 && !open) ? json_null()
                                                   : json_integer((json_int_t)sample->commits_at_risk),
-        "promise", promise_json(controller));
+        "promise", promise_json(controller, sample));
 }
 
 static json_t *lag_json(const struct replication_sample *sample)
@@ -202,6 +204,15 @@ static void add_side_trouble(json_t *list, enum side side, bool active,
     }
 }
 
+/* The active side is dead, the other one could serve, and nothing takes over by itself. */
+static bool waits_for_operator(const struct controller *controller)
+{
+    const struct flip *flip = &controller->flip;
+    const bool by_itself = flip_promise_stands(flip) && flip->options.watch_flip_back == FLIP_BACK_AUTO;
+    return flip->mode == FLIP_MODE_STEADY && flip->prepared && !flip->history.finalized && !by_itself &&
+           flip->history.active != controller->settings->initial && controller_is_active_dead(controller);
+}
+
 static json_t *trouble_json(const struct controller *controller, const struct replication_sample *sample,
                             const struct proxy_stats *stats)
 {
@@ -218,12 +229,19 @@ static json_t *trouble_json(const struct controller *controller, const struct re
         add_side_trouble(list, active, known, &sample->sides[active], stats->side_down[active]);
         add_side_trouble(list, side_other(active), false, &sample->sides[side_other(active)], false);
     }
+    if (waits_for_operator(controller)) {
+        struct error error;
+        controller_dead_error(controller, &error);
+        add_trouble(list, &error);
+    }
     if (flip->watch.failing) {
         add_trouble(list, &flip->watch.why);
     }
-    const bool fresh = clock_mono_us() - controller->alarm_us < (int64_t)ALARM_SHOWN_US;
-    if (controller->alarm.code != ERROR_NONE && fresh &&
-        strcmp(controller->alarm.message, flip->why.message) != 0) {
+    /* A dead side that waits for a decision is told above, for as long as it does. */
+    const enum error_code code = controller->alarm.code;
+    const bool fresh = clock_mono_us() - controller->alarm_us < (int64_t)ALARM_SHOWN_US &&
+                       code != ERROR_SIDE_DEAD && code != ERROR_COMMITS_AT_RISK;
+    if (code != ERROR_NONE && fresh && strcmp(controller->alarm.message, flip->why.message) != 0) {
         add_trouble(list, &controller->alarm);
     }
     return list;
@@ -320,8 +338,9 @@ void controller_metrics(struct controller *controller, struct metrics *metrics)
     (void)snprintf(metrics->phase, sizeof metrics->phase, "%s", flip_phase_text(flip));
     metrics->held = hold_gate(&controller->holds).closed;
     metrics->way_back_open = controller_way_back(controller, &ignored);
+    metrics->promise = flip_promise_stands(flip);
     if (metrics->way_back_open) {
-        metrics->way_back_estimate_us = controller_predict_stall_us(controller);
+        metrics->way_back_estimate_us = controller_predict_stall_us(controller, FLIP_KIND_FLIP_BACK);
     }
     if (last != NULL && last->stall_max_us > 0) {
         metrics->stall_us = last->stall_max_us;

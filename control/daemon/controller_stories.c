@@ -122,7 +122,8 @@ int64_t controller_usual_us(const struct controller *controller, enum flip_phase
     for (size_t back = 1; back <= controller->story_count && count < USUAL_FLIPS; back++) {
         const struct flip_story *story =
             &controller->stories[(controller->story_next + CONTROLLER_STORIES - back) % CONTROLLER_STORIES];
-        if (story->released && story->phase_us[phase] > 0) {
+        const bool alike = phase != FLIP_PHASE_TURN || story->lossless == controller->settings->lossless;
+        if (story->released && alike && story->phase_us[phase] > 0) {
             measured[count++] = scaled(story, phase, sessions);
         }
     }

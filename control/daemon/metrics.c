@@ -102,6 +102,8 @@ static void print_flip(const struct metrics *metrics, struct strbuf *text)
     strbuf_puts(text, "\"} 1\n");
     gauge(text, "held", "1 while clients wait at their boundary.", metrics->held);
     gauge(text, "way_back_open", "1 while a flip-back is possible without loss.", metrics->way_back_open);
+    gauge(text, "lossless", "1 while each commit is on the other side before its client hears of it.",
+          metrics->promise);
     gauge_seconds(text, "way_back_seconds", "Estimated pause of going back.", metrics->way_back_estimate_us);
     if (metrics->stall_us >= 0) {
         head(text, "stall_seconds", "gauge",

@@ -36,6 +36,7 @@ struct metrics {
     char phase[METRICS_PHASE_SIZE]; /* "steady", "watch", or of the running flip */
     bool held;                      /* the gate is closed, by whomever */
     bool way_back_open;
+    bool promise;                 /* what is acknowledged is on the other side, too */
     int64_t way_back_estimate_us; /* negative: unknown */
     int64_t stall_us;             /* of the last flip, the client that waited longest; negative: none yet */
     int64_t stall_p50_us, stall_p99_us;

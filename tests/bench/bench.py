@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "integration"))
 sys.dont_write_bytecode = True
 
 import cluster  # noqa: E402
+import takeover  # noqa: E402
 import pg  # noqa: E402
 from certificates import Authority  # noqa: E402
 import world as worlds  # noqa: E402
@@ -194,9 +195,9 @@ def microseconds(text):
 def hold_window(d, flip):
     """From the beginning of a flip's hold to its end, in microseconds since 1970."""
     told = [event for event in map(json.loads, d.verb("events", code=0).out.splitlines()) if event["flip"] == flip]
-    begin = next(event["time"] for event in told if event["phase"] == "hold")
-    end = next(event["time"] for event in told if event["phase"] == "turn")
-    return microseconds(begin), microseconds(end)
+    begin = next(event for event in told if event["phase"] == "hold")
+    end = next(event["time"] for event in told if event["type"] == "flip" and event["seq"] > begin["seq"])  # released, then the turn
+    return microseconds(begin["time"]), microseconds(end)
 
 
 def gate(here, d, options):
@@ -275,7 +276,9 @@ def main():
     arguments.add_argument("--rate", type=float, default=10, help="operations a second of each session in the flips")
     arguments.add_argument("--idle", type=int, default=500, help="idle clients")
     arguments.add_argument("--cores", type=int, default=2)
-    arguments.add_argument("--only", choices=("traffic", "large", "tls", "idle", "flip", "gate"))
+    arguments.add_argument("--takeovers", type=int, default=3)
+    arguments.add_argument("--asynchronous", action="store_true", help="flip.lossless: false")
+    arguments.add_argument("--only", choices=("traffic", "large", "tls", "idle", "flip", "gate", "takeover"))
     options = arguments.parse_args()
 
     cores = sorted(os.sched_getaffinity(0))[:options.cores]
@@ -287,7 +290,8 @@ def main():
     failed = True
     try:
         here.pair(ledger=True, max_connections=options.idle + 200, shared_buffers="256MB", fsync="on")
-        d = here.daemon(workers=1, log={"level": "info"}, flip={"drain": {"timeout": "5s"}, "catchup": {"timeout": "5s"}, "max_hold": "15s"},
+        d = here.daemon(workers=1, log={"level": "info"}, flip={"drain": {"timeout": "5s"}, "catchup": {"timeout": "5s"}, "max_hold": "15s", "dead_after": "1s",
+                                                                     "lossless": not options.asynchronous},
                         gates=[{"name": "flag", "sql": "select ok from flag", "expect": "t", "interval": "100ms", "failures": 1}],
                         watch={"duration": "30s"})
         with here.blue.connect("app", "app") as connection:
@@ -304,13 +308,15 @@ def main():
         if options.only in (None, "idle"):
             idle(d, options)
         here.blue.query("drop table pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history")
-        if options.only in (None, "flip", "gate"):
+        if options.only in (None, "flip", "gate", "takeover"):
             d.prepare()
             d.wait_steady("blue")
         if options.only in (None, "flip"):
             flips(here, d, options)
         if options.only in (None, "gate"):
             gate(here, d, options)
+        if options.only in (None, "takeover") and not options.asynchronous:
+            takeover.takeovers(here, d, options, target)
         failed = False
     finally:
         if bouncer:

@@ -2,7 +2,8 @@
 # Measures the proxy beside PgBouncer and the pause of a cutover, and prints the figures beside the targets. Installs
 # what is missing (PgBouncer from Debian; PGBOUNCER=path takes another), builds a release.
 #
-#   tests/bench/run.sh [--seconds N] [--rounds N] [--flips N] [--only traffic|large|tls|idle|flip|gate]
+#   tests/bench/run.sh [--seconds N] [--rounds N] [--flips N] [--only traffic|large|tls|idle|flip|gate|takeover]
+#                      [--takeovers N] [--asynchronous]
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top"

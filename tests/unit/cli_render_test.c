@@ -515,6 +515,39 @@ static void answers_read_well(void **state)
     expect(render_finalize, "{'ok': true, 'message': '2 databases'}", "the way back is ended: 2 databases\n");
 }
 
+/* --- decisions */
+
+static void decisions_read_well(void **state)
+{
+    (void)state;
+    expect(render_recover,
+           "{'needed': true, 'decided': false, 'active': null, 'epoch': 4,"
+           " 'reason': 'both sides are at epoch 4', 'remedy': 'compare them',"
+           " 'sides': {'blue': {'reachable': true, 'standing': 'active', 'epoch': 4, 'fenced': false},"
+           "           'green': {'reachable': false, 'problem': 'connection refused'}},"
+           " 'would': 'nothing: nobody is served',"
+           " 'choices': [{'use': 'blue', 'possible': true, 'does': 'blue would be opened at epoch 6'},"
+           "             {'use': 'green', 'possible': false, 'reason': 'green is away',"
+           "              'remedy': 'bring it back'}]}",
+           "decide    both sides are at epoch 4\n"
+           "          compare them\n"
+           "blue      active at epoch 4, not fenced\n"
+           "green     can't be reached: connection refused\n"
+           "by itself nothing: nobody is served\n"
+           "choice    switchback recover --use blue\n"
+           "          blue would be opened at epoch 6\n"
+           "choice    switchback recover --use green: not possible, green is away\n"
+           "          bring it back\n"
+           "next      decide by one of the choices; nothing was done\n");
+    expect(render_recover,
+           "{'needed': false, 'decided': false, 'active': 'blue', 'epoch': 3, 'sides': {}, 'choices': []}",
+           "nothing is to be decided: blue is active at epoch 3\n"
+           "next      switchback status\n");
+    expect(render_recover, "{'needed': true, 'decided': true, 'would': 'blue serves at epoch 6'}",
+           "decided   blue serves at epoch 6\n"
+           "next      switchback status\n");
+}
+
 static void progress_reads_well(void **state)
 {
     (void)state;
@@ -587,6 +620,7 @@ int main(void)
         cmocka_unit_test(checks_read_well),
         cmocka_unit_test(lists_read_well),
         cmocka_unit_test(answers_read_well),
+        cmocka_unit_test(decisions_read_well),
         cmocka_unit_test(progress_reads_well),
         cmocka_unit_test(results_have_their_exit_status),
     };

@@ -146,6 +146,11 @@ static void results_end_with_their_status(void **state)
         {"abort", "{\"flip\":1,\"result\":\"aborting\"}", 0},
         {"status", "{\"active\":\"blue\",\"trouble\":[{\"code\":\"alarm\"}]}", 0},
         {"status", "{\"active\":null,\"trouble\":[{\"code\":\"undecided\"}]}", 4},
+        {"status", "{\"active\":\"green\",\"trouble\":[{\"code\":\"commits_at_risk\"}]}", 4},
+        {"flip-back --accept-loss", "{\"result\":\"done\"}", 0},
+        {"recover", "{\"needed\":false,\"decided\":false}", 0},
+        {"recover", "{\"needed\":true,\"decided\":false}", 4},
+        {"recover --use blue", "{\"needed\":true,\"decided\":true}", 0},
     };
     struct run run;
     char answer[256], requests[TEXT];

@@ -1,0 +1,190 @@
+"""The lossless watch: what was acknowledged in it is on both sides, so that the active side may die under load."""
+import time
+
+import pg
+from test_flip import FENCED, assert_one_active, code_of, fenced
+
+LOSSLESS = {"lossless": True, "lossless_max_wait": "5s", "dead_after": "1s", "drain": {"timeout": "5s"},
+            "catchup": {"timeout": "5s"}, "max_hold": "15s"}
+
+
+def watched(world, **settings):
+    """Green is active, in a lossless watch whose promise stands."""
+    settings.setdefault("flip", LOSSLESS)
+    settings.setdefault("watch", {"duration": "30m"})
+    d = world.prepared(pair={"fsync": "on"}, **settings)
+    cut_over(d)
+    return d
+
+
+def cut_over(d):
+    d.verb("cutover", code=0)
+    return d.wait_status(promised, timeout=60, what="the promise")
+
+
+def promised(status):
+    return status["phase"] == "watch" and status["way_back"]["open"] and status["way_back"]["promise"]["on"]
+
+
+def names(side):
+    return side.value("show synchronous_standby_names")
+
+
+def refuses(side):
+    """The side refuses a write; who was let in just before the fence is ended."""
+    try:
+        side.query("update account set balance = balance where id = 1")
+    except pg.Closed:
+        return False
+    except pg.PgError as error:
+        return error.sqlstate == FENCED
+    return False
+
+
+def waits_for_operator(d, side):
+    """Nothing happens by itself: status says so, by its exit code too."""
+    answer = d.verb("status", code=4)
+    assert answer.json["active"] == side and answer.json["flip"] is None, answer
+    return answer.json
+
+
+def serve(world, timeout=60):
+    """Seconds until a write of a new client is acknowledged."""
+    begin = time.monotonic()
+    while True:
+        try:
+            client = world.connect()
+            client.query("update account set balance = balance where id = 1")
+            client.close()
+            return time.monotonic() - begin
+        except (OSError, pg.PgError, pg.Closed):
+            if time.monotonic() - begin > timeout:
+                raise
+            time.sleep(0.02)
+
+
+def take_over(world, d):
+    """kill -9 of the active side under load: the other one takes over by itself, with all that was acknowledged."""
+    load = world.ledger(sessions=8, rate=50)
+    time.sleep(1)
+    assert d.status()["way_back"]["commits_at_risk"] == 0
+    world.green.kill()
+    waited = serve(world)
+    status = d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, timeout=60, what="blue took over")
+    time.sleep(0.5)
+    load.stop()
+    assert load.summary["wrong"] == 0 and load.summary["acknowledged_writes"] > 0, load.summary
+    load.verify(world.blue)
+    assert not fenced(world.blue)
+    assert names(world.blue) == "", "blue waits for nobody"
+    print("served again after %.2f s; %r" % (waited, load.summary))
+    return load, status
+
+
+def test_active_side_killed(world):
+    """kill -9 under load, automatic takeover, nothing acknowledged lost; the dead side is fenced on contact."""
+    d = watched(world)
+    assert "switchback" in names(world.green) and names(world.blue) == ""
+    load, status = take_over(world, d)
+    last = status["last_flip"]
+    assert (last["kind"], last["result"], last["to"]) == ("takeover", "done", "blue"), last
+    assert not status["way_back"]["open"] and status["way_back"]["promise"]["on"] is False, status["way_back"]
+
+    world.green.start()
+    d.until(lambda: refuses(world.green), what="the dead side is fenced on contact")
+    d.until(lambda: names(world.green) == "", what="its names are emptied")
+    d.wait_status(lambda s: s["sides"]["green"]["standing"] in ("diverged", "standby"), what="its standing")
+    assert_one_active(world, "blue")
+
+
+test_active_side_killed.timeout = 300
+
+
+def test_standby_dies(world):
+    """It may not stop the active side for longer than lossless_max_wait; the promise comes back with it."""
+    d = watched(world, flip=dict(LOSSLESS, lossless_max_wait="2s"))
+    client = world.connect()
+    client.query("update account set balance = balance where id = 1")
+    world.blue.kill()
+    client.query("update account set balance = balance where id = 1")  # waits, then goes on
+    status = d.wait_status(lambda s: not s["way_back"]["promise"]["on"], what="the promise is off")
+    assert status["way_back"]["promise"]["reason"] and not status["way_back"]["open"], status["way_back"]
+    assert any(t["code"] == "no_promise" for t in status["trouble"]), status["trouble"]
+    assert names(world.green) == "", "nobody waits for a dead side"
+    world.green.kill()  # now commits are at risk: nothing is taken over by itself
+    d.wait_status(lambda s: any(t["code"] == "side_dead" or "at risk" in t["message"] for t in s["trouble"]), what="an alarm")
+    waits_for_operator(d, "green")
+    world.green.start()
+    world.blue.start()
+    d.wait_status(promised, timeout=90, what="the promise is back by itself")
+    world.assert_same_data()
+
+
+test_standby_dies.timeout = 300
+
+
+def test_flip_back_with_loss(world):
+    """Without the promise a dead active side is an operator's: refused with a number, and only --accept-loss goes."""
+    d = world.prepared(pair={"fsync": "on"}, flip=dict(LOSSLESS, lossless=False), watch={"duration": "30m"})
+    d.verb("cutover", code=0)
+    d.wait_status(lambda s: s["phase"] == "watch" and s["way_back"]["open"], what="the watch")
+    with world.connect() as client:
+        client.query("update account set balance = balance where id = 1")
+    world.blue.stop("immediate")  # what follows never arrives
+    with world.connect() as client:
+        for n in range(10):
+            client.query("insert into entry (run, session, n, amount, tenant) values (9, 1, %d, 0, 's1')" % n)
+        d.wait_status(lambda s: s["way_back"]["commits_at_risk"] >= 10, what="they are at risk")
+        world.green.kill()
+    world.blue.start()
+    d.wait_status(lambda s: any(t["code"] == "side_dead" or "at risk" in t["message"] for t in s["trouble"]), what="an alarm")
+    refused = d.verb("flip-back", code=1)
+    assert code_of(refused) == "commits_at_risk" and "--accept-loss" in refused.out, refused
+    waits_for_operator(d, "green")
+    result = d.verb("flip-back", "--accept-loss", code=0).json
+    assert (result["result"], result["kind"], result["to"]) == ("done", "takeover", "blue"), result
+    serve(world)
+    assert world.connect().value("select count(*) from entry where run = 9") == "0"
+    world.green.start()
+    d.wait_status(lambda s: s["sides"]["green"]["standing"] == "diverged" and s["sides"]["green"]["fenced"], what="green is diverged")
+
+
+test_flip_back_with_loss.timeout = 300
+
+
+def test_takeover_by_hand(world):
+    """watch.flip_back: manual only raises an alarm; flip-back needs no --accept-loss while the promise stands."""
+    d = watched(world, watch={"duration": "30m", "flip_back": "manual"})
+    load = world.ledger(sessions=4, rate=25)
+    time.sleep(0.5)
+    world.green.kill()
+    d.wait_status(lambda s: any(t["code"] == "side_dead" for t in s["trouble"]), what="an alarm")
+    time.sleep(2)
+    waits_for_operator(d, "green")
+    assert d.verb("flip-back", code=0).json["to"] == "blue"
+    serve(world)
+    load.stop()
+    load.verify(world.blue)
+
+
+def test_daemon_restarted_under_the_promise(world):
+    """The promise stands in the journal and in the cluster: a restart keeps it, and takes over a side that died meanwhile."""
+    d = watched(world)
+    d.kill()
+    d.start()
+    d.wait_status(promised, timeout=60, what="the promise, after a restart")
+    d.kill()
+    world.green.kill()
+    d.start(wait=False)
+    d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, timeout=60, what="blue took over")
+    serve(world)
+
+
+def test_recover(world):
+    """Where nothing is to be decided it says so; where something is, it says what each choice would do, and does it."""
+    d = world.prepared(pair={"fsync": "on"}, flip=LOSSLESS)
+    seen = d.verb("recover", code=0).json
+    assert not seen["needed"] and seen["active"] == "blue", seen
+    refused = d.verb("recover", "--use", "green", code=2)
+    assert "nothing to decide" in refused.out and d.status()["active"] == "blue", refused
+    assert d.verb("recover", "--use", "purple").code == 2
