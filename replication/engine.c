@@ -179,6 +179,7 @@ void engine_note_owner(struct replication *replication, uint64_t owner)
         return;
     }
     replication->deposed = true;
+    sampler_wake(replication->sampler);
     LOG_ERROR("deposed", LOG_U64("owner", owner), LOG_U64("ours", replication->owner));
     if (replication->callbacks.deposed != NULL) {
         replication->callbacks.deposed(replication->callbacks.context);

@@ -36,7 +36,10 @@ struct replication {
     struct connection **lanes[SIDE_COUNT][LANE_COUNT]; /* by database; lanes of a side have one */
     uint64_t owner;
     bool deposed;
-    bool owning; /* replication_own is under way */
+    struct replication_identity identity;
+    bool identity_told;
+    bool foreign[SIDE_COUNT]; /* what answered there last is none of the pair's (identity.h) */
+    bool owning;              /* replication_own is under way */
     uint64_t
         names_asked[SIDE_COUNT]; /* the last replication_names: an earlier one changes nothing any more */
     struct sampler *sampler;

@@ -1,4 +1,5 @@
 /* What both sides say about themselves: read once, at a start or after a lost reply. */
+#include "replication/identity.h"
 #include "replication/procedure.h"
 
 #include "conf/base/clock.h"
@@ -86,6 +87,8 @@ static bool is_absent(const struct strand *strand)
     return !side_of(strand)->reachable || !reading->exists[strand->side][strand->database];
 }
 
+enum { IDENTITY_AT = 12 }; /* column of build_database's answer */
+
 static void build_database(struct strand *strand, struct strbuf *sql)
 {
     (void)strand;
@@ -96,8 +99,8 @@ static void build_database(struct strand *strand, struct strbuf *sql)
              "  where t.tgname = '!switchback_fence'"
              "  and t.tgenabled = any ((select switchback.up_states())::\"char\"[])),"
              " greatest(coalesce(s.fenced_for, 0), s.aborted, s.opened_for,"
-             "  (select max(n) from switchback.marker where purpose in ('flip', 'sequences')))"
-             " from switchback.state s");
+             "  (select max(n) from switchback.marker where purpose in ('flip', 'sequences'))),"
+             " " IDENTITY_COLUMNS " from switchback.state s");
 }
 
 static enum standing standing_parse(const char *text)
@@ -135,8 +138,11 @@ static void parse_database(struct side_facts *side, struct database_facts *datab
 static enum verdict judge_database(struct strand *strand, const struct reply *reply, struct error *error)
 {
     struct side_facts *side = side_of(strand);
-    (void)error;
     if (reply->ok && reply_row_count(reply) > 0) {
+        if (!identity_judge_row(strand->replication, strand->side, reply, IDENTITY_AT, error)) {
+            side->foreign = *error;
+            error_clear(error);
+        }
         parse_database(side, &side->databases[strand->database], reply);
     } else if (!reply->ok) {
         /* A side of which one database is out of reach is out of reach. */
@@ -174,6 +180,7 @@ static void databases_read(void *data, const struct replication_result *result)
     struct reading *reading = data;
     struct replication_result told = *result;
     const struct side_facts *sides = reading->facts.sides;
+    identity_learn(reading->replication, &reading->facts);
     if (told.ok && !sides[SIDE_BLUE].reachable && !sides[SIDE_GREEN].reachable) {
         told.ok = false;
         told.error = sides[SIDE_BLUE].error;

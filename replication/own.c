@@ -4,10 +4,12 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "replication/flip.h"
+#include "replication/identity.h"
 #include "replication/names.h"
 #include "replication/sampler.h"
 #include "replication/sql.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -22,6 +24,10 @@ struct owning {
     int64_t deadline_us;
     uint64_t highest;
     bool reached[SIDE_COUNT];
+    bool missed[SIDE_COUNT]; /* one of its databases could not be asked */
+    bool foreign[SIDE_COUNT];
+    char pairs[SIDE_COUNT][REPLICATION_NAME_SIZE];
+    struct error wrong; /* why a side is foreign */
     struct error unreachable;
     bool *installed[SIDE_COUNT]; /* by database */
     replication_done done;
@@ -237,14 +243,6 @@ static enum verdict judge_end_others(struct strand *strand, const struct reply *
     return VERDICT_NEXT;
 }
 
-static const struct step end_steps[] = {
-    {.name = "end earlier sessions",
-     .lane = LANE_CONTROL,
-     .tolerant = true,
-     .build = build_end_others,
-     .judge = judge_end_others},
-};
-
 static void others_ended(void *data, const struct replication_result *result)
 {
     struct owning *owning = data;
@@ -260,6 +258,84 @@ static void others_ended(void *data, const struct replication_result *result)
     owning->deadline_us = clock_mono_us() + OWN_WITHIN_US;
     run(owning, "read owners", owning->raise ? read_steps : read_beside_steps, ARRAY_LENGTH(read_steps),
         false, owners_read);
+}
+
+static const struct step end_steps[] = {
+    {.name = "end earlier sessions",
+     .lane = LANE_CONTROL,
+     .tolerant = true,
+     .build = build_end_others,
+     .judge = judge_end_others},
+};
+
+/* --- before it, when the pair is taken: whose clusters are these? --- */
+
+static enum verdict judge_schema(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct owning *owning = strand->data;
+    if (reply->ok) {
+        owning->installed[strand->side][strand->database] = reply_bool(reply, 0, 0);
+        return VERDICT_NEXT;
+    }
+    *error = reply->error;
+    if (reply->error.code == ERROR_NOT_PREPARED) { /* no such database: nothing of ours is in it */
+        owning->reached[strand->side] = true;
+        return VERDICT_END;
+    }
+    owning->unreachable = reply->error;
+    owning->missed[strand->side] = true;
+    return reply->error.code == ERROR_UNREACHABLE || reply->uncertain ? VERDICT_END : VERDICT_FAIL;
+}
+
+static bool is_without_schema(const struct strand *strand)
+{
+    const struct owning *owning = strand->data;
+    return !owning->installed[strand->side][strand->database];
+}
+
+static enum verdict judge_identity(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct owning *owning = strand->data;
+    char *pair = owning->pairs[strand->side];
+    (void)error;
+    if (!identity_judge_row(strand->replication, strand->side, reply, 0, &owning->wrong)) {
+        owning->foreign[strand->side] = true;
+        return VERDICT_END;
+    }
+    (void)snprintf(pair, REPLICATION_NAME_SIZE, "%s",
+                   reply_row_count(reply) > 0 ? reply_value(reply, 0, 0) : "");
+    return VERDICT_NEXT;
+}
+
+/* In each database, so that it is known to be ours before anything is ended there. */
+static const struct step take_steps[] = {
+    {.name = "look for the schema", .tolerant = true, .sql = PROCEDURE_INSTALLED_SQL, .judge = judge_schema},
+    {.name = "identify",
+     .skip = is_without_schema,
+     .sql = "select " IDENTITY_COLUMNS " from switchback.state",
+     .judge = judge_identity},
+    {.name = "end earlier sessions", .tolerant = true, .build = build_end_others, .judge = judge_end_others},
+};
+
+static void taken(void *data, const struct replication_result *result)
+{
+    struct owning *owning = data;
+    bool *foreign = owning->foreign;
+    if (!foreign[SIDE_BLUE] && !foreign[SIDE_GREEN] &&
+        !identity_settle(owning->replication, owning->pairs[SIDE_BLUE], owning->pairs[SIDE_GREEN],
+                         &owning->wrong)) {
+        foreign[SIDE_BLUE] = foreign[SIDE_GREEN] = true;
+    }
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        owning->reached[side] = owning->reached[side] && !owning->missed[side] && !foreign[side];
+        if (foreign[side]) {
+            owning->unreachable = owning->wrong;
+            identity_note(owning->replication, (enum side)side, &owning->wrong);
+        }
+        memset(owning->installed[side], 0,
+               owning->replication->database_count * sizeof(bool)); /* read again */
+    }
+    others_ended(owning, result);
 }
 
 /* --- the beginning --- */
@@ -296,7 +372,11 @@ static struct owning *owning_new(struct replication *replication, unsigned sides
 static void begin(struct owning *owning)
 {
     sampler_rest(owning->replication->sampler, owning->deadline_us + OWN_WITHIN_US);
-    run(owning, "end earlier sessions", end_steps, ARRAY_LENGTH(end_steps), true, others_ended);
+    if (owning->raise) {
+        run(owning, "take the pair", take_steps, ARRAY_LENGTH(take_steps), false, taken);
+    } else {
+        run(owning, "end earlier sessions", end_steps, ARRAY_LENGTH(end_steps), true, others_ended);
+    }
 }
 
 void replication_own(struct replication *replication, replication_done done, void *context)

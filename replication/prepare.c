@@ -208,6 +208,7 @@ void replication_prepare(struct replication *replication, enum side active, repl
                                 .owner = engine_owner(replication),
                                 .done = done,
                                 .context = context};
+    (void)snprintf(prepare->pair, sizeof prepare->pair, "%s", replication_identity(replication)->pair);
     prepare->database_count = prepare->brief->databases.count;
     prepare->databases = calloc(prepare->database_count + 1, sizeof *prepare->databases);
     ENSURE(prepare->databases != NULL);

@@ -38,6 +38,8 @@ struct replication_callbacks {
     void (*changed)(void *context);
     /* Another controller holds a higher owner number: this one must stop deciding. */
     void (*deposed)(void *context);
+    /* Facts have told whose clusters these are (replication_identity): to be remembered. */
+    void (*identified)(void *context);
 };
 
 /* Keeps its own connections and reconnects by itself with backoff. The settings must outlive it or be
@@ -49,6 +51,17 @@ void replication_reload(struct replication *replication, const struct settings *
 /* Ends all connections and operations (their callbacks get ERROR_ABORTED), then calls done and frees itself.
  */
 void replication_stop(struct replication *replication, void (*done)(void *context), void *context);
+
+/* --- whose clusters these are --- */
+
+struct replication_identity {
+    char pair[REPLICATION_NAME_SIZE]; /* made up by the first prepare; "": not known yet */
+    char system_identifiers[SIDE_COUNT][REPLICATION_NAME_SIZE]; /* of the clusters that were prepared; "" */
+};
+
+/* What an earlier run has learned; before anything is asked. What isn't of this pair is never touched. */
+void replication_set_identity(struct replication *replication, const struct replication_identity *identity);
+const struct replication_identity *replication_identity(const struct replication *replication);
 
 /* --- facts --- */
 
@@ -77,7 +90,8 @@ struct side_facts {
     uint64_t timeline;
     /* System identifier or timeline is not the one recorded: restored or failed over. */
     bool identity_changed;
-    struct error error;               /* why it can't be reached */
+    struct error foreign; /* it answers, but is another pair's, the other side, or a cluster never prepared */
+    struct error error;   /* why it can't be reached */
     struct database_facts *databases; /* one for each managed database, in the settings' order */
     size_t database_count;
 };
@@ -106,6 +120,14 @@ struct replication_side_sample {
     char problem[256];      /* "" or what is wrong */
 };
 
+/* Where the clusters say that traffic goes. A deposed controller asks them and does nothing else. */
+struct replication_followed {
+    bool known; /* at least one side has answered */
+    bool open;  /* `side` is active at `epoch` in every database, and not fenced */
+    enum side side;
+    uint64_t epoch;
+};
+
 struct replication_sample {
     int64_t taken_us; /* monotonic; 0: never yet */
     struct replication_side_sample sides[SIDE_COUNT];
@@ -126,6 +148,7 @@ struct replication_sample {
 };
 
 void replication_sample(const struct replication *replication, struct replication_sample *sample);
+void replication_followed(const struct replication *replication, struct replication_followed *followed);
 
 /* From now on `active` is written with heartbeats and the other side must be fenced. Starts the standing
  * checks. */

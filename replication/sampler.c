@@ -3,6 +3,7 @@
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
+#include "replication/identity.h"
 #include "replication/names.h"
 #include "replication/own.h"
 #include "replication/sql.h"
@@ -48,6 +49,29 @@ static enum verdict judge_greeting(struct strand *strand, const struct reply *re
     }
     (void)error_set(&side->error, ERROR_NOT_PREPARED, "%s/%s is not prepared", side_name(strand->side),
                     strand->database_name);
+    return VERDICT_END;
+}
+
+static bool is_known_to_be_ours(const struct strand *strand)
+{
+    const struct sampler *sampler = strand->data;
+    return sampler->sides[strand->side].ours[strand->database];
+}
+
+/* What isn't ours is asked nothing more either: an owner that stands there means nothing to us. */
+static enum verdict judge_identity(struct strand *strand, const struct reply *reply, struct error *error)
+{
+    struct sampler *sampler = strand->data;
+    struct side_watch *side = &sampler->sides[strand->side];
+    struct error why;
+    (void)error;
+    side->ours[strand->database] = identity_judge_row(strand->replication, strand->side, reply, 0, &why);
+    if (side->ours[strand->database]) {
+        return VERDICT_NEXT;
+    }
+    identity_note(strand->replication, strand->side, &why);
+    side->error = why;
+    side->installed[strand->database] = false;
     return VERDICT_END;
 }
 
@@ -301,6 +325,11 @@ static const struct step round_steps[] = {
      .skip = is_greeted,
      .sql = "select current_setting('server_version'), to_regclass('switchback.state') is not null",
      .judge = judge_greeting},
+    {.name = "identify",
+     .lane = LANE_SAMPLE,
+     .skip = is_known_to_be_ours,
+     .sql = "select " IDENTITY_COLUMNS " from switchback.state",
+     .judge = judge_identity},
     {.name = "heartbeat",
      .lane = LANE_SAMPLE,
      .tolerant = true,
@@ -365,6 +394,7 @@ static void round_ended(struct sampler *sampler, enum side which, const struct r
         side->lost_us = side->lost_us != 0 ? side->lost_us : side->asked_us;
         side->checked = false;
         memset(side->installed, 0, sampler->replication->database_count * sizeof *side->installed);
+        memset(side->ours, 0, sampler->replication->database_count * sizeof *side->ours);
     }
     if (side->stale && result->ok) {
         sampler_own(sampler, which);
@@ -425,6 +455,10 @@ static void on_tick(uv_timer_t *timer)
         return;
     }
     sampler->ticks++;
+    if (sampler->replication->deposed) {
+        sampler_follow(sampler);
+        return;
+    }
     if (!sampler->active_known) {
         start_round(sampler, SIDE_BLUE);
         start_round(sampler, SIDE_GREEN);
@@ -452,8 +486,9 @@ struct sampler *sampler_new(struct replication *replication)
         struct side_watch *watch = &sampler->sides[side];
         watch->leaves = calloc(replication->database_count, sizeof *watch->leaves);
         watch->installed = calloc(replication->database_count, sizeof *watch->installed);
+        watch->ours = calloc(replication->database_count, sizeof *watch->ours);
         watch->lost_us = clock_mono_us();
-        allocated = allocated && watch->leaves != NULL && watch->installed != NULL;
+        allocated = allocated && watch->leaves != NULL && watch->installed != NULL && watch->ours != NULL;
     }
     if (!allocated) {
         sampler_free(sampler);
@@ -489,6 +524,7 @@ void sampler_free(struct sampler *sampler)
     for (int side = 0; sampler != NULL && side < SIDE_COUNT; side++) {
         free(sampler->sides[side].leaves);
         free(sampler->sides[side].installed);
+        free(sampler->sides[side].ours);
     }
     if (sampler != NULL) {
         free(sampler->streams);
@@ -529,6 +565,11 @@ void replication_set_active(struct replication *replication, enum side active, u
 void replication_sample(const struct replication *replication, struct replication_sample *sample)
 {
     *sample = replication->sampler->sample;
+}
+
+void replication_followed(const struct replication *replication, struct replication_followed *followed)
+{
+    *followed = replication->sampler->followed;
 }
 
 void replication_reload(struct replication *replication, const struct settings *settings)

@@ -66,6 +66,7 @@ struct side_watch {
     char fault[256];    /* the first table fault */
     char (*leaves)[33]; /* by database: a digest of its table names */
     bool *installed;    /* by database: our schema was seen there */
+    bool *ours;         /* by database: and its state row is this pair's and this side's */
 };
 
 struct sampler {
@@ -83,6 +84,7 @@ struct sampler {
     struct side_watch sides[SIDE_COUNT];
     struct stream *streams; /* by database */
     char versions[SIDE_COUNT][REPLICATION_NAME_SIZE];
+    struct replication_followed followed; /* once deposed */
     struct replication_sample sample;
 };
 
@@ -92,5 +94,8 @@ void sampler_judge(struct sampler *sampler);
 void sampler_forget_streams(struct sampler *sampler);
 /* sampler_idle.c */
 void sampler_advance_idle_slot(struct sampler *sampler);
+
+/* A round of a deposed controller (sampler_follow.c). */
+void sampler_follow(struct sampler *sampler);
 
 #endif

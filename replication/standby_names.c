@@ -97,6 +97,9 @@ static enum verdict judge_side(const struct naming *naming, const struct strand 
                                const struct reply *reply, struct error *error)
 {
     uint64_t owner = reply_uint(reply, 0, 0);
+    if (strand->replication->foreign[strand->side]) {
+        return VERDICT_END; /* another pair's: its owner and its names are none of our business */
+    }
     engine_note_owner(strand->replication, owner);
     if (owner != strand->replication->owner) {
         (void)error_set(error, ERROR_STALE, "%s is owned by another controller", side_name(strand->side));

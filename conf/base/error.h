@@ -39,6 +39,7 @@
     X(ERROR_NO_PROMISE, "no_promise")           /* the synchronous way back could not be had, or was lost */ \
     X(ERROR_SIDE_DEAD, "side_dead")             /* the active side does not answer */                        \
     X(ERROR_COMMITS_AT_RISK, "commits_at_risk") /* going back would lose them: --accept-loss */              \
+    X(ERROR_WRONG_CLUSTER, "wrong_cluster")     /* what answers at a side's address is none of this pair */  \
     X(ERROR_DIVERGED, "diverged")               /* a side holds what the other never got: rejoin */          \
     X(ERROR_UNDECIDED, "undecided")             /* an operator must decide */                                \
     X(ERROR_ABORTED, "aborted")                                                                              \

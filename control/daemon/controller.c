@@ -151,11 +151,26 @@ static void note_side(struct controller *controller, enum side side, bool reacha
 /* A side whose fence contradicts its standing is looked at again, not more often than this. */
 enum { CONTACT_AGAIN_US = 5 * CONTROLLER_SECOND_US };
 
+/* Deposed: what the clusters say about who is active is all there is to go by. */
+static void follow(struct controller *controller)
+{
+    struct replication_followed followed;
+    replication_followed(controller->replication, &followed);
+    if (followed.known) {
+        struct flip_event event = {
+            .kind = FLIP_EVENT_FOLLOW, .side = followed.side, .epoch = followed.epoch, .open = followed.open};
+        controller_feed(controller, &event);
+    }
+}
+
 static void look_at_sides(struct controller *controller)
 {
     struct replication_sample sample;
     bool wrong = false;
     replication_sample(controller->replication, &sample);
+    if (controller->flip.mode == FLIP_MODE_DEPOSED) {
+        follow(controller);
+    }
     if (sample.taken_us == 0) {
         return;
     }
@@ -273,8 +288,10 @@ static bool start_proxy(struct controller *controller, const struct flip_history
 
 static bool start_replication(struct controller *controller, struct error *error)
 {
-    const struct replication_callbacks callbacks = {
-        .context = controller, .changed = on_changed, .deposed = on_deposed};
+    const struct replication_callbacks callbacks = {.context = controller,
+                                                    .changed = on_changed,
+                                                    .deposed = on_deposed,
+                                                    .identified = controller_identified};
     controller->replication = replication_new(controller->loop, controller->settings, &callbacks, error);
     return controller->replication != NULL;
 }
@@ -337,6 +354,7 @@ static void recover(struct controller *controller, const struct flip_history *hi
 struct controller *controller_start(const struct controller_config *config, struct error *error)
 {
     struct flip_history history;
+    struct replication_identity identity;
     struct controller *controller = calloc(1, sizeof *controller);
     if (controller == NULL) {
         (void)error_set(error, ERROR_MEMORY, "out of memory for the controller");
@@ -357,12 +375,14 @@ struct controller *controller_start(const struct controller_config *config, stru
     }
     /* Replication does nothing until it is asked, the proxy's port may be taken: so in this order. */
     if (!controller_gates_init(controller, error) || !read_journal(controller, &history, error) ||
+        !controller_identity_recall(controller, &identity, error) ||
         !start_proxy(controller, &history, config->sockets, error)) {
         free_controller(controller);
         return NULL;
     }
     const bool started = start_replication(controller, error);
     ENSURE(started); /* only memory can be lacking, and the proxy runs already */
+    replication_set_identity(controller->replication, &identity);
     controller->parts = 2;
     start_timers(controller);
     recover(controller, &history);

@@ -4,6 +4,7 @@
 #include "conf/base/ensure.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct learning {
@@ -52,6 +53,11 @@ void controller_sum_facts(const struct pair_facts *pair, struct flip_facts *fact
         to->reachable = from->reachable;
         to->identity_changed = from->identity_changed;
         to->databases = (unsigned)from->database_count;
+        if (from->foreign.code != ERROR_NONE) {
+            (void)snprintf(to->foreign, sizeof to->foreign, "%.*s", (int)sizeof to->foreign - 1,
+                           from->foreign.message);
+            continue; /* what it says is about others */
+        }
         for (size_t d = 0; from->reachable && d < from->database_count; d++) {
             add_database(to, &from->databases[d]);
         }
@@ -63,13 +69,13 @@ static void audit_facts(struct controller *controller, const struct flip_facts *
     json_t *detail = json_object();
     for (int i = 0; i < SIDE_COUNT; i++) {
         const struct flip_side_facts *side = &facts->sides[i];
-        json_object_set_new(detail, side_name((enum side)i),
-                            json_pack("{s:b, s:i, s:i, s:i, s:I, s:I, s:I, s:b}", "reachable",
-                                      side->reachable ? 1 : 0, "installed", (int)side->installed, "active",
-                                      (int)side->active, "fenced", (int)side->fences_on, "epoch",
-                                      (json_int_t)side->epoch_max, "fenced_for", (json_int_t)side->fenced_for,
-                                      "aborted", (json_int_t)side->aborted, "identity_changed",
-                                      side->identity_changed ? 1 : 0));
+        json_object_set_new(
+            detail, side_name((enum side)i),
+            json_pack("{s:b, s:i, s:i, s:i, s:I, s:I, s:I, s:b, s:o}", "reachable", side->reachable ? 1 : 0,
+                      "installed", (int)side->installed, "active", (int)side->active, "fenced",
+                      (int)side->fences_on, "epoch", (json_int_t)side->epoch_max, "fenced_for",
+                      (json_int_t)side->fenced_for, "aborted", (json_int_t)side->aborted, "identity_changed",
+                      side->identity_changed ? 1 : 0, "foreign", text_json_or_null(side->foreign)));
     }
     audit_decision(controller->audit, "facts", detail);
 }
@@ -94,7 +100,9 @@ static void on_owned(void *context, const struct replication_result *result)
 {
     struct learning *learning = context;
     struct controller *controller = learning->controller;
-    if (!result->ok || controller->stopping) {
+    /* A cluster that isn't ours is no failure: the facts say which one it is. */
+    const bool wrong = !result->ok && result->error.code == ERROR_WRONG_CLUSTER;
+    if ((!result->ok && !wrong) || controller->stopping) {
         controller_answer(controller, learning->ticket, false, result->uncertain, &result->error);
         finish(learning);
         return;

@@ -289,6 +289,11 @@ void controller_dry_run(struct controller *controller, struct rpc_call *call, en
                         enum side target);
 int64_t controller_predict_stall_us(const struct controller *controller, enum flip_kind kind);
 
+/* --- controller_identity.c */
+MUST_USE bool controller_identity_recall(const struct controller *controller,
+                                         struct replication_identity *identity, struct error *error);
+void controller_identified(void *context); /* replication's callback */
+
 /* --- controller_status.c */
 void controller_method_status(void *context, struct rpc_call *call);
 

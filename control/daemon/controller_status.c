@@ -19,6 +19,11 @@ static bool served(const struct controller *controller)
 /* Before prepare nothing is journalled: the initial side takes the traffic all the same. */
 static bool active_side(const struct controller *controller, enum side *side)
 {
+    const struct flip_follow *follow = &controller->flip.follow;
+    if (controller->flip.mode == FLIP_MODE_DEPOSED && follow->known) {
+        *side = follow->side;
+        return follow->open;
+    }
     *side = controller->flip.history.known ? controller->flip.history.active : controller->settings->initial;
     return served(controller) ||
            (controller->flip.mode == FLIP_MODE_STEADY && !controller->flip.history.known);

@@ -2,6 +2,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/ensure.h"
+#include "conf/base/log.h"
 #include "control/daemon/store_file.h"
 
 #include <inttypes.h>
@@ -144,6 +145,74 @@ bool journal_each(struct journal *journal, bool (*visit)(void *context, const st
               each_row(database,
                        "select seq, time, flip, kind, phase, data from journal where seq >= ? order by seq",
                        0, visit, context, error);
+    sqlite3_close(database);
+    return ok;
+}
+
+/* --- memory --- */
+
+struct remember {
+    struct store_job job;
+    char name[JOURNAL_WORD_SIZE];
+    char *value;
+};
+
+static bool remember_run(struct store_job *job, struct sqlite3 *database, struct error *error)
+{
+    const struct remember *remember = CONTAINER_OF(job, struct remember, job);
+    sqlite3_stmt *statement = NULL;
+    if (sqlite3_prepare_v2(database, "insert or replace into memory values (?, ?)", -1, &statement, NULL) !=
+        SQLITE_OK) {
+        return store_failed(database, "the journal can't be written", error);
+    }
+    bind_text(statement, 1, remember->name);
+    bind_text(statement, 2, remember->value);
+    return finish(database, statement, error);
+}
+
+static void remember_done(struct store_job *job, const struct error *error)
+{
+    struct remember *remember = CONTAINER_OF(job, struct remember, job);
+    if (error != NULL) {
+        LOG_WARN("not_remembered", LOG_STR("name", remember->name), LOG_STR("error", error->message));
+    }
+    free(remember->value);
+    free(remember);
+}
+
+void journal_remember(struct journal *journal, const char *name, const char *value)
+{
+    struct remember *remember = store_job_new(sizeof(*remember));
+    remember->job.run = remember_run;
+    remember->job.done = remember_done;
+    copy_word(remember->name, sizeof remember->name, name);
+    remember->value = strdup(value);
+    ENSURE(remember->value != NULL);
+    store_write(journal->store, &remember->job);
+}
+
+bool journal_recall(struct journal *journal, const char *name, char *value, size_t size, struct error *error)
+{
+    sqlite3_stmt *statement = NULL;
+    sqlite3 *database = store_open_reader(journal->store, error);
+    if (database == NULL) {
+        return false;
+    }
+    *value = '\0';
+    bool ok = sqlite3_prepare_v2(database, "select value from memory where name = ?", -1, &statement, NULL) ==
+              SQLITE_OK;
+    if (ok) {
+        bind_text(statement, 1, name);
+        const int step = sqlite3_step(statement);
+        ok = step == SQLITE_ROW || step == SQLITE_DONE;
+        if (step == SQLITE_ROW) {
+            (void)snprintf(value, size, "%s", (const char *)sqlite3_column_text(statement, 0));
+        }
+    }
+    if (!ok) {
+        store_failed(database, "the journal can't be read", error);
+    }
+    sqlite3_finalize(statement);
     sqlite3_close(database);
     return ok;
 }

@@ -22,6 +22,10 @@ static const char schema[] =
     " hash text not null);"
     "create table reserve (filling blob);";
 
+/* Came later than the rest; what doesn't know it doesn't miss it. */
+static const char memory[] =
+    "create table if not exists memory (name text primary key, value text not null) without rowid";
+
 bool store_failed(sqlite3 *database, const char *what, struct error *error)
 {
     int code = database == NULL ? SQLITE_NOMEM : sqlite3_errcode(database);
@@ -215,7 +219,8 @@ sqlite3 *store_connect(const char *directory, const char *path, struct error *er
         !store_execute(database,
                        "pragma journal_mode = wal; pragma synchronous = full; pragma wal_autocheckpoint = 0",
                        error) ||
-        !prepare_schema(database, path, error) || !flush_directory(directory, error)) {
+        !prepare_schema(database, path, error) || !store_execute(database, memory, error) ||
+        !flush_directory(directory, error)) {
         sqlite3_close(database);
         return NULL;
     }

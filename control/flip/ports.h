@@ -62,6 +62,7 @@ struct flip_side_facts {
     uint64_t last_flip;             /* highest flip that any of them has heard of */
     unsigned fenced_for_count;      /* databases that are fenced for it */
     unsigned fences_on, fences_off; /* databases with all fence triggers enabled; with none */
+    char foreign[RECORD_TEXT_SIZE]; /* why what answers is none of the pair's clusters; "" if it is one */
 };
 
 struct flip_facts {
@@ -133,6 +134,8 @@ enum flip_event_kind {
     FLIP_EVENT_STREAM,  /* about once a second while a promise matters *and the active side answers*: `open`
                            = every reverse stream is healthy; else `error` says why not */
     FLIP_EVENT_DECIDE,  /* recover: `side` is to be the active one (after flip_may_decide) */
+    FLIP_EVENT_FOLLOW,  /* once deposed, again and again: the clusters say that `side` is active at `epoch`;
+                           `open`: and takes writes */
     FLIP_EVENT_DEPOSED, /* another controller owns the pair */
     FLIP_EVENT_TICK     /* flip_wake() is reached */
 };

@@ -1,5 +1,7 @@
 #include "control/flip/recovery.h"
 
+#include "control/flip/recovery_distrust.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -281,13 +283,17 @@ static void decide_known(const struct flip_history *history, const struct flip_f
 void recovery_decide(const struct flip_history *history, const struct flip_facts *facts, enum side initial,
                      struct recovery *recovery)
 {
+    struct flip_facts ours = *facts;
     memset(recovery, 0, sizeof *recovery);
-    if (flip_story_running(&history->flip)) {
-        decide_running(&history->flip, facts, recovery);
-    } else if (history->known && history->epoch > 0) {
-        decide_known(history, facts, initial, recovery);
+    if (recovery_is_foreign(history, &ours, recovery)) {
+        return;
+    }
+    if (flip_story_running(&history->flip) && !recovery_journal_is_older(history, &ours)) {
+        decide_running(&history->flip, &ours, recovery);
+    } else if (history->known && history->epoch > 0 && !flip_story_running(&history->flip)) {
+        decide_known(history, &ours, initial, recovery);
     } else {
-        decide_by_clusters(history, facts, initial, recovery);
+        decide_by_clusters(history, &ours, initial, recovery);
     }
 }
 

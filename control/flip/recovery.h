@@ -23,6 +23,7 @@ struct recovery {
     enum recovery_verdict verdict;
     enum side active; /* STEADY, UNPREPARED. Of a flip: see spec */
     uint64_t epoch;
+    bool foreign;          /* UNDECIDED: what answers where the traffic would go is none of the pair's */
     bool from_clusters;    /* the clusters knew better than the journal, which is to be told */
     struct flip_spec spec; /* FORWARD, UNDO, BACK: of the flip */
     struct error why;      /* WAIT, UNDECIDED: the reason, and what an operator can do */

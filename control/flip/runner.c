@@ -296,26 +296,6 @@ static void abort_asked(struct flip *flip, const struct flip_event *event)
     }
 }
 
-static void deposed(struct flip *flip)
-{
-    if (flip->hold.stands) {
-        /* Before the fence the clients go on where they are; behind it they would find a fenced side. */
-        struct flip_request request = flip_request(flip, FLIP_ACTION_EXPIRE);
-        request.refuse = flip->fenced || flip->hold.refuses;
-        request.deadline_us = flip->now_us;
-        flip_tell(flip, &request);
-        flip->hold.stands = false;
-    }
-    flip_watch_pause(flip);
-    flip->mode = FLIP_MODE_DEPOSED;
-    flip->await = (struct flip_await){0};
-    flip->retry = (struct flip_retry){0};
-    error_set(&flip->why, ERROR_STALE,
-              "another controller has taken ownership of the pair; this one decides nothing");
-    error_remedy(&flip->why, "stop one of the two daemons; restart this one if it is the one to keep");
-    flip_alarm(flip, &flip->why);
-}
-
 static void retry(struct flip *flip);
 
 /* A side is back: what waits to be tried again is tried now, not after a pause that had grown meanwhile. */
@@ -416,6 +396,9 @@ void flip_step(struct flip *flip, const struct flip_event *event)
     flip->now_us = event->now_us;
     flip->wall_us = event->wall_us;
     if (flip->mode == FLIP_MODE_DEPOSED) {
+        if (event->kind == FLIP_EVENT_FOLLOW) {
+            flip_follow(flip, event);
+        }
         return;
     }
     switch (event->kind) {
@@ -476,7 +459,9 @@ void flip_step(struct flip *flip, const struct flip_event *event)
         flip_decide(flip, event);
         break;
     case FLIP_EVENT_DEPOSED:
-        deposed(flip);
+        flip_deposed(flip);
+        break;
+    case FLIP_EVENT_FOLLOW: /* of one that has become the owner again since */
         break;
     case FLIP_EVENT_TICK:
         tick(flip);

@@ -24,7 +24,7 @@ enum flip_mode {
     FLIP_MODE_BACK,      /* past commit, before released: the source opens again */
     FLIP_MODE_RECOVER,   /* the daemon's start: facts are read until they say enough */
     FLIP_MODE_UNDECIDED, /* an operator must decide; nobody is served */
-    FLIP_MODE_DEPOSED    /* another controller owns the pair: decides nothing, holds nothing */
+    FLIP_MODE_DEPOSED    /* another controller owns the pair: decides nothing, holds nothing, follows */
 };
 
 /* What the world still owes an answer to. */
@@ -74,6 +74,14 @@ struct flip_dead {
     struct flip_retry retry; /* of a takeover that came to nothing */
 };
 
+/* Deposed: where the clusters say that traffic goes. */
+struct flip_follow {
+    bool known, open;
+    enum side side;
+    uint64_t epoch;
+    bool refuses; /* the workers refuse everybody, since the flip under way stood behind its fence */
+};
+
 enum flip_drain { FLIP_DRAIN_WAIT, FLIP_DRAIN_CANCELLED, FLIP_DRAIN_TERMINATED };
 
 /* The clients' hold, as the runner asked for it. */
@@ -105,6 +113,7 @@ struct flip {
     struct flip_watch watch;
     struct flip_promise promise;
     struct flip_dead dead;
+    struct flip_follow follow;
     struct flip_await await;
     struct flip_retry retry;
     struct error why; /* of an undo, a way back, a retry or a doubt */

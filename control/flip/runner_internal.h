@@ -58,6 +58,10 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome);
 void flip_learn(struct flip *flip);
 void flip_begin(struct flip *flip, const struct flip_spec *spec);
 
+/* --- runner_deposed.c */
+void flip_deposed(struct flip *flip);
+void flip_follow(struct flip *flip, const struct flip_event *event);
+
 /* --- runner_forward.c */
 void flip_enter(struct flip *flip, enum flip_phase phase);
 void flip_step_start(struct flip *flip);

@@ -62,19 +62,33 @@ static void resume_turn(struct flip *flip)
     flip_enter(flip, FLIP_PHASE_TURN);
 }
 
-static void settle_steady(struct flip *flip, const struct recovery *recovery)
+/* It ended before it had touched anything; or how it ended isn't in this journal, which is older than what
+ * the clusters know. */
+static void close_story(struct flip *flip, const struct recovery *recovery)
 {
     const struct flip_story *story = &flip->history.flip;
-    if (flip_story_running(story)) { /* it ended before it had touched anything */
-        struct record row = {.kind = RECORD_END,
-                             .flip = story->flip,
-                             .side = story->source,
-                             .epoch = story->epoch,
-                             .outcome = FLIP_OUTCOME_ABORTED,
-                             .code = ERROR_ABORTED,
-                             .text = "the daemon ended before the flip had touched anything"};
-        (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+    if (!flip_story_running(story)) {
+        return;
     }
+    struct record row = {.kind = RECORD_END,
+                         .flip = story->flip,
+                         .side = story->source,
+                         .epoch = story->epoch,
+                         .outcome = FLIP_OUTCOME_ABORTED,
+                         .code = ERROR_ABORTED,
+                         .text = "the daemon ended before the flip had touched anything"};
+    if (recovery->from_clusters) {
+        row.outcome = FLIP_OUTCOME_INCONCLUSIVE;
+        row.code = ERROR_UNDECIDED;
+        (void)snprintf(row.text, sizeof row.text,
+                       "this journal doesn't say how it ended: the clusters know of later flips");
+    }
+    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+}
+
+static void settle_steady(struct flip *flip, const struct recovery *recovery)
+{
+    close_story(flip, recovery);
     if (recovery->epoch > 0 && (!flip->history.known || flip->history.active != recovery->active ||
                                 flip->history.epoch != recovery->epoch)) {
         struct record row = {.kind = RECORD_STEADY,
@@ -158,6 +172,9 @@ static void adopt(struct flip *flip, const struct recovery *recovery)
     if (!recovery->from_clusters) {
         return;
     }
+    if (flip->history.flip.flip != recovery->spec.id) {
+        close_story(flip, recovery);
+    }
     struct record row = flip_row_of(flip, RECORD_BEGIN);
     (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
     row = flip_row_of(flip, RECORD_INTENT);
@@ -222,7 +239,7 @@ static void resume_flip(struct flip *flip, const struct recovery *recovery)
 static void doubt(struct flip *flip, const struct recovery *recovery)
 {
     const bool news = strcmp(flip->why.message, recovery->why.message) != 0;
-    if (flip->deciding) {
+    if (flip->deciding && !recovery->foreign) {
         flip->why = recovery->why;
         flip_adopt(flip);
         return;
@@ -353,7 +370,18 @@ static void contradicted(struct flip *flip, const struct recovery *recovery)
     flip_alarm(flip, &flip->why);
 }
 
-/* A side was met again. True: an answer is awaited. */
+/* What answers at the active side's address is none of the pair's: nobody is served by it until it is gone.
+ */
+static void stop_serving(struct flip *flip, const struct recovery *recovery)
+{
+    const struct flip_request route = {
+        .kind = FLIP_ACTION_ROUTE, .side = flip->history.active, .epoch = flip->history.epoch};
+    flip_watch_pause(flip);
+    flip_tell(flip, &route);
+    doubt(flip, recovery);
+}
+
+/* A side was met again. True: an answer is awaited, or nobody is served any more. */
 static bool compare(struct flip *flip, enum flip_action_kind answered)
 {
     struct recovery recovery;
@@ -365,6 +393,10 @@ static bool compare(struct flip *flip, enum flip_action_kind answered)
     }
     if (recovery.verdict == RECOVERY_STEADY && recovery.active == history->active) {
         return set_right(flip, answered, recovery.active, recovery.epoch);
+    }
+    if (recovery.foreign) {
+        stop_serving(flip, &recovery);
+        return true;
     }
     if (recovery.verdict != RECOVERY_UNPREPARED) {
         contradicted(flip, &recovery);

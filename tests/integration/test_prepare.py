@@ -274,7 +274,7 @@ def test_exchanged_and_foreign_sides_are_refused(world):
     outcome = tool.run("prepare", "green")
     assert outcome.error[0] == "undecided", outcome
     world.blue, world.green = world.green, world.blue
-    refused(Tool(world), "check_failed", "exchanged")
+    refused(Tool(world), "wrong_cluster", "exchanged")
 
 
 def test_finalize(world):

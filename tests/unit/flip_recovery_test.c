@@ -68,6 +68,19 @@ static struct flip_side_facts bare(void)
     return (struct flip_side_facts){.reachable = true, .databases = 1};
 }
 
+/* It has heard of later flips. */
+static struct flip_side_facts after(struct flip_side_facts facts, uint64_t flip)
+{
+    facts.last_flip = flip;
+    return facts;
+}
+
+static struct flip_side_facts foreign(struct flip_side_facts facts)
+{
+    (void)snprintf(facts.foreign, sizeof facts.foreign, "it belongs to another pair");
+    return facts;
+}
+
 /* How far the journal says that flip 7, blue to green at epoch 4, has come. */
 enum progress { NOTHING, UNPREPARED, STEADY, BEGUN, FENCING, COMMITTED, BACK, RELEASED, ENDED };
 
@@ -138,7 +151,7 @@ static void test_a_flip_was_under_way(void **state)
         {FENCING, fenced(4), standby(4), RECOVERY_UNDO, 0, 0},
         {FENCING, fenced(4), away(), RECOVERY_UNDO, 0, 0},
         {FENCING, away(), standby(4), RECOVERY_UNDO, 0, 0},
-        {FENCING, fenced(4), active(5), RECOVERY_UNDECIDED, 0, 0}, /* an old copy of the journal */
+        {FENCING, fenced(4), active(5), RECOVERY_FORWARD, 0, 0}, /* an old copy of the journal */
         {COMMITTED, fenced(4), standby(4), RECOVERY_FORWARD, 0, 0},
         {COMMITTED, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},
         {COMMITTED, fenced(4), away(), RECOVERY_FORWARD, 0, 0}, /* the runner then goes back */
@@ -159,6 +172,43 @@ static void test_a_flip_was_under_way(void **state)
         {RELEASED, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},
         {RELEASED, away(), away(), RECOVERY_FORWARD, 0, 0},
         {RELEASED, fenced(4), standby(4), RECOVERY_UNDECIDED, 0, 0}, /* green was restored */
+    };
+    check(cases, sizeof cases / sizeof cases[0]);
+}
+
+/* state.dir was restored, or another daemon has run the pair meanwhile: what the clusters say is later. */
+static void test_the_journal_is_older(void **state)
+{
+    (void)state;
+    const struct expected cases[] = {
+        {BEGUN, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
+        {FENCING, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
+        {FENCING, after(standby(4), 9), after(active(4), 9), RECOVERY_STEADY, SIDE_GREEN, 4},
+        {FENCING, after(active(4), 9), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4}, /* undone by the other */
+        {COMMITTED, standby(9), active(9), RECOVERY_STEADY, SIDE_GREEN, 9},
+        {COMMITTED, active(8), standby(8), RECOVERY_STEADY, SIDE_BLUE, 8},
+        {BACK, active(8), standby(8), RECOVERY_STEADY, SIDE_BLUE, 8},
+        {RELEASED, active(8), standby(8), RECOVERY_STEADY, SIDE_BLUE, 8},
+        {RELEASED, active(8), away(), RECOVERY_WAIT, 0, 0},
+        {RELEASED, after(active(6), 8), standby(6), RECOVERY_STEADY, SIDE_BLUE, 6},
+    };
+    check(cases, sizeof cases / sizeof cases[0]);
+}
+
+/* What answers is another pair's, the other side, or a cluster never prepared. */
+static void test_clusters_of_others(void **state)
+{
+    (void)state;
+    const struct expected cases[] = {
+        {STEADY, active(4), foreign(active(9)), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, foreign(active(4)), standby(4), RECOVERY_UNDECIDED, 0, 0},
+        {STEADY, foreign(bare()), away(), RECOVERY_UNDECIDED, 0, 0},
+        {STEADY, foreign(standby(4)), foreign(active(4)), RECOVERY_UNDECIDED, 0, 0}, /* exchanged */
+        {NOTHING, active(4), foreign(standby(4)), RECOVERY_UNDECIDED, 0, 0},
+        {NOTHING, bare(), foreign(active(4)), RECOVERY_UNDECIDED, 0, 0},
+        {FENCING, fenced(4), foreign(bare()), RECOVERY_UNDECIDED, 0, 0},
+        {RELEASED, fenced(4), foreign(active(5)), RECOVERY_UNDECIDED, 0, 0},
+        {ENDED, foreign(bare()), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
     };
     check(cases, sizeof cases / sizeof cases[0]);
 }
@@ -211,8 +261,8 @@ static void test_without_a_journal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_flip_was_under_way),
-        cmocka_unit_test(test_steady),
+        cmocka_unit_test(test_a_flip_was_under_way), cmocka_unit_test(test_the_journal_is_older),
+        cmocka_unit_test(test_clusters_of_others),   cmocka_unit_test(test_steady),
         cmocka_unit_test(test_without_a_journal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
