@@ -54,11 +54,12 @@ class Forwarder:
         "client_gone": (_each("half", "client"), True),
     }
 
-    def __init__(self, world):
+    def __init__(self, world, targets=None):
+        """`targets`: another set of links, by name the port that each leads to."""
+        targets = targets or {name: (world.blue if name.endswith("blue") else world.green).port for name in LINKS}
         self.path = os.path.join(world.folder, "net")
-        self.ports = {name: cluster.free_port() for name in LINKS}
-        arguments = ["%s=%d:%d" % (name, port, (world.blue if name.endswith("blue") else world.green).port)
-                     for name, port in self.ports.items()]
+        self.ports = {name: cluster.free_port() for name in targets}
+        arguments = ["%s=%d:%d" % (name, port, targets[name]) for name, port in self.ports.items()]
         self.process = world.spawn([os.path.join(DRIVERS, "forwarder"), self.path] + arguments)
         end = time.monotonic() + 30 * SLOW
         while not os.path.exists(self.path):

@@ -1,6 +1,8 @@
 """The network fails between proxy, blue and green, at each phase of a flip, in the watch and at rest: holds end by
 their deadline, no instant has two open sides, and when it works again everything settles by itself."""
 import random
+import select
+import socket
 import threading
 import time
 
@@ -49,6 +51,95 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
         verb, phase, pair, fault, lasts_s, result, active, ended - began, settled - began, witness.longest_hold_s,
         sum(load.summary["in_doubt"] for load in loads), witness.looks), flush=True)
     return result
+
+
+def test_forwarder(world):
+    """What the other tests trust in: each fault does what it says."""
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(30)
+    net = Forwarder(world, {"it": server.getsockname()[1]})
+
+    def joined():
+        client = socket.create_connection(("127.0.0.1", net.ports["it"]), 30)
+        there = server.accept()[0]
+        there.settimeout(30)
+        return client, there
+
+    def silent(end):
+        return not select.select([end], [], [], 0.3)[0]
+
+    def lost(end):
+        try:
+            return end.recv(100) == b""
+        except ConnectionResetError:
+            return True
+    client, there = joined()
+    net.say("stall", "it", "up")
+    client.sendall(b"one")
+    there.sendall(b"other")
+    assert client.recv(100) == b"other" and silent(there)
+    client.close()
+    assert silent(there), "not even the end passes"
+    with socket.create_connection(("127.0.0.1", net.ports["it"]), 30) as late:
+        late.sendall(b"late")
+        net.say("pass", "it")
+        assert there.recv(100) == b"one" and there.recv(100) == b"", "kept, not lost"
+        assert server.accept()[0].recv(100) == b"late"
+    for way, length in (("up", 5), ("down", 3)):
+        client, there = joined()
+        sender, receiver = (client, there) if way == "up" else (there, client)
+        net.say("cut", "it", way, length)
+        sender.sendall(b"0123456789")
+        assert receiver.recv(100)[:length + 1] in (b"", b"0123456789"[:length])
+        assert lost(receiver) and lost(sender)
+        client, there = joined()
+        sender.close()
+        client.sendall(b"once")
+        assert there.recv(100) == b"once"
+    net.say("delay", "it", "both", 300)
+    began = time.monotonic()
+    client.sendall(b"slow")
+    assert there.recv(100) == b"slow" and time.monotonic() - began >= 0.29
+    net.say("pass", "it")
+    net.say("throttle", "it", "down", 1000)
+    began = time.monotonic()
+    there.sendall(b"x" * 500)
+    received = b""
+    while len(received) < 500:
+        received += client.recv(500)
+    assert time.monotonic() - began >= 0.4
+    net.say("pass", "it")
+    assert net.count("it") >= 1
+    for gone in ("server", "client"):
+        client, there = joined()
+        lives, dead = (client, there) if gone == "server" else (there, client)
+        net.say("half", "it", gone)
+        assert lost(dead) and silent(lives), gone
+        net.say("pass", "it")
+        assert lost(lives), gone
+    client, there = joined()
+    net.say("refuse", "it")
+    client.sendall(b"still")
+    assert there.recv(100) == b"still"
+    try:
+        socket.create_connection(("127.0.0.1", net.ports["it"]), 30)
+        raise AssertionError("not refused")
+    except ConnectionRefusedError:
+        pass
+    net.say("reset", "it")
+    assert lost(client) and lost(there)
+    net.say("pass", "it")
+    joined()
+
+
+def test_witness(world):
+    """It sees two open sides, and the daemon puts it right."""
+    scene = Scene(world)
+    witness = Witness(world, scene.d)
+    world.green.query("set session_replication_role = replica; select switchback.set_fences(false)", user="switchback")
+    scene.d.until(lambda: witness.splits, what="the witness sees it")
+    scene.d.wait_status(lambda s: s["sides"]["green"]["fenced"], what="green is fenced again")
+    witness.stop()
 
 
 def test_faults_in_a_flip(world):
