@@ -118,6 +118,7 @@ class Cluster:
         self.namespace = contextlib.nullcontext  # entered while the server starts
         self.process = None
         self.environment = {}  # that is added to ours
+        self.may_panic = False  # because a test breaks its disk
         if template:
             subprocess.run(["cp", "-a", "--reflink=auto", template, self.data], check=True)
         else:

@@ -43,7 +43,7 @@ static size_t folder_length;
 static atomic_bool ours[DESCRIPTORS]; /* by descriptor: a file under the folder */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-#define REAL(name) ((__typeof__(&name))real(#name))
+#define REAL(name) ((__typeof__(&(name)))real(#name))
 
 static void *real(const char *name)
 {

@@ -1,0 +1,159 @@
+"""A pair under a daemon, all of which can be killed and whose disks can be broken at a given place of a flip; for test_kill.py
+and test_kill_watch.py."""
+import os
+import random
+import re
+import signal
+import threading
+import time
+
+import disk
+from daemon import SLOW
+from network import Strikes
+from test_flip import assert_one_active
+
+PAIR = {"fsync": "on"}  # what a kill takes must be what a power failure would take
+FLIP = {"drain": {"timeout": "3s"}, "catchup": {"timeout": "3s"}, "max_hold": "9s"}
+# How long a phase lasts about, in ms: a strike comes at any moment of it.
+LASTS = {"preflight": 200, "arm": 100, "hold": 2, "drain": 100, "fence": 10, "catchup": 4, "ready": 8, "commit": 8, "open": 5,
+         "release": 10, "turn": 50}
+
+
+class Scene:
+    def __init__(self, world, cluster_disks=False, **settings):
+        self.world = world
+        self.d = world.prepared(pair=PAIR, flip=FLIP, **settings)
+        self.strikes = Strikes(world.folder)
+        self.disks = {"daemon": disk.Disk(world, self.d.settings["state"]["dir"])}
+        self.d.added = dict(self.disks["daemon"].environment, SWITCHBACK_TEST_STRIKE=self.strikes.path)
+        self.d.stop()
+        for name in ("blue", "green") if cluster_disks else ():
+            side = world.side(name)
+            side.stop()
+            self.disks[name] = disk.Disk(world, side.data)
+            side.environment, side.may_panic = self.disks[name].environment, True
+            side.start()
+        self.d.start()
+        self.d.wait_steady("blue")
+
+    def load(self):
+        return self.world.ledger(sessions=8, rate=15, states=True)
+
+    def kill_worker(self, name):
+        """kill -9 of the apply worker: the server ends every session and recovers by itself."""
+        pid = int(self.world.side(name).value(
+            "select coalesce(max(pid), 0) from pg_stat_activity where backend_type like 'logical replication%worker'"))
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+
+    def last_phase(self, since):
+        """The phase that the daemon's log told of last."""
+        found = re.findall(r" phase=(\w+) message", self.d.log_text()[since:])
+        return found[-1] if found else "none"
+
+    def strike(self, victim, source):
+        """`victim`: daemon, everything, both_sides; or what and how: target_killed, source_worker, daemon_disk_full ..."""
+        target = "green" if source == "blue" else "blue"
+        who, _, how = victim.partition("_")
+        name = {"source": source, "target": target}.get(who, who)
+        if victim in ("everything", "both_sides"):
+            if victim == "everything":
+                self.d.kill()
+            self.world.blue.kill()
+            self.world.green.kill()
+        elif how == "killed":
+            (self.d if name == "daemon" else self.world.side(name)).kill()
+        elif how == "worker":
+            self.kill_worker(name)
+        elif how == "disk_sync_fails_then_killed":  # what can't be synced may be on the disk all the same
+            self.disks[name].set(disk.SYNC_FAILS)
+            time.sleep(random.uniform(0, 0.3))
+            self.d.kill()
+        else:
+            faults = {"disk_full": disk.FULL, "disk_read_only": disk.READ_ONLY, "disk_sync_fails": disk.SYNC_FAILS,
+                      "disk_sync_slow": disk.SYNC_SLOW}
+            self.disks[name].set(faults[how], slow_ms=1500)
+
+    def mend(self):
+        """What an operator or a supervisor does who knows nothing: disks are healthy again, what doesn't run is started."""
+        for one in self.disks.values():
+            one.heal()
+        for side in (self.world.blue, self.world.green):
+            revive(side)
+        if not self.d.running:
+            self.d.start()
+
+    def settle(self, load, active=None, phase="steady"):
+        """One side active, the other fenced, the way back open, clients served; nothing promised is missing."""
+        world, d = self.world, self.d
+        s = d.wait_status(lambda s: s["phase"] == phase and s["way_back"]["open"] and s["flip"] is None
+                          and active in (None, s["active"]), timeout=120, what="a settled state")
+        assert_one_active(world, s["active"])
+        with world.connect() as client:
+            client.query("update account set note = 'served' where id = 1")
+            client.query("update account set note = repeat('x', 40) where id = 1")
+        load.stop()
+        assert load.summary["wrong"] == 0 and load.summary["acknowledged_writes"] > 0, load.summary
+        world.assert_same_data(settle=60)
+        load.verify(world.blue)
+        load.verify(world.green)
+        assert not self.strikes.problems, self.strikes.problems
+        assert d.verb("status").code == 0, d.verb("status")
+        return s["active"]
+
+    def in_a_flip(self, verb, phase, victim, abort=False):
+        """Strikes inside `phase` of a flip, or of its abort in that phase; the active side in the end."""
+        d, source = self.d, "blue" if verb == "cutover" else "green"
+        if d.status()["active"] != source:
+            d.verb("flip-back" if verb == "cutover" else "cutover", code=0)
+            d.wait_steady(source)
+        load = self.load()
+        time.sleep(random.uniform(0.2, 0.5))
+        since = len(d.log_text())
+        self.strikes.on(phase + ":before", lambda: None)
+        flip = d.start_verb(verb)
+        assert self.strikes.struck.wait(60 * SLOW), "%s was not reached: %r" % (phase, flip.finish())
+        time.sleep(random.uniform(0, LASTS[phase]) / 1000)
+        aborting = d.start_verb("abort") if abort else None
+        if abort:
+            time.sleep(random.uniform(0, 0.05))
+        started = time.monotonic()
+        self.strike(victim, source)
+        at = self.last_phase(since)
+        result = []
+        waiter = threading.Thread(target=lambda: result.append(flip.finish(timeout=120)))
+        waiter.start()
+        time.sleep(random.uniform(0, 2))
+        self.mend()
+        active = self.settle(load)
+        elapsed = time.monotonic() - started
+        waiter.join(120 * SLOW)
+        assert result, "the verb doesn't end"
+        answer = result[0]
+        assert answer.code in (0, 1, 3, 4, 5), answer
+        if answer.code == 0 and answer.json.get("result") == "done":
+            assert active != source, (answer, active)
+        if aborting:
+            code = aborting.finish().code
+            assert code in (0, 1, 5), code
+            assert code != 0 or active == source, "it said that it was aborted"
+        s = load.summary
+        self.world.note("%-9s %-9s %-34s last seen in %-9s -> %-5s exit %d, settled after %5.1f s, acknowledged %d, in doubt %d, "
+                        "failed %d" % ("abort" if abort else verb, phase, victim, at, active, answer.code, elapsed,
+                                       s["acknowledged_writes"], s["in_doubt"], s["failed"]))
+        return active
+
+
+def revive(side, timeout=60):
+    """Waits until a side answers; starts it where its server has ended."""
+    end = time.monotonic() + timeout * SLOW
+    while True:
+        if side.process.poll() is not None:
+            side.start(wait=False)
+        try:
+            side.connect().close()
+            return
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
