@@ -192,6 +192,9 @@ static void take_facts(struct flip *flip, const struct flip_facts *facts)
         const bool changed = flip->facts.sides[i].identity_changed;
         flip->facts.sides[i] = *side;
         flip->facts.sides[i].identity_changed = side->reachable ? side->identity_changed : changed;
+        if (side->reachable && flip->dead.seen_us != 0 && i == (int)flip->history.active) {
+            flip->dead = (struct flip_dead){0}; /* it answers: at rest no later event would say so */
+        }
         if (side->last_flip > flip->last_flip) {
             flip->last_flip = side->last_flip;
         }

@@ -214,6 +214,22 @@ static void test_no_promise_no_takeover(void **state)
          "accepted, and not done");
 }
 
+/* At rest nothing tells the runner the time: what came back must not be dead until somebody asks. */
+static void test_back_from_the_dead(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    struct error error;
+    kill_active(world, 10000000);
+    world_pass(world, 9000000);
+    must(world, flip_side_dead(&world->runner), "it is not seen to be dead");
+    settle(world);
+    must(world, world->clusters[SIDE_BLUE].up, "it is not back");
+    must(world, flip_may_start(&world->runner, FLIP_KIND_CUTOVER, SIDE_GREEN, &error),
+         "a cutover is refused after the active side came back");
+}
+
 static void test_manual_only_alarms(void **state)
 {
     (void)state;
@@ -411,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_names_that_others_changed),
         cmocka_unit_test(test_takeover),
         cmocka_unit_test(test_no_promise_no_takeover),
+        cmocka_unit_test(test_back_from_the_dead),
         cmocka_unit_test(test_manual_only_alarms),
         cmocka_unit_test(test_takeover_is_aborted),
         cmocka_unit_test(test_every_strike_in_the_watch),
