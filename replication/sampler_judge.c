@@ -127,16 +127,25 @@ static uint64_t at_risk_of(const struct sampler *sampler, const struct stream *s
     return lost + (given > ours ? given - ours : 0);
 }
 
+/* A marker that was written after the worker's last trouble is there: what stood in its way is gone. */
+static bool has_healed(const struct stream *stream)
+{
+    const struct written_marker *seen = &stream->written[stream->seen_n % MARKERS_KEPT];
+    return stream->seen && seen->n == stream->seen_n && seen->at_us > stream->errors_grew_us &&
+           seen->at_us > stream->worker_changes_us[0];
+}
+
 static bool is_broken(const struct stream *stream, int64_t now_us, const char **why)
 {
     const size_t last = ARRAY_LENGTH(stream->worker_changes_us) - 1;
+    const bool healed = has_healed(stream);
     if (!stream->enabled) {
         *why = "its subscription is disabled";
-    } else if (stream->errors_grew_us != 0 && now_us - stream->errors_grew_us < ERRORS_US) {
+    } else if (!healed && stream->errors_grew_us != 0 && now_us - stream->errors_grew_us < ERRORS_US) {
         *why = "its apply worker fails: see the standby's server log";
     } else if (stream->worker_lost_us != 0 && now_us - stream->worker_lost_us > WORKER_GONE_US) {
         *why = "it has no apply worker";
-    } else if (stream->worker_changes_us[last] != 0 &&
+    } else if (!healed && stream->worker_changes_us[last] != 0 &&
                now_us - stream->worker_changes_us[last] < FLAPPING_US) {
         *why = "its apply worker is started again and again: see the standby's server log";
     } else {

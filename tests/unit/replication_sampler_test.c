@@ -207,13 +207,20 @@ static void broken_workers(void **state)
     stream->worker_changes_us[2] = scene->now_us - 3000000;
     assert_true(judge(scene)->broken);
     assert_non_null(strstr(scene->sampler.sample.problem, "two"));
+    write_markers(stream, 101, 101, scene->now_us + 1); /* by a publisher that was away, say */
+    assert_true(judge(scene)->broken);
+    stream->seen_n = 101;
+    assert_false(judge(scene)->broken);
+    stream->errors_grew_us = scene->now_us + 2;
+    assert_true(judge(scene)->broken);
+    stream->errors_grew_us = 0;
     memset(stream->worker_changes_us, 0, sizeof stream->worker_changes_us);
     stream->worker_lost_us = scene->now_us - 500000;
     assert_false(judge(scene)->broken);
     stream->worker_lost_us = scene->now_us - 3000000;
     assert_true(judge(scene)->broken);
     stream->worker_lost_us = 0;
-    stream->errors_grew_us = scene->now_us - 1000000;
+    stream->errors_grew_us = scene->now_us + 3; /* after the last marker that is there */
     assert_true(judge(scene)->broken);
     stream->errors_grew_us = 0;
     stream->enabled = false;
