@@ -35,8 +35,14 @@ struct verifier_request {
     char role[];
 };
 
+struct doubt_request {
+    struct letter letter;
+    struct proxy_doubt doubt;
+};
+
 /* What the main loop does with them; proxy.c. */
 void proxy_deliver_answer(struct letter *letter, void *receiver);
 void proxy_deliver_verifier_request(struct letter *letter, void *receiver);
+void proxy_deliver_doubt(struct letter *letter, void *receiver);
 
 #endif

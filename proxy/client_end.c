@@ -19,6 +19,9 @@ void client_end_seen(struct session *session, int status)
 {
     bool may_read = status == UV_EOF && stream_flush(&session->client) && session->client.unsent > 0;
     session->client_ended = true;
+    if (session->in_doubt != NULL && status == UV_EOF) {
+        return; /* it may still read what it is to be told */
+    }
     if (session->established && !session->finishing && is_busy(session)) {
         if (!lets_finish(session)) {
             session_drop(session);

@@ -2,6 +2,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/log.h"
+#include "proxy/in_doubt.h"
 #include "proxy/login_internal.h"
 #include "proxy/mover.h"
 #include "proxy/relay.h"
@@ -126,6 +127,7 @@ static void on_ready(struct server_link *link, struct slice greeting)
     link->events = &relay_link_events;
     link->cursor.quiet_rows = true;
     boundary_init(&session->boundary);
+    in_doubt_begin(session);
     frame_init(&session->cursor, FRAME_FROM_CLIENT);
     session->established = true;
     session->deadline_us = 0;

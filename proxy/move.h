@@ -44,6 +44,13 @@ void move_client(struct move *move, const struct frame_piece *piece, const struc
 /* What boundary_server() made of a piece from the session's own server that isn't ours. */
 void move_server(struct move *move, const struct boundary_step *step);
 
+/* Something that was forwarded since move_settled() may have ended a transaction: COMMIT, ROLLBACK ... */
+bool move_may_end(const struct move *move);
+/* It has asked for commits that don't wait for the other side (SET synchronous_commit), as far as is seen. */
+bool move_is_unsync(const struct move *move);
+/* Nothing is owed any more; in_transaction: a block is open. */
+void move_settled(struct move *move, bool in_transaction);
+
 /* Its client knows a type by a number that only the session's present server gives it: it can't move. */
 void move_knows_type(struct move *move, uint32_t oid);
 

@@ -49,6 +49,10 @@ struct move {
     bool computed_name;       /* set_config() of a name that can't be told */
     bool named_sets;          /* a SET for the session was prepared, and may run at any time */
     bool unnamed_sets;        /* the unnamed statement is one */
+    bool named_ends;          /* a statement was prepared that may end a transaction */
+    bool unnamed_ends;        /* the unnamed statement is one */
+    bool may_end;             /* one was run since nothing was owed last */
+    bool unsync, unsync_here; /* it has asked for commits that nobody confirms; until its transaction ends */
     bool watch_binds;         /* names may come as parameters */
     uint32_t known_type;      /* move_knows_type(); 0: none */
     uint32_t used_function;   /* a user's function that was called by its oid; 0: none */

@@ -49,6 +49,10 @@ static uint32_t text_ends(struct move *move)
         move->watch_binds = move->watch_binds || (flags & SCAN_PARAMETER) != 0;
         move->computed_name = move->computed_name || (flags & SCAN_COMPUTED) != 0;
         move->always_settings = move->always_settings || (flags & (SCAN_PARAMETER | SCAN_COMPUTED)) != 0;
+        if ((flags & (SCAN_SYNC | SCAN_UNSYNC | SCAN_UNSYNC_LOCAL)) != 0) {
+            move->unsync = (flags & SCAN_UNSYNC) != 0 || (move->unsync && (flags & SCAN_SYNC) == 0);
+            move->unsync_here = (flags & SCAN_UNSYNC_LOCAL) != 0;
+        }
     }
     return flags;
 }
@@ -159,8 +163,8 @@ static void client_query(struct move *move, const struct frame_piece *piece, con
         unnamed_dies(move, boundary);
     }
     scan_text(&move->scan, piece->bytes);
-    if (piece->last) {
-        (void)text_ends(move);
+    if (piece->last && (text_ends(move) & SCAN_ENDS) != 0) {
+        move->may_end = true;
     }
 }
 
@@ -190,11 +194,15 @@ static void client_parse(struct move *move, const struct frame_piece *piece, con
         unnamed_goes_on(move, piece);
     }
     if (piece->last) {
-        bool sets = (text_ends(move) & SCAN_SET) != 0;
+        uint32_t flags = text_ends(move);
+        bool sets = (flags & SCAN_SET) != 0;
+        bool ends = (flags & SCAN_ENDS) != 0;
         if (move->parse_unnamed) {
             move->unnamed_sets = sets;
+            move->unnamed_ends = ends;
         } else {
             move->named_sets = move->named_sets || sets;
+            move->named_ends = move->named_ends || ends;
         }
     }
 }
@@ -267,6 +275,9 @@ void move_client(struct move *move, const struct frame_piece *piece, const struc
         client_parse(move, piece, boundary);
         break;
     case 'B':
+        if (move->unnamed_ends && piece->first && piece->bytes.length > 0 && piece->bytes.data[0] != 0) {
+            move->named_ends = true; /* its portal may run when there is another unnamed statement */
+        }
         if (move->watch_binds) {
             client_bind(move, piece);
         }
@@ -278,11 +289,28 @@ void move_client(struct move *move, const struct frame_piece *piece, const struc
         client_function(move, piece);
         break;
     case 'E':
+        move->may_end = move->may_end || move->named_ends || move->unnamed_ends;
         break;
     default: /* Describe, Sync, Flush, copy data and Terminate change nothing */
         return;
     }
     move->dirt |= MOVE_DIRT_USED;
+}
+
+bool move_may_end(const struct move *move)
+{
+    return move->may_end;
+}
+
+bool move_is_unsync(const struct move *move)
+{
+    return move->unsync || move->unsync_here;
+}
+
+void move_settled(struct move *move, bool in_transaction)
+{
+    move->may_end = false;
+    move->unsync_here = move->unsync_here && in_transaction;
 }
 
 /* --- from the server ---------------------------------------------------------------------------------------
@@ -305,6 +333,7 @@ static void server_complete(struct move *move, struct slice tag)
     } else if (tag_is(tag, "DISCARD ALL")) {
         move->dirt |= MOVE_DIRT_SETTINGS;
         move->hints = 0;
+        move->unsync = false;
         strbuf_clear(&move->reasons);
         move_forget_unnamed(&move->unnamed);
         move->unnamed_lost = false;

@@ -4,6 +4,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "proxy/answer.h"
+#include "proxy/in_doubt.h"
 #include "proxy/lock_scout.h"
 #include "proxy/move_late.h"
 #include "proxy/relay.h"
@@ -356,6 +357,7 @@ static void swap_session(struct session *session, const struct proxy_route *rout
     session_link(session, target);
     session->watch.cancelling = false; /* that was of the old one */
     boundary_init(&session->boundary);
+    in_doubt_begin(session);
     session->untold = move_swapped(session->move);
     bool renumbered = renumber_swapped(session);
     mover_session_end(session);

@@ -6,6 +6,7 @@
 #include "proxy/answer.h"
 #include "proxy/collect.h"
 #include "proxy/config.h"
+#include "proxy/in_doubt.h"
 #include "proxy/listening.h"
 #include "proxy/login_client.h"
 #include "proxy/renumber.h"
@@ -36,6 +37,7 @@ struct command {
     int64_t time_us;
     bool ask;
     enum proxy_expire expire;
+    enum proxy_outcome outcome;
     struct proxy_route route;
     struct proxy_config *config;
 };
@@ -130,6 +132,32 @@ void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct p
         memcpy(answer->groups, verifier->groups, length);
     }
     mailbox_post(&proxy->shared.workers[worker].mailbox, &answer->letter);
+}
+
+void proxy_deliver_doubt(struct letter *letter, void *receiver)
+{
+    struct proxy *proxy = receiver;
+    struct doubt_request *request = CONTAINER_OF(letter, struct doubt_request, letter);
+    if (proxy->callbacks.doubt != NULL) {
+        proxy->callbacks.doubt(proxy->callbacks.context, &request->doubt);
+    } else {
+        proxy_doubt_answer(proxy, request->doubt.request, PROXY_OUTCOME_UNKNOWN);
+    }
+    free(request);
+}
+
+static void run_outcome(struct worker *worker, const struct command *command)
+{
+    in_doubt_outcome(worker, command->id, command->outcome);
+}
+
+void proxy_doubt_answer(struct proxy *proxy, uint64_t request, enum proxy_outcome outcome)
+{
+    unsigned worker = session_ticket_worker((uint32_t)request);
+    const struct command command = {.run = run_outcome, .id = request, .outcome = outcome};
+    if (worker < proxy->shared.worker_count) {
+        post_command(&proxy->shared.workers[worker], &command);
+    }
 }
 
 /* --- start --- */

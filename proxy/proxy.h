@@ -127,6 +127,15 @@ enum proxy_timeout {
 };
 const char *proxy_timeout_name(enum proxy_timeout timeout);
 
+/* What became of a transaction whose COMMIT was under way when its session's server went. */
+enum proxy_outcome {
+    PROXY_OUTCOME_UNKNOWN,   /* its client is told 08007 */
+    PROXY_OUTCOME_COMMITTED, /* and it is as safe as one that is acknowledged: its client is told so */
+    PROXY_OUTCOME_ABORTED,   /* it was rolled back: 08006 */
+    PROXY_OUTCOME_COUNT
+};
+const char *proxy_outcome_name(enum proxy_outcome outcome);
+
 struct proxy_stats {
     struct proxy_side_stats sides[SIDE_COUNT];
     uint64_t sessions, sessions_held, sessions_in_transaction, sessions_immovable, sessions_waiting;
@@ -135,6 +144,15 @@ struct proxy_stats {
     uint64_t connect_failures[SIDE_COUNT];
     bool side_down[SIDE_COUNT]; /* logins to it are answered 57P03 at once, but for a try now and then */
     int64_t oldest_wait_us;     /* of a client that a hold keeps now; 0: none */
+    uint64_t
+        doubts[PROXY_OUTCOME_COUNT]; /* what was under way to be committed when a session's server went */
+    /* Commits that the other side had not confirmed when they were acknowledged, by the server's own word:
+     * their wait was cancelled (a WARNING; a session whose client_min_messages is above it has none). */
+    uint64_t unconfirmed_commits;
+    /* Sessions that have asked for commits which wait for nobody, and what was committed in them, reading
+     * included: SET, set_config, startup parameters, also inside a string or a function's text. Not seen: the
+     * defaults of a role or database, a function's own settings, names that are computed. */
+    uint64_t sessions_unsync, unsync_commits;
 };
 
 /* --- events: answers and news
@@ -180,6 +198,20 @@ struct proxy_event {
     size_t session_count;
 };
 
+/*
+ * A session's server has gone while this transaction was being committed. Its client waits for what became of
+ * it, for at most timeouts.in_doubt.
+ */
+struct proxy_doubt {
+    uint64_t request; /* for proxy_doubt_answer() */
+    enum side side;   /* whose server it was, at that epoch */
+    uint64_t epoch;
+    uint64_t transaction; /* for pg_xact_status() */
+    /* When the server's statistics began (pg_stat_get_bgwriter_stat_reset_time(), in microseconds since
+     * 2000), if the server is of version 15 or later: unchanged, it has not crashed since; else 0. */
+    int64_t incarnation;
+};
+
 struct proxy_callbacks {
     void *context;
     void (*event)(void *context, const struct proxy_event *event);
@@ -188,6 +220,8 @@ struct proxy_callbacks {
     const uint8_t *mock_secret;
     /* A client wants to log in: answer with proxy_verifier_answer(), now or later. groups: those, too. */
     void (*verifier)(void *context, uint64_t request, enum side side, const char *role, bool groups);
+    /* Answer with proxy_doubt_answer(), now or later, or not at all. NULL: it is never known. */
+    void (*doubt)(void *context, const struct proxy_doubt *doubt);
 };
 
 /* --- life
@@ -233,6 +267,7 @@ void proxy_reload(struct proxy *proxy, const struct settings *settings);
 /* Changes the route while no hold stands and no session is linked elsewhere (start of the daemon, after
  * recovery). */
 void proxy_set_route(struct proxy *proxy, struct proxy_route route);
+void proxy_doubt_answer(struct proxy *proxy, uint64_t request, enum proxy_outcome outcome);
 void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct proxy_verifier *verifier);
 
 enum proxy_type_kind {

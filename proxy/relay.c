@@ -2,6 +2,7 @@
 
 #include "conf/base/clock.h"
 #include "conf/base/log.h"
+#include "proxy/in_doubt.h"
 #include "proxy/move_late.h"
 #include "proxy/mover.h"
 #include "proxy/relay_cancel.h"
@@ -194,15 +195,16 @@ static bool may_pass(struct session *session, uint8_t type, struct range before,
 
 /*
  * Passes on a range of the client's bytes; `from` is where it begins, at or (the beginning of a header, held
- * back last time) before `bytes`.
+ * back last time) before `bytes`, with so much room in front of it.
  */
-static void pass_to_server(struct session *session, const char *from, char *bytes, size_t length)
+static void pass_to_server(struct session *session, const char *from, char *bytes, size_t length, size_t room)
 {
     const char *end = bytes + length;
     struct slice rest = slice_of(bytes, length);
     struct frame_piece piece;
     enum wire_answer answer;
     int64_t now_us = clock_mono_us();
+    const bool asks = session->worker->config->timeouts.in_doubt_us > 0;
     while ((answer = frame_next(&session->cursor, &rest, &piece)) == WIRE_OK) {
         const char *next = (const char *)rest.data;
         const char *start = next - piece.bytes.length - (piece.first ? FRAME_HEADER_SIZE : 0);
@@ -219,6 +221,12 @@ static void pass_to_server(struct session *session, const char *from, char *byte
         }
         if (piece.first && !may_pass(session, piece.type, (struct range){from, start}, end)) {
             return;
+        }
+        if (piece.first && asks) {
+            const char *begin = from;
+            from = in_doubt_ask(session, &piece, from, start, room);
+            room = from == begin ? room : 0;
+            doubt_client(&session->doubt, &session->boundary, &piece);
         }
         if (piece.first && move_has_late(session->move)) {
             enum move_late_verdict late = prepare_late(session, &piece, (struct range){from, start}, now_us);
@@ -265,7 +273,7 @@ void relay_from_client(struct session *session, char *bytes, size_t length)
         return;
     }
     const char *from = memcpy(bytes - held_back, session->cursor.header, held_back);
-    pass_to_server(session, from, bytes, length);
+    pass_to_server(session, from, bytes, length, READ_HEADROOM - held_back);
     session_update(session);
 }
 
@@ -276,7 +284,7 @@ void relay_resume(struct session *session)
         size_t length = session->kept_length;
         session->kept = NULL;
         session->kept_length = 0;
-        pass_to_server(session, bytes, bytes, length);
+        pass_to_server(session, bytes, bytes, length, 0);
         if (session->kept == NULL) {
             hold_note_forwarded(session);
         }
@@ -398,14 +406,20 @@ static bool renumber_server(struct incoming *in, const struct frame_piece *piece
     return true;
 }
 
-/* What we asked stays ours, notices included. */
-static void take_ours(struct incoming *in, const struct frame_piece *piece, const struct boundary_step *step,
-                      const char *next)
+/* A piece that isn't passed on. */
+static void drop(struct incoming *in, const struct frame_piece *piece, const char *next)
 {
     if (piece->first) {
         pass_on(in->session, in->link, in->from, in->begin);
     }
     in->from = next;
+}
+
+/* What we asked stays ours, notices included. */
+static void take_ours(struct incoming *in, const struct frame_piece *piece, const struct boundary_step *step,
+                      const char *next)
+{
+    drop(in, piece, next);
     if (in->session->link == in->link) { /* its client is there */
         mover_asked(in->session, piece, step);
     }
@@ -417,6 +431,7 @@ static bool take_piece(struct incoming *in, const struct frame_piece *piece, cha
     struct session *session = in->session;
     struct server_link *link = in->link;
     struct boundary_step step;
+    struct slice instead;
     char *bytes = next - piece->bytes.length;
     if (piece->first) {
         in->begin = bytes - FRAME_HEADER_SIZE;
@@ -431,6 +446,11 @@ static bool take_piece(struct incoming *in, const struct frame_piece *piece, cha
         take_ours(in, piece, &step, next);
         return session->link == link;
     }
+    if (step.aside) {
+        drop(in, piece, next);
+        in_doubt_answered(session, piece, &step);
+        return true;
+    }
     if (is_late(session, piece, &step, bytes)) {
         pass_on(session, link, in->from, in->begin);
         in->from = next;
@@ -443,6 +463,14 @@ static bool take_piece(struct incoming *in, const struct frame_piece *piece, cha
         if (session->link != link) {
             return false;
         }
+    }
+    if (in_doubt_server(session, piece, &step, &instead)) {
+        drop(in, piece, next);
+        if (instead.length > 0 && !session->closing) {
+            pass_changed(session, link);
+            stream_pass(&session->client, (const char *)instead.data, instead.length);
+        }
+        step.kind = session->panicked ? BOUNDARY_NOTHING : step.kind;
     }
     if (step.kind != BOUNDARY_NOTHING) {
         note(session, link, &step);
@@ -526,7 +554,8 @@ static void on_ended(struct server_link *link, int status)
     struct session *session = link->session;
     (void)status;
     int64_t since_us = boundary_since_us(&session->boundary);
-    bool expected = session->terminated || link->input_ended;
+    /* after its client's end a server ends, too, but not before it has answered a COMMIT */
+    bool expected = session->terminated || (link->input_ended && !session->doubt.committing);
     if (since_us != 0 && !expected) {
         /* a statement that ended with its server, and not well */
         struct side_counters *counters = &session->worker->statistics.sides[link->side];
@@ -538,7 +567,7 @@ static void on_ended(struct server_link *link, int status)
     } else if (session->fatal || expected) {
         session_finish(session); /* the server has said why, or was told to end */
     } else {
-        session_end(session, "08006", "the server closed the connection unexpectedly", NULL);
+        in_doubt_server_gone(session);
     }
 }
 

@@ -4,6 +4,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "proxy/client_end.h"
+#include "proxy/in_doubt.h"
 #include "proxy/key_pool.h"
 #include "proxy/login_client.h"
 #include "proxy/mover.h"
@@ -87,7 +88,7 @@ static void on_broken(struct stream *stream)
 static void on_sent(struct stream *stream)
 {
     struct session *session = CONTAINER_OF(stream, struct session, client);
-    if (!session->finishing) {
+    if (!session->finishing || session->in_doubt != NULL) {
         session_update_reading(session);
     } else if (stream->ended) {
         session_drop(session);
@@ -119,6 +120,9 @@ static void on_closed(struct stream *stream)
     free(session->startup.parameters);
     free(session->kept);
     async_forget(session);
+    doubt_deinit(&session->doubt);
+    free(session->in_doubt);
+    counter_add(&statistics->sessions_unsync, session->unsync ? (uint64_t)-1 : 0);
     free(session);
     worker_check_end(worker);
 }
@@ -357,7 +361,7 @@ static void let_go_of_server(struct session *session)
 
 void session_end(struct session *session, const char *sqlstate, const char *message, const char *hint)
 {
-    if (session->closing || session->finishing) {
+    if (session->closing || session->finishing || in_doubt_ends(session, sqlstate, message)) {
         return;
     }
     bool between =
@@ -378,7 +382,9 @@ void session_end(struct session *session, const char *sqlstate, const char *mess
 
 void session_stop(struct session *session)
 {
-    if (session->established) {
+    if (session->in_doubt != NULL) {
+        in_doubt_settle(session, PROXY_OUTCOME_UNKNOWN);
+    } else if (session->established) {
         session_end(session, "57P01", "terminating connection due to administrator command", NULL);
     } else if (login_client_is_silent(session)) {
         /* its first words may be on their way: they get an answer */
@@ -410,6 +416,16 @@ void session_finish(struct session *session)
     }
     session->deadline_us =
         clock_mono_us() + (session->client.unsent == 0 ? LINGER_TIMEOUT_US : FLUSH_TIMEOUT_US);
+    worker_want_tick(session->worker);
+    session_update(session);
+}
+
+void session_wait(struct session *session, int64_t deadline_us)
+{
+    session->finishing = true;
+    hold_note_given_up(session);
+    let_go_of_server(session);
+    session->deadline_us = deadline_us;
     worker_want_tick(session->worker);
     session_update(session);
 }

@@ -15,6 +15,7 @@
 #include "proxy/cancel_key.h"
 #include "proxy/client_address.h"
 #include "proxy/client_limits.h"
+#include "proxy/doubt.h"
 #include "proxy/proxy.h"
 #include "proxy/server_link.h"
 #include "proxy/stream.h"
@@ -25,6 +26,7 @@
 
 struct worker;
 struct client_login;
+struct in_doubt;
 struct move;
 struct database_types;
 struct mover;
@@ -83,6 +85,12 @@ struct session {
     uint32_t ticket; /* with the worker's number */
     UT_hash_handle by_ticket;
     struct cancel_key cancel_key;
+
+    struct doubt doubt;               /* what is at stake if its server goes now */
+    struct in_doubt *in_doubt;        /* its server went, and what became of its COMMIT is being found out */
+    bool unsync_known, starts_unsync; /* it logged in with commits that wait for nobody */
+    bool unsync;                      /* counted as such */
+    bool panicked;                    /* the server has said a PANIC that its client wasn't told */
 
     struct move *move;                  /* what its traffic told about its state */
     struct mover *mover;                /* while armed */
@@ -147,6 +155,9 @@ void session_update_reading(struct session *session);
 void session_end(struct session *session, const char *sqlstate, const char *message, const char *hint);
 void session_finish(struct session *session);
 void session_drop(struct session *session);
+/* As finish(), but the client is yet to be told what became of its COMMIT (in_doubt.h), until the deadline.
+ */
+void session_wait(struct session *session, int64_t deadline_us);
 /* As end(), because the daemon stops: with what PostgreSQL says when it does. */
 void session_stop(struct session *session);
 

@@ -126,6 +126,14 @@ static void sum_side(const struct side_counters *side, struct proxy_side_stats *
     }
 }
 
+const char *proxy_outcome_name(enum proxy_outcome outcome)
+{
+    static const char *const names[PROXY_OUTCOME_COUNT] = {[PROXY_OUTCOME_UNKNOWN] = "unknown",
+                                                           [PROXY_OUTCOME_COMMITTED] = "committed",
+                                                           [PROXY_OUTCOME_ABORTED] = "rolled_back"};
+    return outcome < PROXY_OUTCOME_COUNT ? names[outcome] : "?";
+}
+
 void statistics_sum(const struct statistics *statistics, struct proxy_stats *sum, int64_t now_us)
 {
     for (int side = 0; side < SIDE_COUNT; side++) {
@@ -144,6 +152,12 @@ void statistics_sum(const struct statistics *statistics, struct proxy_stats *sum
     sum->sessions_total += counter_read(&statistics->sessions_total);
     sum->logins_failed += counter_read(&statistics->logins_failed);
     sum->cancels += counter_read(&statistics->cancels);
+    sum->unconfirmed_commits += counter_read(&statistics->unconfirmed_commits);
+    sum->unsync_commits += counter_read(&statistics->unsync_commits);
+    sum->sessions_unsync += counter_read(&statistics->sessions_unsync);
+    for (int i = 0; i < PROXY_OUTCOME_COUNT; i++) {
+        sum->doubts[i] += counter_read(&statistics->doubts[i]);
+    }
     for (int i = 0; i < PROXY_REFUSAL_COUNT; i++) {
         sum->refused[i] += counter_read(&statistics->refused[i]);
     }

@@ -22,6 +22,8 @@ struct statistics {
     counter sessions_by_state[SESSION_STATE_COUNT];
     counter sessions_immovable, sessions_waiting;
     counter sessions_total, logins_failed, cancels;
+    counter unconfirmed_commits, unsync_commits, sessions_unsync;
+    counter doubts[PROXY_OUTCOME_COUNT];
     counter refused[PROXY_REFUSAL_COUNT], timeouts[PROXY_TIMEOUT_COUNT];
     counter connect_failures[SIDE_COUNT];
     _Atomic int64_t side_down_us[SIDE_COUNT]; /* when one that counts as down failed last; 0: it is up */

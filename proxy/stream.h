@@ -35,8 +35,9 @@ struct stream_events {
 enum {
     READ_SIZE = 64 * 1024, /* at most, at once */
     READ_LEAST = 16 * 1024,
-    /* before received bytes, for what the owner kept of a header: it then sees one contiguous range */
-    READ_HEADROOM = 8
+    /* before received bytes, for what the owner kept of a header, or has to say before: it then sees, or
+     * sends, one contiguous range */
+    READ_HEADROOM = 48
 };
 
 /* Where a worker's streams read, and which of them have something to be sent from there. */

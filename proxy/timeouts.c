@@ -2,6 +2,7 @@
 
 #include "conf/base/log.h"
 #include "proxy/cancel.h"
+#include "proxy/in_doubt.h"
 #include "proxy/login_client.h"
 #include "proxy/route_hold.h"
 #include "proxy/session.h"
@@ -86,7 +87,9 @@ static void check_deadline(struct session *session, int64_t now_us)
         return;
     }
     session->deadline_us = 0;
-    if (session->finishing || login_client_is_cancel(session)) {
+    if (session->in_doubt != NULL) {
+        in_doubt_settle(session, PROXY_OUTCOME_UNKNOWN);
+    } else if (session->finishing || login_client_is_cancel(session)) {
         session_drop(session);
     } else if (session->login != NULL) {
         end_login(session);

@@ -39,6 +39,7 @@ struct settings_timeouts {
     int64_t server_connect_us; /* of one login to a server */
     int64_t client_idle_us, idle_in_transaction_us, query_us;
     int64_t hold_notice_us; /* a client that waits longer is told so */
+    int64_t in_doubt_us;    /* a client waits for what became of its COMMIT; 0: not at all */
     int64_t shutdown_us;    /* what runs at SIGTERM may go on for so long; 0: not at all */
 };
 

@@ -272,7 +272,8 @@ static bool start_proxy(struct controller *controller, const struct flip_history
     const struct proxy_callbacks callbacks = {.context = controller,
                                               .mock_secret = mock_secret,
                                               .event = controller_proxy_event,
-                                              .verifier = controller_verifier};
+                                              .verifier = controller_verifier,
+                                              .doubt = controller_doubt};
     const struct proxy_route closed = {.side =
                                            history->known ? history->active : controller->settings->initial,
                                        .epoch = history->epoch > 0 ? history->epoch : 1,
@@ -298,8 +299,8 @@ static bool start_replication(struct controller *controller, struct error *error
 
 static void start_timers(struct controller *controller)
 {
-    uv_timer_t *const timers[] = {&controller->wake, &controller->second, &controller->gate_timer,
-                                  &controller->progress, &controller->pulse};
+    uv_timer_t *const timers[] = {&controller->wake,     &controller->second, &controller->gate_timer,
+                                  &controller->progress, &controller->pulse,  &controller->doubt_timer};
     for (size_t i = 0; i < ARRAY_LENGTH(timers); i++) {
         ENSURE(uv_timer_init(controller->loop, timers[i]) == 0);
         timers[i]->data = controller;
@@ -313,6 +314,7 @@ static void start_timers(struct controller *controller)
 static void free_controller(struct controller *controller)
 {
     controller_gates_deinit(controller);
+    controller_doubts_deinit(controller);
     while (controller->queue != NULL) {
         struct queued_event *queued = controller->queue;
         controller->queue = queued->next;
@@ -464,6 +466,7 @@ void controller_stop(struct controller *controller, void (*done)(void *context),
     uv_close((uv_handle_t *)&controller->wake, on_timer_closed);
     uv_close((uv_handle_t *)&controller->second, on_timer_closed);
     uv_close((uv_handle_t *)&controller->gate_timer, on_timer_closed);
+    uv_close((uv_handle_t *)&controller->doubt_timer, on_timer_closed);
     uv_close((uv_handle_t *)&controller->progress, on_timer_closed);
     uv_close((uv_handle_t *)&controller->pulse, on_timer_closed);
     proxy_stop(controller->proxy, controller->settings->timeouts.shutdown_us);

@@ -134,6 +134,11 @@ struct controller {
     struct role_request *roles;
     struct controller_gates gates;
 
+    /* COMMITs whose server went */
+    struct doubt_question *doubts;
+    uint64_t doubts_asked[SIDE_COUNT], doubts_rounds; /* the query under way; 0: none */
+    uv_timer_t doubt_timer;
+
     /* flips, for those who ask */
     struct flip_story *stories; /* ring of CONTROLLER_STORIES */
     size_t story_count, story_next;
@@ -206,6 +211,10 @@ void controller_refresh_types(struct controller *controller);
 void controller_method_sessions(void *context, struct rpc_call *call);
 /* The proxy stops: nobody will answer these any more. */
 void controller_sessions_stop(struct controller *controller);
+
+/* --- controller_doubt.c: what became of COMMITs whose server went */
+void controller_doubt(void *context, const struct proxy_doubt *doubt);
+void controller_doubts_deinit(struct controller *controller);
 
 /* --- controller_gates.c */
 MUST_USE bool controller_gates_init(struct controller *controller, struct error *error);

@@ -143,6 +143,17 @@ static void print_sessions(const struct proxy_stats *stats, struct strbuf *text)
     for (enum proxy_timeout i = 0; i < PROXY_TIMEOUT_COUNT; i++) {
         put_labelled(text, "timeouts_total", "timeout", proxy_timeout_name(i), stats->timeouts[i]);
     }
+    head(text, "commits_in_doubt_total", "counter", "Commits whose server went, by what became of them.");
+    for (enum proxy_outcome i = 0; i < PROXY_OUTCOME_COUNT; i++) {
+        put_labelled(text, "commits_in_doubt_total", "outcome", proxy_outcome_name(i), stats->doubts[i]);
+    }
+    counter(text, "commits_unconfirmed_total",
+            "Commits whose wait for the other side was cancelled, which acknowledges them.",
+            stats->unconfirmed_commits);
+    gauge(text, "sessions_unsynchronous", "Sessions that asked for commits which wait for nobody.",
+          stats->sessions_unsync);
+    counter(text, "commits_unsynchronous_total", "What was committed in such sessions, reading included.",
+            stats->unsync_commits);
     counter(text, "logins_failed_total", "Logins that failed.", stats->logins_failed);
     counter(text, "cancels_total", "Cancel requests.", stats->cancels);
 }

@@ -370,6 +370,7 @@ static void server_error(struct boundary *b, int64_t now_us, struct boundary_ste
     (void)slice_copy(error.sqlstate, step->sqlstate, sizeof step->sqlstate);
     step->kind = BOUNDARY_ERROR;
     step->fatal = decode_error_is_fatal(&error);
+    step->panic = slice_equals(error.severity, "PANIC");
     step->parse = b->parses_answered;
     b->copy = COPY_NONE;
     if (b->count > 0 && !b->ours) {
@@ -487,6 +488,9 @@ void boundary_server(struct boundary *b, const struct frame_piece *piece, int64_
         }
         return;
     }
+    if (b->aside > 0 && boundary_aside_server(b, piece, complete, step)) {
+        return;
+    }
     if (!complete) {
         return;
     }
@@ -538,7 +542,7 @@ void boundary_inject(struct boundary *b, int64_t now_us)
 
 bool boundary_owes(const struct boundary *b)
 {
-    return b->count > 0 || b->ours;
+    return b->count > 0 || b->ours || b->aside > 0;
 }
 
 bool boundary_may_owe(const struct boundary *b)

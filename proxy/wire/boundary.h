@@ -47,6 +47,7 @@ struct boundary {
     uint32_t executed;  /* Executes answered in the first segment */
     bool ours;          /* what is being answered was injected by boundary_inject() */
     bool ours_seen;     /* the first reply to it was seen */
+    uint8_t aside;      /* FunctionCalls of boundary_aside() that are not answered yet */
     uint32_t doubtful;  /* Syncs that the server may have answered or ignored, as its COPY failed meanwhile */
     uint32_t copy_syncs;      /* of them, those behind the last data of the COPY under way */
     uint64_t parses_sent;     /* Parse messages that the server must answer; the number of the next one */
@@ -75,11 +76,13 @@ enum boundary_kind {
 struct boundary_step {
     enum boundary_kind kind;
     bool ours;         /* a reply to what we injected: not passed to the client. NoticeResponses, too */
+    bool aside;        /* a reply to a FunctionCall of boundary_aside(): not passed on, either */
     bool unasked;      /* BOUNDARY_STATUS: nothing of the client's is being answered: a reload */
     struct slice body; /* lies in the piece or in the capture */
     uint64_t parse, parse_end;
     char sqlstate[6]; /* "" if the server sent none */
     bool fatal;
+    bool panic;          /* the fatal error is a PANIC, which may come in the middle of a commit */
     uint32_t statements; /* BOUNDARY_READY: how many statements were answered */
     bool failed;         /* BOUNDARY_READY: one of them failed */
     int64_t latency_us;  /* BOUNDARY_READY: from the later of its sending and the ReadyForQuery before */
@@ -100,6 +103,17 @@ void boundary_server(struct boundary *boundary, const struct frame_piece *piece,
 /* Our own extended messages with exactly one Sync are sent next: their replies are marked `ours`. Only at the
  * boundary. */
 void boundary_inject(struct boundary *boundary, int64_t now_us);
+
+/*
+ * So many FunctionCalls of ours go in front of what the client sends next, in a transaction or not: nobody
+ * waits for them. Only if boundary_aside_may().
+ */
+void boundary_aside(struct boundary *boundary, unsigned calls);
+bool boundary_aside_may(const struct boundary *boundary);
+/* For boundary_server(): true if the piece answers one. What the server may say at any time is the client's.
+ */
+MUST_USE bool boundary_aside_server(struct boundary *boundary, const struct frame_piece *piece, bool complete,
+                                    struct boundary_step *step);
 
 /*
  * Nothing is owed, nothing was sent since the last Sync, no transaction is open. Whoever acts on it also

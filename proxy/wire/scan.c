@@ -26,6 +26,16 @@ enum before {
     BEFORE_ANY
 };
 
+/* Where a setting stands, on the way to synchronous_commit. */
+enum setting {
+    SETTING_NONE,
+    SETTING_NAME,  /* SET [SESSION], set_config */
+    SETTING_LOCAL, /* SET LOCAL */
+    SETTING_RESET,
+    SETTING_VALUE,      /* of synchronous_commit, comes next */
+    SETTING_VALUE_LOCAL /* the same, for the transaction */
+};
+
 #define HINT(text, before, flags)                                                                            \
     {                                                                                                        \
         (text), sizeof(text) - 1, (before), (flags)                                                          \
@@ -216,18 +226,84 @@ static enum before before_next(const struct scan *scan)
     return BEFORE_OTHER;
 }
 
+/* A word that begins a statement. */
+static bool is_end(const struct scan *scan)
+{
+    return word_is(scan, "commit") || word_is(scan, "end") || word_is(scan, "rollback") ||
+           word_is(scan, "abort");
+}
+
+static void say_sync(struct scan *scan, uint32_t flag)
+{
+    scan->flags &= ~(uint32_t)(SCAN_SYNC | SCAN_UNSYNC | SCAN_UNSYNC_LOCAL);
+    scan->flags |= flag;
+    scan->setting = SETTING_NONE;
+}
+
+/* What synchronous_commit is set to waits for the standby: else, or if it can't be told, it doesn't. */
+static bool is_sync(const struct scan *scan)
+{
+    return word_is(scan, "on") || word_is(scan, "remote_apply") || word_is(scan, "default") ||
+           word_is(scan, "true") || word_is(scan, "yes") || word_is(scan, "1");
+}
+
+static void follow_sync(struct scan *scan)
+{
+    switch ((enum setting)scan->setting) {
+    case SETTING_VALUE:
+    case SETTING_VALUE_LOCAL:
+        if (!word_is(scan, "to")) {
+            say_sync(scan, is_sync(scan)                    ? SCAN_SYNC
+                           : scan->setting == SETTING_VALUE ? SCAN_UNSYNC
+                                                            : SCAN_UNSYNC_LOCAL);
+        }
+        return;
+    case SETTING_NAME:
+    case SETTING_LOCAL:
+        if (word_is(scan, "synchronous_commit")) {
+            scan->setting = scan->setting == SETTING_NAME ? SETTING_VALUE : SETTING_VALUE_LOCAL;
+            return;
+        }
+        if (word_is(scan, "local")) {
+            scan->setting = SETTING_LOCAL;
+            return;
+        }
+        if (word_is(scan, "session")) {
+            return;
+        }
+        break;
+    case SETTING_RESET:
+        if (word_is(scan, "all") || word_is(scan, "synchronous_commit")) {
+            say_sync(scan, SCAN_SYNC);
+            return;
+        }
+        break;
+    case SETTING_NONE:
+        break;
+    }
+    scan->setting = word_is(scan, "set") || word_is(scan, "set_config") ? SETTING_NAME
+                    : word_is(scan, "reset")                            ? SETTING_RESET
+                                                                        : SETTING_NONE;
+}
+
 static void hint(struct scan *scan)
 {
     static const char advisory[] = "advisory_lock";
-    if (scan->before == BEFORE_START && scan->statements < UINT8_MAX) {
-        scan->statements++;
+    if (scan->before == BEFORE_START) {
+        scan->statements = (uint8_t)(scan->statements + (scan->statements < UINT8_MAX));
+        scan->flags |= is_end(scan) ? SCAN_ENDS : 0;
+    }
+    if (scan->setting != SETTING_NONE || scan->word[0] == 's' || scan->word[0] == 'r') {
+        follow_sync(scan);
     }
     if (scan->before == BEFORE_SET && !word_is(scan, "local") && !word_is(scan, "transaction") &&
         !word_is(scan, "constraints")) {
         scan->flags |= SCAN_SET;
     }
-    if (scan->before == BEFORE_PREPARE && !word_is(scan, "transaction")) {
-        scan->prepares = true;
+    if (scan->before == BEFORE_PREPARE) {
+        bool ends = word_is(scan, "transaction");
+        scan->prepares = scan->prepares || !ends;
+        scan->flags |= ends ? SCAN_ENDS : 0;
     }
     if (scan->word[0] == 'p' && scan->word_length >= sizeof advisory &&
         memmem(scan->word, scan->word_length, advisory, sizeof advisory - 1) != NULL) {
@@ -267,6 +343,9 @@ static void emit_byte(struct scan *scan, uint8_t c)
         emit(scan, COMMA);
     } else if (c == '$') {
         emit(scan, DOLLAR_SIGN);
+        if (scan->setting == SETTING_VALUE || scan->setting == SETTING_VALUE_LOCAL) {
+            say_sync(scan, scan->setting == SETTING_VALUE ? SCAN_UNSYNC : SCAN_UNSYNC_LOCAL);
+        }
     } else if (!is_space(c) && c != 0) {
         emit(scan, OTHER);
         scan->before = c == ';' ? BEFORE_START : scan->before;

@@ -21,7 +21,13 @@ enum scan_flag {
     SCAN_HOLD = 1 << 8,           /* WITH HOLD */
     SCAN_DISCARD = 1 << 9,        /* DISCARD */
     SCAN_AUTHORIZATION = 1 << 10, /* ROLE, AUTHORIZATION */
-    SCAN_SET = 1 << 11 /* a SET or RESET for the session: not SET LOCAL, TRANSACTION, CONSTRAINTS */
+    SCAN_SET = 1 << 11,  /* a SET or RESET for the session: not SET LOCAL, TRANSACTION, CONSTRAINTS */
+    SCAN_ENDS = 1 << 12, /* COMMIT, ROLLBACK, PREPARE TRANSACTION ...: what may end a transaction */
+    /* the last word on synchronous_commit: less than a standby's confirmation, for the session or for the
+     * transaction, or no less */
+    SCAN_UNSYNC = 1 << 13,
+    SCAN_UNSYNC_LOCAL = 1 << 14,
+    SCAN_SYNC = 1 << 15
 };
 
 enum { SCAN_NAME_SIZE = 128, SCAN_WORD_SIZE = 64, SCAN_TAG_SIZE = 64 };
@@ -48,6 +54,7 @@ struct scan {
     uint8_t before;     /* the word before, if it matters */
     uint8_t statements; /* how many begin; more than one is enough to know */
     bool prepares;      /* one of them is PREPARE */
+    uint8_t setting;    /* what is about to be set: enum setting */
     char tag[SCAN_TAG_SIZE];
     uint8_t word_length;
     char word[SCAN_WORD_SIZE]; /* lower case, cut */

@@ -148,7 +148,7 @@ static void a_server_that_goes_says_why_or_we_do(void **state)
     put(pair.client, BYTES(QUERY_1));
     expect(world, pair.server, BYTES(QUERY_1));
     (void)close(pair.server);
-    expect_error(world, pair.client, "08006");
+    expect_error(world, pair.client, "08007");
     expect_end(world, pair.client);
     (void)close(pair.client);
 
