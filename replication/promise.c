@@ -7,6 +7,7 @@
 #include "replication/sql.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* A probe that is cancelled returns as if it were confirmed: its procedure ends first. */
 enum { LOOK_MS = 20, OUTLIVES_US = 1000000 };
@@ -142,14 +143,24 @@ enum verdict promise_judge_synchronous(struct strand *strand, const struct reply
 
 void promise_build_arrival(struct strand *strand, struct strbuf *sql)
 {
-    sql_format(sql, "select n from switchback.marker where side = %L and purpose = 'promise'",
-               side_name(side_other(strand->side)));
+    sql_format(
+        sql,
+        "select m.n, s.standing from switchback.state s left join switchback.marker m on m.side = %L and"
+        " m.purpose = 'promise'",
+        side_name(side_other(strand->side)));
 }
 
 enum verdict promise_judge_arrival(struct strand *strand, const struct reply *reply, struct error *error)
 {
-    if (reply_uint(reply, 0, 0) >= phase_database(strand)->probe->n) {
+    const char *standing = reply_value(reply, 0, 1);
+    const bool standby = standing != NULL && strcmp(standing, "standby") == 0;
+    if (standby && reply_uint(reply, 0, 0) >= phase_database(strand)->probe->n) {
         return VERDICT_NEXT;
+    }
+    if (!standby) {
+        (void)error_set(error, ERROR_NO_PROMISE, "%s/%s is %s: it can't take over", side_name(strand->side),
+                        strand->database_name, standing == NULL ? "not prepared" : standing);
+        return VERDICT_FAIL;
     }
     (void)error_set(error, ERROR_NO_PROMISE, "a commit of %s/%s returned before %s had it",
                     side_name(side_other(strand->side)), strand->database_name, side_name(strand->side));

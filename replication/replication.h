@@ -283,6 +283,43 @@ typedef void (*replication_checked)(void *context, const struct replication_resu
 void replication_check(struct replication *replication, enum side active, replication_checked done,
                        void *context);
 
+/*
+ * --- a diverged side: it holds commits that the active one never got, and that no client was told of ---
+ */
+
+/* One change of a stranded transaction; texts, valid during the callback. */
+struct replication_stranded {
+    const char *database;
+    const char *xid, *lsn; /* of its transaction, and its end; "" once rejoin has begun */
+    const char *table;     /* quoted */
+    const char *operation; /* insert, update, delete, truncate; copy: still to come from the active side */
+    const char *key;       /* "id=42"; "": it has none */
+};
+
+struct replication_stranded_list {
+    const struct replication_stranded *rows; /* the first of them */
+    size_t count;
+    uint64_t total, transactions; /* changes; 0 transactions once rejoin has begun */
+    bool incomplete;              /* there are even more: nobody counted */
+};
+
+typedef void (*replication_stranded_done)(void *context, const struct replication_result *result,
+                                          const struct replication_stranded_list *list);
+
+/* Read from the slot of `side` that fed the other; nothing is changed. Databases that aren't diverged hold
+ * none. */
+void replication_stranded(struct replication *replication, enum side side, replication_stranded_done done,
+                          void *context);
+
+/*
+ * Makes the diverged side the standby: the rows that stranded transactions touched become what `active` has,
+ * its stream runs. Goes on where an earlier run ended; the side stays diverged until all is done.
+ * ERROR_NOT_PREPARED, with a remedy, where rows can't tell it: a lost slot, a table without a key, a stranded
+ * TRUNCATE, other tables.
+ */
+void replication_rejoin(struct replication *replication, enum side active, replication_progressed progressed,
+                        replication_done done, void *context);
+
 /* --- questions of others --- */
 
 struct replication_role {

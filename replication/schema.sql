@@ -39,7 +39,7 @@ create table if not exists switchback.copied (
 -- active side has them. While there are any, this side isn't to be trusted.
 create table if not exists switchback.rejoining (
     id bigint primary key,
-    name text not null,      -- of the table, quoted; '' stands for all that is copied
+    name text not null,      -- of the table, quoted
     columns text[] not null, -- of its key
     key text[] not null
 );

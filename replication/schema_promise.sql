@@ -214,3 +214,53 @@ begin
         start_lsn = case when s.standing <> 'standby' and s.start_lsn is not null then s.start_lsn
                          else pg_current_wal_insert_lsn() end;
 end $$;
+
+-- --- a diverged side comes back ---
+
+-- "t.a = k.key[1]::integer and ...": which rows of that table a key means.
+create or replace function switchback.key_condition(of_table text, columns text[]) returns text language plpgsql stable
+set search_path = pg_catalog, pg_temp as $$
+declare
+    condition text;
+begin
+    select string_agg(format('t.%I = k.key[%s]::%s', a.attname, c.place, format_type(a.atttypid, -1)), ' and ' order by c.place)
+    into condition
+    from unnest(columns) with ordinality c(name, place)
+    join pg_attribute a on a.attrelid = to_regclass(of_table) and a.attname = c.name and not a.attisdropped
+    having count(*) = cardinality(columns);
+    if condition is null then
+        raise exception using errcode = 'SB003', message = format('table %s has not the key %s here', of_table, columns);
+    end if;
+    return condition;
+end $$;
+
+-- The rows that stranded transactions touched (rejoining) go, so that what the active side did since meets nothing of them,
+-- and its stream begins. Returns how many keys there are.
+create or replace function switchback.begin_rejoin(claimed_owner bigint, pair_epoch bigint, start pg_catalog.pg_lsn)
+returns bigint language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+    touched record;
+begin
+    if s.standing <> 'diverged' or s.epoch >= pair_epoch then
+        perform switchback.stale(s, 'can''t rejoin');
+    end if;
+    delete from switchback.rejoining a using switchback.rejoining b
+    where a.name = b.name and a.columns = b.columns and a.key = b.key and a.id > b.id;
+    for touched in select distinct name, columns from switchback.rejoining loop
+        execute format('delete from only %s t using switchback.rejoining k where k.name = %L and k.columns = %L and %s',
+                       touched.name, touched.name, touched.columns, switchback.key_condition(touched.name, touched.columns));
+    end loop;
+    perform switchback.follow_from(start);
+    return (select count(*) from switchback.rejoining);
+end $$;
+
+create or replace function switchback.end_rejoin(claimed_owner bigint, pair_epoch bigint) returns void language plpgsql as $$
+declare
+    s switchback.state := switchback.claim(claimed_owner);
+begin
+    if s.standing <> 'diverged' or s.epoch >= pair_epoch or exists (select from switchback.rejoining) then
+        perform switchback.stale(s, 'can''t end the rejoining');
+    end if;
+    update switchback.state set standing = 'standby', epoch = pair_epoch, fenced_for = null;
+end $$;

@@ -143,6 +143,19 @@ static void print_sample(const char *number)
     printf("}\n");
 }
 
+static void stranded_read(void *context, const struct replication_result *result,
+                          const struct replication_stranded_list *list)
+{
+    print_result(context, result);
+    printf(" %" PRIu64 " %" PRIu64, list->total, list->transactions);
+    for (size_t i = 0; i < list->count; i++) {
+        const struct replication_stranded *row = &list->rows[i];
+        printf("|%s %s %s %s", row->database, row->operation, row->table, row->key);
+    }
+    printf("\n");
+    free(context);
+}
+
 /* --- commands --- */
 
 static enum side side_of(const char *word)
@@ -260,6 +273,10 @@ static bool start(char **words, int count)
     } else if (strcmp(name, "adopt") == 0 && count == 5) {
         replication_adopt(replication, side_of(words[2]), strtoull(words[3], NULL, 10), deadline(words[4]),
                           answered, number_of(words[0]));
+    } else if (strcmp(name, "stranded") == 0 && count == 3) {
+        replication_stranded(replication, side_of(words[2]), stranded_read, number_of(words[0]));
+    } else if (strcmp(name, "rejoin") == 0 && count == 3) {
+        replication_rejoin(replication, side_of(words[2]), NULL, answered, number_of(words[0]));
     } else if (strcmp(name, "stop") == 0) {
         (void)uv_poll_stop(&console.input);
         uv_close((uv_handle_t *)&console.input, NULL);

@@ -3,7 +3,7 @@ import threading
 import time
 
 import pg
-from test_replication import pair, refused, rows
+from test_replication import Console, pair, refused, rows
 
 
 def names(side):
@@ -126,7 +126,7 @@ class Writers:
                 with self.lock:
                     self.acknowledged.add(tag)
                 tag += 1
-        except (OSError, EOFError, pg.PgError):
+        except (OSError, pg.Closed, pg.PgError):
             return
 
     def wait_for(self, count):
@@ -223,6 +223,140 @@ def test_idle_side_rejoins_by_itself(world):
     console.do("promise blue 10000")
     console.do("names blue 3 off 5000")
     console.flip(3, "blue", 3)
+    console.stop()
+
+
+def diverged(world, console, stranded):
+    """Green, which promised, was cut off with `stranded` statements waiting, and blue took over."""
+    console.do("cut-off 2 green 2 10000")
+    hung = []
+    for index, sql in enumerate(stranded):
+        connection = world.green.connect("app0", "app")
+        thread = threading.Thread(target=hang, args=(connection, sql), daemon=True)
+        thread.start()
+        hung.append(thread)
+        end = time.monotonic() + 60
+        while int(rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and usename = 'app'")[0][0]) <= index:
+            assert time.monotonic() < end, sql
+            time.sleep(0.02)
+    for phase in ("ready-alone", "open"):
+        console.do("%s 2 green 2 10000" % phase)
+    console.do("active blue 3")
+    console.do("contact green 3", 90)
+    for thread in hung:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert console.facts()["green"]["app0"][:2] == ("diverged", 2), console.facts()
+
+
+def hang(connection, sql):
+    try:
+        connection.query(sql)
+        print("acknowledged: %s" % sql)
+    except (OSError, pg.Closed, pg.PgError):
+        pass
+
+
+def equal(world, tables):
+    for table in tables:
+        sql = "select * from %s t order by t::text" % table
+        assert rows(world.blue, sql) == rows(world.green, sql), table
+
+
+def test_diverged_side_rejoins(world):
+    """What its stranded transactions did is undone by the active side's rows, while that goes on writing."""
+    console = promised(world, databases=2)
+    write = lambda sql: rows(world.green, sql)
+    for i in range(10):
+        write("insert into hist (tag, aid, delta) values (%d, 1, 0)" % (7000000000 + i))
+    write("insert into part values (1, 0), (2, 1)")
+    diverged(world, console, [
+        "insert into hist (id, tag, aid) values (1000001, 7000000100, 1)",
+        "update hist set tag = 7000000200, delta = 9 where tag = 7000000000",
+        "begin; delete from hist where tag = 7000000001; update hist set id = 1000002 where tag = 7000000002; commit",
+        "update part set k = 1 where id = 1",
+        "insert into part values (3, 0)",
+        "update acc set bal = bal + 5 where id in (1, 2)",
+        "delete from acc where id in (3, 4, 5)",
+    ])
+    said = console.do("stranded green")
+    assert said.split("|")[0].split() == ["13", "7"], said
+    for part in ("app0 insert public.hist id=1000001", "app0 delete public.acc id=4", "app0 insert public.part1 id=1, k=1"):
+        assert part in said.split("|"), (part, said)
+
+    # the active side used what is stranded on the other: keys, unique values, rows that are gone there
+    on_blue = lambda sql: rows(world.blue, sql)
+    on_blue("insert into hist (id, tag, aid, delta) values (1000001, 7000000200, 1, 3)")
+    on_blue("insert into hist (id, tag, aid, delta) values (1000002, 7000000100, 1, 4)")
+    on_blue("delete from acc where id = 4")
+    on_blue("update acc set bal = 77 where id = 5")
+    on_blue("update part set k = 1 where id = 1")
+    on_blue("delete from hist where tag = 7000000000")
+    writers = Writers(world.blue, 2)
+    writers.wait_for(50)
+    console.do("rejoin blue", 120)
+    writers.wait_for(100)
+    writers.join()
+    assert console.facts()["green"]["app0"][:2] == ("standby", 3), console.facts()
+    console.healthy("blue")
+    console.do("probe blue 10000")
+    equal(world, ("hist", "acc", "part", "tel", "br"))
+    assert console.do("stranded green").split() == ["0", "0"]
+    console.do("rejoin blue", 60)  # again: nothing is left to do
+
+    # it is a standby as any: the next flip takes it, and nothing echoes
+    console.flip(3, "blue", 3)
+    console.healthy("green")
+    rows(world.green, "insert into hist (tag, aid, delta) values (7000000999, 1, 1)")
+    console.do("probe green 10000")
+    equal(world, ("hist", "acc", "part", "tel", "br"))
+    console.stop()
+
+
+def test_rejoin_that_stops_half_way(world):
+    console = promised(world)
+    diverged(world, console, ["update acc set bal = bal + 5 where id <= 600"])
+    # a client's lock on one of the rows: the copy waits for it, and is ended
+    holder = world.blue.connect("app0", "app")
+    holder.query("begin")
+    holder.query("update acc set bal = 1 where id = 500")
+    going = console.start("rejoin blue")
+    end = time.monotonic() + 60
+    while rows(world.green, "select count(*) from switchback.rejoining") not in ([("200",)], [("100",)]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    console.do("stop")
+    try:
+        console.wait(going, 5)
+    except Exception:
+        pass
+    other = Console(world)
+    other.do("own")
+    other.do("active blue 3")
+    other.do("contact green 3", 90)
+    assert other.facts()["green"]["app0"][:2] == ("diverged", 2), other.facts()
+    assert int(other.do("stranded green").split()[0]) in (100, 200)
+    failed = other.fails("promise blue 10000")  # its rows aren't whole: nothing can be promised by it
+    assert failed.code == "no_promise" and "diverged" in failed.message, failed
+    other.do("names blue 3 off 5000")
+    holder.query("commit")
+    other.do("rejoin blue", 120)
+    assert other.facts()["green"]["app0"][:2] == ("standby", 3), other.facts()
+    other.healthy("blue")
+    other.do("probe blue 10000")
+    equal(world, ("acc",))
+    other.stop()
+
+
+def test_rejoin_that_rows_cannot_tell(world):
+    console = promised(world)
+    diverged(world, console, ["truncate tel"])
+    failed = console.fails("rejoin blue")
+    assert failed.code == "not_prepared" and "truncate of table public.tel" in failed.message, failed
+    assert console.facts()["green"]["app0"][:2] == ("diverged", 2), console.facts()
+    rows(world.blue, "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name like '%app0%to_green'")
+    failed = console.fails("rejoin blue")
+    assert failed.code == "not_prepared" and "slot" in failed.message, failed
     console.stop()
 
 
