@@ -19,15 +19,13 @@ static uint64_t next_epoch(const struct flip_history *history, const struct flip
 {
     const struct flip_story *story = &history->flip;
     uint64_t epoch = history->epoch;
-    bool unseen = false;
     if (flip_story_running(story)) {
         epoch = higher(epoch, story->epoch + (story->back ? 2 : story->committed));
     }
     for (int i = 0; i < SIDE_COUNT; i++) {
         epoch = higher(epoch, facts->sides[i].epoch_max);
-        unseen |= !facts->sides[i].reachable;
     }
-    return epoch + 1 + (unseen ? UNSEEN_EPOCHS : 0);
+    return epoch + 1 + UNSEEN_EPOCHS;
 }
 
 static void describe(struct recovery_choice *choice, const struct flip_side_facts *side)

@@ -111,7 +111,7 @@ void flip_begin(struct flip *flip, const struct flip_spec *spec)
     flip->open_tries = 0;
     flip->abort_asked = flip->settled = flip->armed = flip->fenced = false;
     flip->in_doubt = flip->back_durable = flip->contacted = flip->reopened = false;
-    flip->cut_off = flip->commit_asked = flip->given_up = false;
+    flip->cut_off = flip->commit_asked = flip->given_up = flip->source_seen = false;
     flip->lossless = spec->kind == FLIP_KIND_CUTOVER && flip->options.lossless;
     flip->turn_until_us = 0;
     flip->hold = (struct flip_hold){0};
@@ -175,7 +175,7 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome)
     request.error = flip->why;
     request.story = &flip->history.flip;
     flip_tell(flip, &request);
-    if (flip->spec.automatic && outcome != FLIP_OUTCOME_DONE) {
+    if (flip->spec.automatic && outcome != FLIP_OUTCOME_DONE && flip->why.code != ERROR_SIDE_DEAD) {
         alarm_rescue(flip);
     }
     if (flip->spec.kind == FLIP_KIND_TAKEOVER && outcome != FLIP_OUTCOME_DONE) {
@@ -409,9 +409,7 @@ void flip_step(struct flip *flip, const struct flip_event *event)
         flip_recover(flip, event);
         break;
     case FLIP_EVENT_START:
-        if (flip->mode == FLIP_MODE_FORWARD && flip->settled) {
-            flip_leave_settled(flip);
-        }
+        flip_make_way(flip);
         ENSURE(flip->mode == FLIP_MODE_STEADY);
         flip->options = *event->options;
         flip_begin(flip, event->spec);

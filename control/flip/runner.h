@@ -131,8 +131,10 @@ struct flip {
     enum flip_phase undo_phase; /* whose undo comes next */
     bool armed, fenced, in_doubt;
     bool cut_off, commit_asked, given_up; /* of a takeover; given_up: the journal says that it was undone */
-    bool names_seen;                      /* by this recovery */
-    bool deciding;                        /* `decided` is to be adopted */
+    bool source_seen; /* of a takeover's undo: it answers, and no flip's fence is left on it */
+    bool names_seen;  /* by this recovery */
+    unsigned learn_tries;
+    bool deciding; /* `decided` is to be adopted */
     enum side decided;
     bool back_durable, contacted, reopened; /* steps of the way back */
     unsigned open_tries;

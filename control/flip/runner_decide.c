@@ -12,6 +12,14 @@ void flip_decide(struct flip *flip, const struct flip_event *event)
     }
     flip->deciding = true;
     flip->decided = event->side;
+    if (flip_running(flip)) {
+        flip_drop_await(flip);
+        if (flip->armed) {
+            const struct flip_request disarm = flip_request(flip, FLIP_ACTION_DISARM);
+            flip_tell(flip, &disarm);
+        }
+        flip->mode = FLIP_MODE_UNDECIDED;
+    }
     if (flip->await.action == FLIP_ACTION_NONE) { /* else facts are being read: they are waited for */
         flip_adopt(flip);
     }
@@ -56,6 +64,13 @@ static void adopted(struct flip *flip)
         row.code = ERROR_UNDECIDED;
         (void)snprintf(row.text, sizeof row.text, "an operator decided for %s", side_name(row.side));
         (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+        if (flip->spec.id == row.flip) { /* somebody may wait for it */
+            struct flip_request told = flip_request(flip, FLIP_ACTION_FINISHED);
+            told.outcome = row.outcome;
+            error_set(&told.error, row.code, "%s", row.text);
+            told.story = story;
+            flip_tell(flip, &told);
+        }
     }
     row = (struct record){.kind = RECORD_STEADY, .side = flip->history.active, .epoch = flip->history.epoch};
     (void)snprintf(row.text, sizeof row.text, "an operator decided for %s", side_name(row.side));

@@ -249,8 +249,12 @@ static void failed_answer(struct flip *flip, enum flip_action_kind action, const
         }
         step_failed(flip, action, event);
         break;
+    case FLIP_ACTION_FENCE_ON_CONTACT: /* by a takeover: nobody is sent there, and it is met again */
+        flip->contact = true;
+        flip_alarm(flip, &event->error);
+        flip_step_done(flip);
+        break;
     case FLIP_ACTION_HOOK_AFTER:
-    case FLIP_ACTION_FENCE_ON_CONTACT: /* by a takeover past its commit: again when it is met */
         flip_alarm(flip, &event->error);
         flip_step_done(flip);
         break;

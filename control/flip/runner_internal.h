@@ -30,7 +30,8 @@ enum {
     FLIP_RESCUE_DRAIN_US = 150 * FLIP_MS_US,
     FLIP_RESCUE_GRACE_US = 150 * FLIP_MS_US,
     FLIP_IMMOVABLE_AGAIN_US = 1 * FLIP_SECOND_US, /* how often `immovable: wait` looks again */
-    FLIP_OPEN_TRIES = 3
+    FLIP_OPEN_TRIES = 3,
+    FLIP_STUCK_TRIES = 4 /* after so many an operator may decide */
 };
 #define FLIP_IMMOVABLE_WAIT_US ((int64_t)600 * FLIP_SECOND_US)
 
@@ -98,11 +99,14 @@ bool flip_names_matter(const struct flip *flip);
 /* --- runner_takeover.c */
 void flip_side_dead_event(struct flip *flip, const struct flip_event *event);
 bool flip_start_reattach(struct flip *flip); /* undo; false: there is nothing to do */
+bool flip_look_at_source(struct flip *flip); /* before clients are let go there; false: they may be */
 bool flip_reattach_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
 bool flip_attach_standby(struct flip *flip); /* steady; true: an answer is awaited */
 void flip_attached(struct flip *flip);
-/* Traffic is released, and what goes on of the flip can wait. */
-void flip_leave_settled(struct flip *flip);
+/* What runs ends where a takeover may begin: a flip whose traffic is released, or one that can't be undone.
+ */
+void flip_make_way(struct flip *flip);
+bool flip_is_stuck(const struct flip *flip);
 
 /* --- runner_decide.c */
 void flip_decide(struct flip *flip, const struct flip_event *event);

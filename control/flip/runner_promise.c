@@ -202,7 +202,7 @@ static void ask_promise(struct flip *flip)
                                    .epoch = flip->history.epoch,
                                    .promise = true};
     flip->promise.names = FLIP_NAMES_UNKNOWN; /* set before it returns */
-    flip_ask(flip, &request, flip->now_us + flip->options.lossless_max_wait_us);
+    flip_ask(flip, &request, flip->now_us + flip->options.lossless_max_wait_us / 2); /* commits wait for it */
 }
 
 /* True: the journal says, or is being told, that there is no promise. */

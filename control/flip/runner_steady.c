@@ -23,6 +23,12 @@ static void serve(struct flip *flip, enum side active, uint64_t epoch)
     request.kind = FLIP_ACTION_ROUTE;
     request.open = true;
     flip_tell(flip, &request);
+    if (flip->hold.stands) { /* of a flip that an operator has decided about */
+        request.kind = FLIP_ACTION_RELEASE;
+        request.flip = flip->spec.id;
+        flip_tell(flip, &request);
+        flip->hold = (struct flip_hold){0};
+    }
 }
 
 /* The way back of the last flip was not open yet when the daemon ended: that is what is left of it. */
@@ -43,7 +49,7 @@ static void resume(struct flip *flip, const struct flip_spec *spec)
     flip->moved = (struct flip_counts){0};
     flip->armed = flip->abort_asked = flip->settled = flip->in_doubt = false;
     flip->back_durable = flip->contacted = flip->reopened = false;
-    flip->cut_off = flip->commit_asked = flip->given_up = flip->lossless = false;
+    flip->cut_off = flip->commit_asked = flip->given_up = flip->source_seen = flip->lossless = false;
     flip->turn_until_us = 0;
     flip->open_tries = 0;
     flip->began_us = flip->phase_began_us = flip->now_us;
@@ -130,16 +136,19 @@ static bool fence_other(struct flip *flip, enum side active, uint64_t epoch)
     return true;
 }
 
-/* What got around our event trigger (a session in replica mode) has fenced the side that takes the writes. */
+/* What got around our event trigger (a session in replica mode) has fenced the side that takes the writes; or
+ * a flip did that was given up. */
 static bool unfence_active(struct flip *flip, enum side active, uint64_t epoch)
 {
     const struct flip_side_facts *facts = &flip->facts.sides[active];
     if (!facts->reachable || facts->installed == 0 || facts->fences_off == facts->installed ||
-        facts->active != facts->installed || facts->fenced_for != 0 || facts->epoch_max != epoch) {
+        facts->active != facts->installed || facts->fenced_for > flip->last_flip ||
+        facts->epoch_max != epoch) {
         return false;
     }
+    /* Of no flip, or of one whose undo was given up because the side was dead. */
     struct flip_request request = {
-        .kind = FLIP_ACTION_UNDO, .side = side_other(active), .epoch = epoch + 1}; /* of no flip */
+        .kind = FLIP_ACTION_UNDO, .flip = facts->fenced_for, .side = side_other(active), .epoch = epoch + 1};
     flip_ask(flip, &request, flip->now_us + FLIP_UNDO_US);
     return true;
 }
@@ -298,6 +307,9 @@ static bool see_to_names(struct flip *flip, const struct recovery *recovery)
                           history->promise && active == history->active && epoch == history->epoch);
 }
 
+/* So often, before the journal alone must do though something answers. */
+enum { LEARN_TRIES = 4 };
+
 void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
     struct recovery recovery;
@@ -310,7 +322,12 @@ void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const 
         flip_promise_answer(flip, action, event);
     } else if (action == FLIP_ACTION_REATTACH && !failed) {
         flip_attached(flip);
-    } else if (action == FLIP_ACTION_LEARN && failed) {
+    } else if (failed && (action == FLIP_ACTION_LEARN || action == FLIP_ACTION_FENCE_ON_CONTACT) &&
+               event->error.code != ERROR_UNREACHABLE && ++flip->learn_tries < LEARN_TRIES) {
+        flip_alarm(flip, &event->error); /* a side is there, which may be open and must not be */
+        flip_retry_later(flip, &flip->retry);
+        return;
+    } else if (failed && action == FLIP_ACTION_LEARN) {
         flip->facts = (struct flip_facts){0}; /* nothing can be reached: the journal alone may say enough */
         flip_alarm(flip, &event->error);
     } else if (failed) {
@@ -519,9 +536,7 @@ void flip_watch_event(struct flip *flip, const struct flip_event *event)
         break;
     case FLIP_EVENT_END_WATCH:
         if (flip->mode == FLIP_MODE_STEADY || (flip->mode == FLIP_MODE_FORWARD && flip->settled)) {
-            if (flip->mode == FLIP_MODE_FORWARD) {
-                flip_leave_settled(flip);
-            }
+            flip_make_way(flip);
             watch_end(flip, RECORD_FINALIZED, "the way back was ended");
             flip_steady(flip);
         }
@@ -565,6 +580,8 @@ void flip_watch_tick(struct flip *flip)
         flip_watch_answer(flip, &lost);
     } else if (watch->retry.at_us != 0 && flip->now_us >= watch->retry.at_us) {
         try_way_back(flip);
+    } else if (flip->now_us >= watch->until_us && flip_side_dead(flip) && flip_promise_stands(flip)) {
+        watch->until_us = flip->now_us + FLIP_SECOND_US; /* a takeover is due, and stands on the promise */
     } else if (flip->now_us >= watch->until_us) {
         watch_end(flip, RECORD_WATCH_END, "the watch's time is over");
         flip_steady(flip);

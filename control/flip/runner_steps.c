@@ -144,7 +144,7 @@ static void start_fencing_the_left(struct flip *flip)
 {
     struct flip_request request = flip_request(flip, FLIP_ACTION_FENCE_ON_CONTACT);
     request.side = flip->spec.source;
-    flip_ask(flip, &request, flip_before_open(flip, FLIP_SECOND_US));
+    flip_ask(flip, &request, flip->now_us + FLIP_SECOND_US);
 }
 
 static void perform_alone(struct flip *flip, enum flip_action_kind action)

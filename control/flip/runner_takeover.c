@@ -20,13 +20,48 @@ bool flip_side_dead(const struct flip *flip)
 
 /* --- when it begins --- */
 
-void flip_leave_settled(struct flip *flip)
+/* Traffic is released, and what goes on of the flip can wait. */
+static void leave_settled(struct flip *flip)
 {
     flip_drop_await(flip);
     flip->retry = (struct flip_retry){0};
     flip->mode = FLIP_MODE_STEADY;
     flip->phase = FLIP_PHASE_NONE;
     flip->in_doubt = false;
+}
+
+/* A flip-back whose source died can't be undone there: its fence is seen to when the side is met again. */
+static void give_way(struct flip *flip)
+{
+    if (flip->armed) {
+        const struct flip_request disarm = flip_request(flip, FLIP_ACTION_DISARM);
+        flip_tell(flip, &disarm);
+        flip->armed = false;
+    }
+    flip_drop_await(flip);
+    flip->fenced = flip->in_doubt = false;
+    flip->retry = (struct flip_retry){0};
+    error_set(&flip->why, ERROR_SIDE_DEAD, "%s does not answer: a takeover follows",
+              side_name(flip->spec.source));
+    flip_finish(flip, FLIP_OUTCOME_ABORTED);
+    flip->mode = FLIP_MODE_STEADY;
+    flip->phase = FLIP_PHASE_NONE;
+    flip->contact = true;
+}
+
+bool flip_is_stuck(const struct flip *flip)
+{
+    return flip->mode == FLIP_MODE_UNDO && (flip->fenced || flip->spec.kind == FLIP_KIND_TAKEOVER) &&
+           flip->retry.tries > 0 && flip_side_dead(flip);
+}
+
+void flip_make_way(struct flip *flip)
+{
+    if (flip->mode == FLIP_MODE_FORWARD && flip->settled) {
+        leave_settled(flip);
+    } else if (flip_is_stuck(flip)) {
+        give_way(flip);
+    }
 }
 
 static void begin(struct flip *flip)
@@ -76,7 +111,7 @@ void flip_side_dead_event(struct flip *flip, const struct flip_event *event)
     }
     dead->seen_us = flip->now_us;
     dead->why = event->error;
-    if (flip->mode != FLIP_MODE_STEADY && !is_only_hooked(flip)) {
+    if (flip->mode != FLIP_MODE_STEADY && !is_only_hooked(flip) && !flip_is_stuck(flip)) {
         return;
     }
     /* A side that was restored meanwhile has lost what it once confirmed. */
@@ -90,9 +125,7 @@ void flip_side_dead_event(struct flip *flip, const struct flip_event *event)
         }
     } else if (dead->retry.at_us == 0 || flip->now_us >= dead->retry.at_us) {
         dead->retry.at_us = 0;
-        if (flip->mode == FLIP_MODE_FORWARD) {
-            flip_leave_settled(flip);
-        }
+        flip_make_way(flip);
         begin(flip);
     }
 }
@@ -151,6 +184,49 @@ static void go_on_without(struct flip *flip, const struct flip_event *event)
     flip_undo_next(flip);
 }
 
+/*
+ * Nobody is served at a dead side, nor at one that an earlier flip has left fenced (a flip-back whose source
+ * died under it): both are seen to before the clients are let go there. Meanwhile the takeover may be tried
+ * again (flip_is_stuck).
+ */
+bool flip_look_at_source(struct flip *flip)
+{
+    if (flip->spec.kind != FLIP_KIND_TAKEOVER || flip->source_seen) {
+        return false;
+    }
+    flip_learn(flip);
+    return true;
+}
+
+static void look_later(struct flip *flip, const struct flip_event *event)
+{
+    if (flip->retry.tries == 0) {
+        struct error why = event->error;
+        if (event->kind != FLIP_EVENT_FAILED) {
+            error_set(&why, ERROR_UNREACHABLE, "neither %s nor %s can be reached: nobody is served",
+                      side_name(flip->spec.source), side_name(flip_target(flip)));
+            error_remedy(&why, "bring either side back");
+        }
+        flip_alarm(flip, &why);
+    }
+    flip_retry_later(flip, &flip->retry);
+}
+
+static void source_learned(struct flip *flip, const struct flip_event *event)
+{
+    const struct flip_side_facts *source = &flip->facts.sides[flip->spec.source];
+    if (event->kind == FLIP_EVENT_FAILED || !source->reachable) {
+        look_later(flip, event);
+    } else if (source->fenced_for != 0) {
+        struct flip_request request = flip_request(flip, FLIP_ACTION_UNDO);
+        request.flip = source->fenced_for;
+        flip_ask(flip, &request, flip->now_us + FLIP_UNDO_US);
+    } else {
+        flip->source_seen = true;
+        flip_undo_next(flip);
+    }
+}
+
 bool flip_reattach_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
     const bool ok = event->kind != FLIP_EVENT_FAILED;
@@ -159,11 +235,23 @@ bool flip_reattach_answer(struct flip *flip, enum flip_action_kind action, const
     }
     switch (action) {
     case FLIP_ACTION_LEARN: /* both sides may be away: what is in doubt then is seen to on contact */
-        if (!ok && flip->cut_off) {
+        if (!flip->cut_off) {
+            flip->in_doubt = false;
+            source_learned(flip, event);
+            return true;
+        }
+        if (!ok) {
             go_on_without(flip, event);
             return true;
         }
         return false;
+    case FLIP_ACTION_UNDO:
+        if (!ok) {
+            look_later(flip, event);
+            return true;
+        }
+        flip->source_seen = true;
+        break;
     case FLIP_ACTION_REATTACH:
         if (!ok) {
             go_on_without(flip, event);

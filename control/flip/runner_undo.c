@@ -80,7 +80,7 @@ static bool start_undo(struct flip *flip, enum flip_undo undo)
     case FLIP_UNDO_REATTACH:
         return flip_start_reattach(flip);
     case FLIP_UNDO_RELEASE:
-        return let_go(flip);
+        return flip_look_at_source(flip) || let_go(flip);
     case FLIP_UNDO_DISARM:
         if (!flip->armed) {
             return false;

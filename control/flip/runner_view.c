@@ -55,7 +55,8 @@ const char *flip_phase_text(const struct flip *flip)
 static bool may_begin(const struct flip *flip, enum flip_kind kind, enum side target, struct error *error)
 {
     /* The side that is left may be dead: what goes on of its flip is not waited for. */
-    const bool leaves = kind == FLIP_KIND_TAKEOVER && flip->mode == FLIP_MODE_FORWARD && flip->settled;
+    const bool leaves = kind == FLIP_KIND_TAKEOVER &&
+                        ((flip->mode == FLIP_MODE_FORWARD && flip->settled) || flip_is_stuck(flip));
     if (flip->mode == FLIP_MODE_DEPOSED) {
         *error = flip->why;
         return false;
@@ -140,8 +141,12 @@ bool flip_may_decide(const struct flip *flip, enum side side, struct error *erro
         *error = flip->why;
         return false;
     }
-    if ((flip->mode != FLIP_MODE_RECOVER && flip->mode != FLIP_MODE_UNDECIDED) ||
-        flip->why.code == ERROR_NONE) {
+    /* A flip that can end neither way is a doubt like any other. */
+    const bool stuck =
+        (flip->mode == FLIP_MODE_UNDO || flip->mode == FLIP_MODE_RESOLVE || flip->mode == FLIP_MODE_BACK) &&
+        flip->retry.tries >= FLIP_STUCK_TRIES;
+    const bool doubt = flip->mode == FLIP_MODE_RECOVER || flip->mode == FLIP_MODE_UNDECIDED || stuck;
+    if (!doubt || flip->why.code == ERROR_NONE) {
         error_set(error, ERROR_USAGE, "there is nothing to decide");
         return error_remedy(error, "switchback status says what goes on");
     }

@@ -410,6 +410,7 @@ bool world_carry_out(struct world *world, const struct flip_request *request, si
         return do_adopt(world, request, count, error);
     case FLIP_ACTION_SWAP:
         world->route = request->side;
+        world->serving = true; /* once the gate opens */
         return true;
     case FLIP_ACTION_RELEASE:
         world->held = false;

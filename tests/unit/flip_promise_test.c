@@ -2,6 +2,7 @@
  * The lossless way back in the small world: the promise from a cutover's turn to the end of its watch, lost
  * and regained, and a takeover from a dead side; every strike at every action of both.
  */
+#include "control/flip/recovery.h"
 #include "tests/sim/world.h"
 
 #include <setjmp.h>
@@ -276,6 +277,166 @@ static void test_takeover_is_aborted(void **state)
     }
 }
 
+/* The side that is left dies in the middle of a flip-back, which can't be undone there: it is taken over
+ * from, or, past the point of no return, the flip-back needs it no more. */
+static void test_source_dies_in_a_flip_back(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    for (uint64_t at = 1;; at++) {
+        struct world *world = world_new(&options);
+        cut_over(world);
+        world_flip_back(world);
+        const uint64_t from = world->actions;
+        while (world->actions < from + at && world->finished < 2 && world_step(world)) {
+        }
+        if (world->finished == 2) {
+            assert_true(at > 20);
+            break;
+        }
+        world_go_down(world, SIDE_GREEN);
+        world->clusters[SIDE_GREEN].up_again_us = world->now_us + 120000000;
+        for (unsigned i = 0;
+             i < SETTLE_STEPS && (world->route == SIDE_GREEN || !world->serving || world->held); i++) {
+            (void)world_step(world);
+        }
+        must(world, !world->clusters[SIDE_GREEN].up && world->route == SIDE_BLUE,
+             "it waited for the dead side");
+        settle(world);
+        must(world, world->lost == 0 && world->runner.history.active == SIDE_BLUE, "something was lost");
+    }
+}
+
+/* A takeover came to nothing, and the side that it had left is back: its own fence, which the flip-back
+ * before had set, is taken away. */
+static void test_given_up_undo_is_made_good(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world_flip_back(world);
+    while (world->runner.await.action != FLIP_ACTION_CATCHUP) {
+        must(world, world_step(world), "on the way to the fence");
+    }
+    world_go_down(world, SIDE_GREEN);
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_GREEN].up_again_us = world->now_us + 60000000;
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us + 90000000;
+    settle(world);
+    must(world, world->runner.history.active == SIDE_GREEN && promised(world), "it did not settle on green");
+}
+
+/* --- an operator decides --- */
+
+static void forget_journal(struct world *world)
+{
+    world->row_count = 0;
+    world->journal_promises = false;
+    world->running = world->serving = world->told_active = false;
+    world->pending_count = 0;
+}
+
+static bool undecided(const struct world *world)
+{
+    return world->running &&
+           (world->runner.mode == FLIP_MODE_UNDECIDED || world->runner.mode == FLIP_MODE_RECOVER) &&
+           world->runner.why.code != ERROR_NONE && world->runner.await.action == FLIP_ACTION_NONE;
+}
+
+/* Both sides say that they are active, and there is no journal; with `away`: only one is there to ask. */
+static bool strike_decision(enum world_strike first, uint64_t at, bool away)
+{
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    struct recovery_choice choices[SIDE_COUNT];
+    struct error error;
+    cut_over(world);
+    forget_journal(world);
+    for (size_t i = 0; i < WORLD_DATABASES; i++) {
+        world->clusters[SIDE_BLUE].databases[i] = world->clusters[SIDE_GREEN].databases[i];
+    }
+    world->clusters[SIDE_BLUE].follows = false;
+    if (away) {
+        world_go_down(world, SIDE_BLUE);
+        world->clusters[SIDE_BLUE].up_again_us = 0;
+    }
+    for (unsigned i = 0; i < 100 && !undecided(world); i++) {
+        (void)world_step(world);
+    }
+    must(world, undecided(world) && !world->serving, "it decided by itself");
+    recovery_choices(&world->runner.history, &world->runner.facts, choices);
+    must(world, choices[SIDE_GREEN].possible && choices[SIDE_GREEN].may_lack, "green can't be chosen");
+    must(world, choices[SIDE_BLUE].possible == !away, "blue can be chosen, or not");
+    must(world, flip_may_decide(&world->runner, SIDE_GREEN, &error), "it may not be decided");
+    must(world, flip_may_decide(&world->runner, SIDE_BLUE, &error) == !away, "what is away may be chosen");
+    world->strike = first;
+    world->strike_at = world->actions + at;
+    world_decide(world, SIDE_GREEN);
+    for (unsigned i = 0; i < SETTLE_STEPS && !world->serving; i++) {
+        if (undecided(world) &&
+            !world->runner.history.decided) { /* the daemon died before the word was on disk */
+            world_decide(world, SIDE_GREEN);
+        }
+        (void)world_step(world);
+    }
+    if (away) {
+        world->clusters[SIDE_BLUE].up_again_us = world->now_us + 1000000;
+    }
+    settle(world);
+    must(world,
+         world->runner.history.active == SIDE_GREEN &&
+             world->runner.history.epoch >= choices[SIDE_GREEN].epoch,
+         "it isn't what was decided");
+    must(world, world->clusters[SIDE_BLUE].databases[0].standing == WORLD_DIVERGED,
+         "blue is not left behind");
+    must(world, !flip_may_decide(&world->runner, SIDE_BLUE, &error), "there is nothing to decide any more");
+    return world->actions >= world->strike_at;
+}
+
+static void test_decisions(void **state)
+{
+    (void)state;
+    for (int strike = WORLD_STRIKE_NONE; strike < WORLD_STRIKE_COUNT; strike++) {
+        for (int away = 0; away < 2; away++) {
+            uint64_t at = 1;
+            while (strike_decision((enum world_strike)strike, at, away != 0) && strike != WORLD_STRIKE_NONE) {
+                at++;
+            }
+            assert_true(strike == WORLD_STRIKE_NONE || at > 4);
+        }
+    }
+}
+
+/* A flip that can end neither way: committed, the target is gone for good, and so is the source. */
+static void test_decision_ends_a_stuck_flip(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    struct error error;
+    world_cutover(world);
+    while (world->runner.await.action != FLIP_ACTION_CATCHUP) {
+        must(world, world_step(world), "on the way to the fence");
+    }
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_BLUE].up_again_us = 0;
+    for (unsigned i = 0; i < SETTLE_STEPS && !flip_may_decide(&world->runner, SIDE_GREEN, &error); i++) {
+        (void)world_step(world);
+    }
+    must(world, flip_may_decide(&world->runner, SIDE_GREEN, &error), "it may not be decided");
+    world->runner.spec.accept_loss = true; /* what the world is told by */
+    world_decide(world, SIDE_GREEN);
+    world->commits = world->clusters[SIDE_GREEN].seen;
+    for (unsigned i = 0; i < SETTLE_STEPS && world->finished == 0; i++) {
+        (void)world_step(world);
+    }
+    must(world, world->runner.history.active == SIDE_GREEN && world->outcome == FLIP_OUTCOME_INCONCLUSIVE,
+         "it is not what was decided");
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us;
+    settle(world);
+}
+
 /* --- strikes --- */
 
 struct blow {
@@ -430,6 +591,10 @@ int main(void)
         cmocka_unit_test(test_back_from_the_dead),
         cmocka_unit_test(test_manual_only_alarms),
         cmocka_unit_test(test_takeover_is_aborted),
+        cmocka_unit_test(test_source_dies_in_a_flip_back),
+        cmocka_unit_test(test_given_up_undo_is_made_good),
+        cmocka_unit_test(test_decisions),
+        cmocka_unit_test(test_decision_ends_a_stuck_flip),
         cmocka_unit_test(test_every_strike_in_the_watch),
         cmocka_unit_test(test_every_strike_in_a_takeover),
         cmocka_unit_test(test_two_strikes),
