@@ -312,7 +312,7 @@ static const struct setting rows[] = {
     {.name = "flip.lossless",
      .type = SETTING_BOOLEAN,
      .reloadable = true,
-     .fallback = "false",
+     .fallback = "true",
      FIELD(lossless),
      .doc = "in the watch a commit waits for the standby: nothing is lost if the active side dies"},
     {.name = "flip.lossless_max_wait",

@@ -84,7 +84,7 @@ static void defaults_stand(void **state)
     assert_int_equal(s->drain_on_timeout, DRAIN_ABORT);
     assert_int_equal(s->max_hold_us, 15000000);
     assert_int_equal(s->immovable, IMMOVABLE_DISCONNECT);
-    assert_false(s->lossless);
+    assert_true(s->lossless);
     assert_int_equal(s->backup_timeout_us, 3600000000);
     assert_int_equal(s->watch_duration_us, 1800000000);
     assert_int_equal(s->watch_flip_back, FLIP_BACK_AUTO);
