@@ -254,6 +254,27 @@ static void consult_userlist(struct session *session)
     (void)snprintf(role->text, sizeof(role->text), "%s", role->found ? verifier : "");
 }
 
+/* Behind a gate that will open, on whichever side. */
+static bool is_held(const struct worker *worker)
+{
+    return hold_gate_closed(worker) && !hold_is_refusing(worker);
+}
+
+static void wait_to_ask(struct session *session)
+{
+    session->login->asks_again = true;
+    session->login->reaches_side = false;
+    login_wait_for_route(session);
+}
+
+void login_auth_ask_again(struct session *session)
+{
+    session->login->asks_again = false;
+    session->deadline_us = clock_mono_us() + session->worker->config->timeouts.login_us;
+    worker_want_tick(session->worker);
+    ask_role(session);
+}
+
 static void ask_role(struct session *session)
 {
     struct worker *worker = session->worker;
@@ -261,6 +282,11 @@ static void ask_role(struct session *session)
     if (worker->config->userlist != NULL && !groups) {
         consult_userlist(session);
         go_on(session);
+        return;
+    }
+    enum side side = worker->hold.route.side;
+    if (is_held(worker) && !session->login->reaches_side && !side_health_may_try(worker, side)) {
+        wait_to_ask(session); /* it is being left, perhaps */
         return;
     }
     if (!login_may_reach_side(session)) {
@@ -275,7 +301,7 @@ static void ask_role(struct session *session)
     session->login->phase = PHASE_VERIFIER;
     request->letter.deliver = proxy_deliver_verifier_request;
     request->request = session_request(session);
-    request->side = worker->hold.route.side;
+    request->side = session->login->asked = side;
     request->groups = groups;
     memcpy(request->role, session->startup.user, size);
     mailbox_post(&worker->shared->main, &request->letter);
@@ -302,6 +328,16 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
     HASH_FIND(by_ticket, worker->tickets, &ticket, sizeof(ticket), session);
     /* another one may have the ticket by now, and ask to be somebody else */
     if (session == NULL || session_request(session) != request || !login_is_in(session, PHASE_VERIFIER)) {
+        return;
+    }
+    if (role->unavailable && !role->refused &&
+        (is_held(worker) || session->login->asked != worker->hold.route.side)) {
+        /* it was asked of a side that traffic leaves, or has left */
+        if (is_held(worker)) {
+            wait_to_ask(session);
+        } else {
+            login_auth_ask_again(session);
+        }
         return;
     }
     if (role->unavailable) {

@@ -224,10 +224,20 @@ bool login_may_reach_side(struct session *session)
     return false;
 }
 
+void login_wait_for_route(struct session *session)
+{
+    if (session->login->phase != PHASE_ROUTE) {
+        session->login->phase = PHASE_ROUTE;
+        session->deadline_us = 0;
+    }
+    hold_note_waiting(session);
+    session_update(session);
+}
+
 void login_client_resume(struct session *session)
 {
     struct worker *worker = session->worker;
-    if (session->closing || session->finishing || !admit(session)) {
+    if (session->closing || session->finishing || (!session->login->asks_again && !admit(session))) {
         return; /* refused, or given up by its client, and not gone yet */
     }
     if (hold_is_refusing(worker)) {
@@ -235,12 +245,12 @@ void login_client_resume(struct session *session)
         return;
     }
     if (hold_gate_closed(worker)) {
-        if (session->login->phase != PHASE_ROUTE) {
-            session->login->phase = PHASE_ROUTE;
-            session->deadline_us = 0;
-        }
-        hold_note_waiting(session);
-        session_update(session);
+        login_wait_for_route(session);
+        return;
+    }
+    if (session->login->asks_again) {
+        hold_note_forwarded(session);
+        login_auth_ask_again(session);
         return;
     }
     enum side side = worker->hold.route.side;

@@ -32,7 +32,7 @@ enum login_phase {
     PHASE_MD5,          /* the client answers the salt */
     PHASE_SASL_INITIAL, /* the client chooses a mechanism and sends its first message */
     PHASE_SASL_RESPONSE,
-    PHASE_ROUTE, /* authenticated; the gate is closed */
+    PHASE_ROUTE, /* authenticated, or the side can't be asked for its role; the gate is closed */
     PHASE_SERVER /* the link to the server is being opened */
 };
 
@@ -47,6 +47,8 @@ struct client_login {
 
     struct hba *hba; /* the rules, and what the one that holds demands; NULL: not known yet */
     const struct hba_demand *demand;
+    enum side asked; /* which is asked for the role */
+    bool asks_again; /* for that it waits until the gate opens */
     bool role_known; /* role was answered */
     struct proxy_verifier role;
     char *groups; /* of the role; role.groups points here */
@@ -67,6 +69,8 @@ void login_send(struct session *session, const struct build *build);
 
 /* The login goes on with the active side, unless that counts as down: then it was refused. */
 MUST_USE bool login_may_reach_side(struct session *session);
+/* Nothing can go on before the gate opens. */
+void login_wait_for_route(struct session *session);
 
 /* login_proxied.c: the client's address is that of a balancer; takes what there is of its header. */
 bool login_is_balanced(const struct session *session);
@@ -88,6 +92,9 @@ void login_auth_refuse(struct session *session);
 bool login_auth_is_blocked(struct session *session);
 /* Whether the map of the rule lets one of that name be the role that the client asks for. */
 bool login_auth_may_be(const struct session *session, const char *name);
+
+/* The gate has opened: what could not be asked before is asked now. */
+void login_auth_ask_again(struct session *session);
 
 /* The methods: begin sends the first message, take has a whole one of the client's. */
 void login_sasl_begin(struct session *session);

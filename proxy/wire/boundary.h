@@ -110,8 +110,7 @@ void boundary_inject(struct boundary *boundary, int64_t now_us);
  */
 void boundary_aside(struct boundary *boundary, unsigned calls);
 bool boundary_aside_may(const struct boundary *boundary);
-/* For boundary_server(): true if the piece answers one. What the server may say at any time is the client's.
- */
+/* For boundary_server(): true if the piece answers one. Notifications and parameters are the client's. */
 MUST_USE bool boundary_aside_server(struct boundary *boundary, const struct frame_piece *piece, bool complete,
                                     struct boundary_step *step);
 

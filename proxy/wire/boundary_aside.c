@@ -22,10 +22,10 @@ bool boundary_aside_server(struct boundary *b, const struct frame_piece *piece, 
                            struct boundary_step *step)
 {
     struct decode_error error;
-    if (piece->type != 'V' && piece->type != 'E' && piece->type != 'Z') {
+    if (piece->type != 'V' && piece->type != 'E' && piece->type != 'Z' && piece->type != 'N') {
         return false;
     }
-    step->aside = true;
+    step->aside = true; /* notices too: a client that wants to see debugging messages sees none of ours */
     if (!complete) {
         return true;
     }

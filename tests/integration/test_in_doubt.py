@@ -11,6 +11,7 @@ import time
 import pg
 from daemon import SLOW
 from network import Forwarder
+from test_lossless import LOSSLESS, cut_over
 
 SCHEMA = """
 create table note (id int primary key, text text);
@@ -304,6 +305,71 @@ def test_unsynchronous(world):
     session.query("set synchronous_commit = remote_apply")
     session.query("select 1")
     counted(0, 5)
+
+
+def knock(world, told, **params):
+    """A thread that logs in through the daemon, once, however long that takes, and writes."""
+    def work():
+        begin = time.monotonic()
+        try:
+            client = world.connect(timeout=90 * SLOW, **params)
+            client.query("insert into note values (1000, 'x') on conflict (id) do nothing")
+            told.append(("served", time.monotonic() - begin))
+        except (OSError, pg.PgError, pg.Closed) as error:
+            told.append((getattr(error, "sqlstate", repr(error)), time.monotonic() - begin))
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_takeover(world):
+    """The active side hangs, connections and all, and is taken over from: sessions that have their server there end at
+    once, with what is true of them; who logs in meanwhile waits, and is served by the other side."""
+    world.pair(fsync="on")
+    world.psql(world.blue, ["-q", "-c", SCHEMA], check=True)
+    d = world.daemon(flip=LOSSLESS, watch={"duration": "30m"}, auth={"method": "scram-sha-256"},
+                     timeouts={"in_doubt": "60s", "login": "120s", "server_connect": "120s"})
+    d.prepare()
+    d.wait_steady("blue")
+    cut_over(d)
+    sessions = {}
+    for name in ("idle", "open", "busy", "alone", "commit"):
+        sessions[name] = session = world.connect(password="secret")
+        if name in ("open", "busy", "commit"):
+            session.query("begin")
+            session.query("insert into note values (%d, 'lost')" % len(sessions))
+    sessions["busy"].send(pg.query("select pg_sleep(%d)" % LONG))
+    sessions["alone"].send(pg.query("insert into slow values (8, %d)" % LONG))
+    sessions["commit"].query("insert into slow values (9, %d)" % LONG)
+    sessions["commit"].send(pg.query("commit"))
+    end = time.monotonic() + 60 * SLOW
+    while world.green.value("select count(*) from pg_stat_activity where usename = 'app' and wait_event = 'PgSleep'") != "3":
+        assert time.monotonic() < end, "they don't run"
+        time.sleep(0.02)
+    world.green.pause()
+    told, knocking = [], []
+    while d.status()["active"] == "green":
+        if len(knocking) < 20:
+            knocking.append(knock(world, told, password="secret"))
+        time.sleep(0.1)
+    for thread in knocking:
+        thread.join()
+    assert {what for what, _ in told} <= {"served", "57P03"} and ("served" in {what for what, _ in told}), told
+    print("logins meanwhile: %s" % sorted((what, round(seconds, 1)) for what, seconds in told))
+    assert answer(sessions["idle"])[:2] == (None, "57P01")
+    assert answer(sessions["open"])[:2] == (None, "57P01")
+    assert answer(sessions["busy"])[:2] == (None, "57P01")
+    assert answer(sessions["alone"])[:2] == (None, "08007")
+    assert answer(sessions["commit"])[:2] == (None, "08007")
+    assert world.blue.query("select id from note") == [("1000",)]
+    world.green.resume()
+    d.until(lambda: d.status()["sides"]["green"]["standing"] in ("diverged", "standby"), what="green is fenced")
+    client = world.connect(password="secret")
+    client.query("insert into note values (1001, 'y')")
+    assert world.blue.value("select text from note where id = 1001") == "y"
+
+
+test_takeover.timeout = 300
 
 
 def test_many(world):

@@ -39,6 +39,7 @@
     "Z\0\0\0\x05"                                                                                            \
     "E"
 #define ID_7      "V\0\0\0\x10\0\0\0\x08\0\0\0\0\0\0\0\x07"
+#define DEBUGGING "N\0\0\0\x09Mhi\0\0"
 #define NO_ID     "V\0\0\0\x08\xff\xff\xff\xff"
 #define CANCELLED "E\0\0\0\x18SERROR\0C57014\0Mbye\0\0"
 #define DIED      "E\0\0\0\x18SFATAL\0C57P01\0Mbye\0\0"
@@ -191,7 +192,7 @@ static void a_commit_is_at_stake_once_its_id_is_told(void **state)
     answers(&scene, BYTES("C\0\0\0\x0dSELECT 1\0" READY_T));
     sends(&scene, BYTES(COMMIT_QUERY));
     assert_int_equal(stake(&scene, true), DOUBT_UNKNOWN);
-    answers_split(&scene, BYTES(ID_7 READY_T), 1);
+    answers_split(&scene, BYTES(DEBUGGING ID_7 READY_T), 1);
     assert_int_equal(stake(&scene, true), DOUBT_COMMIT);
     assert_int_equal(scene.doubt.transaction, 7);
     replies(&scene, BYTES(COMMITTED READY_I));
