@@ -27,8 +27,9 @@ class Scene:
         self.world = world
         world.pair(**(pair or {}))
         world.psql(world.blue, ["-q", "-c", SCHEMA], check=True)
-        self.net = Forwarder(world)
-        self.d = world.daemon(**dict({"sides": self.net.settings(), "timeouts": {"in_doubt": "60s"}}, **settings))
+        self.net = Forwarder(world, {"blue": world.blue.port})
+        blue = {"port": self.net.ports["blue"], "replication": {"host": "127.0.0.1", "port": world.blue.port}}
+        self.d = world.daemon(**dict({"sides": {"blue": blue}, "timeouts": {"in_doubt": "60s"}}, **settings))
         self.d.prepare()
         self.d.wait_steady("blue")
 
