@@ -85,6 +85,17 @@ struct controller_promise {
     int64_t unnamed_us; /* since when the stream runs and no commit waits for it; 0: it does */
 };
 
+/* What got around the promise, over the last minute: see controller_risk.c. */
+enum { CONTROLLER_RISK_NOTES = 240 };
+struct controller_risk {
+    uint64_t first; /* when the active side became it */
+    struct {
+        int64_t at_us;
+        uint64_t escaped;
+    } notes[CONTROLLER_RISK_NOTES]; /* ring */
+    size_t newest, count;
+};
+
 /* `recover --use`: the call that waits until the side serves. */
 struct controller_decision {
     struct rpc_call *call; /* NULL: none */
@@ -130,6 +141,7 @@ struct controller {
     struct rpc_call *hold_call, *release_call;
 
     struct controller_promise promise;
+    struct controller_risk risk;
     struct controller_decision decision;
     struct role_request *roles;
     struct controller_gates gates;
@@ -254,6 +266,12 @@ void controller_promise_pulse(struct controller *controller);
 MUST_USE bool controller_is_active_dead(const struct controller *controller);
 /* The same for the operator: what a takeover would lose, and what to do. */
 void controller_dead_error(const struct controller *controller, struct error *error);
+
+/* --- controller_risk.c */
+void controller_risk_note(struct controller *controller, const struct proxy_stats *stats);
+void controller_risk_begin(struct controller *controller);
+/* False: nothing is known of it. */
+bool controller_commits_at_risk(const struct controller *controller, uint64_t *commits);
 
 /* --- controller_recover.c: what only an operator can decide */
 void controller_recover_pulse(struct controller *controller);

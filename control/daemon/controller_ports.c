@@ -441,6 +441,7 @@ static void news(struct controller *controller, const struct flip_request *reque
     switch (request->kind) {
     case FLIP_ACTION_ACTIVE:
         replication_set_active(controller->replication, request->side, request->epoch);
+        controller_risk_begin(controller);
         controller_refresh_types(controller);
         events_publish(controller->events, LOG_LEVEL_INFO, "active", request->flip, NULL,
                        "%s is active, epoch %" PRIu64, side_name(request->side), request->epoch);

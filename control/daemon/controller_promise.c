@@ -163,6 +163,7 @@ void controller_promise_pulse(struct controller *controller)
     controller_recover_pulse(controller);
     replication_sample(controller->replication, &sample);
     proxy_stats(controller->proxy, &stats);
+    controller_risk_note(controller, &stats);
     if (controller->flip.history.known) {
         note_answers(&controller->promise, controller->flip.history.active, &stats);
         tell_dead(controller, &sample.sides[controller->flip.history.active]);

@@ -68,15 +68,14 @@ static json_t *way_back_json(const struct controller *controller, const struct r
     struct error why;
     error_clear(&why);
     const bool open = controller_way_back(controller, &why);
-    const bool streams = controller->flip.prepared && !controller->flip.history.finalized;
-    return json_pack(
-        "{s:b, s:o, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason", text_json_or_null(why.message),
-        "estimate_ms",
-        open ? milliseconds(controller_predict_stall_us(controller, FLIP_KIND_FLIP_BACK)) : json_null(),
-        "commits_at_risk",
-        !streams || (sample->lag_us < 0 && !open) ? json_null()
-                                                  : json_integer((json_int_t)sample->commits_at_risk),
-        "promise", promise_json(controller, sample));
+    uint64_t at_risk;
+    const bool known = controller_commits_at_risk(controller, &at_risk);
+    return json_pack("{s:b, s:o, s:o, s:o, s:o}", "open", open ? 1 : 0, "reason",
+                     text_json_or_null(why.message), "estimate_ms",
+                     open ? milliseconds(controller_predict_stall_us(controller, FLIP_KIND_FLIP_BACK))
+                          : json_null(),
+                     "commits_at_risk", known ? json_integer((json_int_t)at_risk) : json_null(), "promise",
+                     promise_json(controller, sample));
 }
 
 static json_t *lag_json(const struct replication_sample *sample)
@@ -356,6 +355,7 @@ void controller_metrics(struct controller *controller, struct metrics *metrics)
     count_gates(controller, metrics);
     proxy_stats(controller->proxy, &metrics->proxy);
     replication_sample(controller->replication, &metrics->replication);
+    (void)controller_commits_at_risk(controller, &metrics->replication.commits_at_risk);
     const struct replication_side_sample *side = &metrics->replication.sides[metrics->active];
     metrics->ready = metrics->has_active && side->reachable;
     if (!metrics->has_active) {

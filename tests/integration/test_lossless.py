@@ -167,6 +167,21 @@ def test_takeover_by_hand(world):
     load.verify(world.blue)
 
 
+def test_what_gets_around_the_promise(world):
+    """Commits of a client that asked not to wait are at risk until the other side has them, and said to be."""
+    d = watched(world, flip=dict(LOSSLESS, lossless_max_wait="2m"))
+    client = world.connect()
+    assert d.status()["way_back"]["commits_at_risk"] == 0
+    client.query("set synchronous_commit = local")
+    world.blue.pause()
+    for _ in range(5):
+        client.query("update account set balance = balance where id = 1")
+    way = d.wait_status(lambda s: (s["way_back"]["commits_at_risk"] or 0) >= 5, what="they are at risk")["way_back"]
+    assert way["promise"]["on"] and way["commits_at_risk"] < 50, way
+    world.blue.resume()
+    d.wait_status(lambda s: s["way_back"]["commits_at_risk"] == 0 and s["way_back"]["promise"]["on"], timeout=60, what="none is any more")
+
+
 def test_daemon_restarted_under_the_promise(world):
     """The promise stands in the journal and in the cluster: a restart keeps it, and takes over a side that died meanwhile."""
     d = watched(world)
