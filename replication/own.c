@@ -204,7 +204,8 @@ static void put_our_pids(struct replication *replication, enum side side, struct
 
 /*
  * All but ours. When ownership is taken, of ours only the idle lanes stay (their pids) and the tasks; when a
- * side came back, whatever this process has there: a flip or a prepare may be under way.
+ * side came back, whatever this process has there: a flip or a prepare may be under way. What a lane has lost
+ * it has no more: a server that wasn't told goes on holding that transaction's locks, our own row's first.
  */
 static void build_end_others(struct strand *strand, struct strbuf *sql)
 {
@@ -221,7 +222,12 @@ static void build_end_others(struct strand *strand, struct strbuf *sql)
         put_our_pids(strand->replication, strand->side, sql);
         strbuf_puts(sql, ")");
     } else {
-        sql_format(sql, ") and right(application_name, 8) <> %L", names_instance());
+        sql_format(sql,
+                   ") and (right(application_name, 8) <> %L or (application_name <> %L"
+                   " and starts_with(state, 'idle in transaction') and pid <> all (",
+                   names_instance(), names_application("task", task));
+        put_our_pids(strand->replication, strand->side, sql);
+        strbuf_puts(sql, ")))");
     }
 }
 

@@ -13,6 +13,7 @@
  *   throttle LINK WAY BYTES       a second
  *   cut LINK WAY BYTES            whose piece holds the next byte but so many is reset in its midst; once
  *   refuse LINK                   new connections are refused
+ *   admit LINK                    and not any more; all else stays as it is
  *   reset LINK                    both ends of every connection are reset, what was kept back is lost
  *   half LINK client|server       that end is reset, the other one hears nothing
  *   count LINK                    "ok CONNECTIONS": those whose both ends are there
@@ -73,7 +74,6 @@ struct fault {
 struct link {
     char name[NAME_SIZE];
     int listener, listen_port, target_port;
-    bool refusing;
     struct fault faults[ENDS]; /* of the way that comes from that end */
 };
 
@@ -301,15 +301,19 @@ static struct link *find_link(const char *name)
     return NULL;
 }
 
+static void admit(struct link *link)
+{
+    if (link->listener < 0) {
+        link->listener = listen_on(link->listen_port);
+    }
+}
+
 static void clear_faults(struct link *link)
 {
     for (int end = 0; end < ENDS; end++) {
         link->faults[end] = (struct fault){.cut_after = -1};
     }
-    link->refusing = false;
-    if (link->listener < 0) {
-        link->listener = listen_on(link->listen_port);
-    }
+    admit(link);
     for (struct connection *connection = connections; connection != NULL; connection = connection->next) {
         if (connection->link == link && connection->half_open) {
             close_both(connection, true);
@@ -370,11 +374,12 @@ static bool command(struct link *link, const char *what, const char *which, int6
     if (strcmp(what, "pass") == 0) {
         clear_faults(link);
     } else if (strcmp(what, "refuse") == 0) {
-        link->refusing = true;
         if (link->listener >= 0) {
             close(link->listener);
         }
         link->listener = -1;
+    } else if (strcmp(what, "admit") == 0) {
+        admit(link);
     } else if (strcmp(what, "reset") == 0) {
         reset_all(link);
     } else if (strcmp(what, "half") == 0) {

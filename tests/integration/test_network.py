@@ -29,7 +29,7 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
     began = time.monotonic()
     scene.strikes.on(phase + ":before", lambda: scene.inject(fault, pair, source))
     run = d.start_verb(verb)
-    d.until(lambda: scene.strikes.struck.is_set() or not run.running, 60, "the flip comes to " + phase)
+    d.until(lambda: scene.strikes.struck.is_set() or (not run.running and phase != "turn"), 60, "the flip comes to " + phase)
     if scene.net.FAULTS[fault][1]:
         time.sleep(lasts_s)
     scene.net.heal()
@@ -185,6 +185,29 @@ def test_packets_lost_in_a_flip(world):
 
 
 test_packets_lost_in_a_flip.timeout = 400
+
+
+def test_lost_transaction_lives_on(world):
+    """The proxy loses the target at the point of no return, the target's server isn't told: what its session holds must
+    not be in the way when it is back."""
+    scene = Scene(world)
+    d = scene.d
+
+    def lose():
+        scene.net.say("refuse", "green")
+        scene.net.say("half", "green", "client")
+    scene.strikes.on("open:before", lose)
+    assert d.verb("cutover", code=1).json["result"] == "aborted"
+    left = "select count(*) from pg_stat_activity where application_name ~ '^switchback work' and state = 'idle in transaction'"
+    assert world.green.value(left) == "1"
+    d.wait_status(lambda s: not s["sides"]["green"]["reachable"], what="green is lost")
+    scene.net.say("admit", "green")
+    d.wait_steady("blue")
+    d.until(lambda: world.green.value("select epoch from switchback.state") == world.blue.value("select epoch from switchback.state"),
+            what="green knows of the epoch")
+    assert world.green.value(left) == "0"
+    d.verb("cutover", code=0)
+    assert_one_active(world, "green")
 
 
 def at_rest(scene, pair, fault, lasts_s, clean):
