@@ -41,6 +41,18 @@ static bool may_pass(const struct error *alarm)
            alarm->code == ERROR_SQL || alarm->code == ERROR_NOT_IN_SYNC;
 }
 
+/* A promise that was given up is trouble until it is back, or until there is none to give; a dead side until
+ * it answers or was taken over from. */
+static bool is_over(const struct controller *controller)
+{
+    const struct flip *flip = &controller->flip;
+    const bool steady = flip->mode == FLIP_MODE_STEADY;
+    if (controller->alarm.code == ERROR_NO_PROMISE) {
+        return flip->history.promise || (steady && !flip->watch.on);
+    }
+    return controller->alarm.code == ERROR_SIDE_DEAD && steady && !flip_side_dead(flip);
+}
+
 /* status shows alarms as trouble, and exits by it: not any more when nothing is tried again and none runs. */
 static void judge_alarm(struct controller *controller, int64_t began_us)
 {
@@ -48,7 +60,8 @@ static void judge_alarm(struct controller *controller, int64_t began_us)
     const bool trying = flip_running(flip) || flip->retry.tries > 0;
     if (controller->alarm.code != ERROR_NONE && controller->alarm_us >= began_us) {
         controller->alarm_passes = trying && may_pass(&controller->alarm);
-    } else if (controller->alarm_passes && !trying && flip->mode == FLIP_MODE_STEADY) {
+    } else if ((controller->alarm_passes && !trying && flip->mode == FLIP_MODE_STEADY) ||
+               is_over(controller)) {
         controller->alarm_passes = false;
         error_clear(&controller->alarm);
     }
