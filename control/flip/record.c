@@ -434,13 +434,16 @@ static void fold_flip(struct flip_history *history, const struct record *row)
         history->lossless |= row->lossless;
         break;
     case RECORD_INTENT:
-        history->detached |= history->flip.kind == FLIP_KIND_TAKEOVER && row->phase == FLIP_PHASE_CATCHUP;
+        if (history->flip.kind == FLIP_KIND_TAKEOVER && row->phase == FLIP_PHASE_CATCHUP) {
+            history->detached = row->flip;
+        }
         break;
     case RECORD_RELEASED: /* from here only forward: the row at the end adds nothing but figures */
         settle(history, row);
         history->done = history->flip;
         history->watching = history->flip.kind == FLIP_KIND_CUTOVER;
-        history->finalized = history->detached = false;
+        history->finalized = false;
+        history->detached = 0;
         history->promise = false; /* it was the other side's */
         break;
     case RECORD_END:
@@ -463,14 +466,16 @@ static void fold_steady(struct flip_history *history, const struct record *row)
         settle(history, row);
         history->decided = row->kind == RECORD_DECIDED;
         history->unprepared = false;
-        history->watching = history->promise = history->detached = false;
+        history->watching = history->promise = false;
+        history->detached = 0;
         history->finalized &= row->kind == RECORD_DECIDED;
         break;
     case RECORD_WATCH_END:
         history->watching = false;
         break;
     case RECORD_FINALIZED:
-        history->watching = history->detached = false;
+        history->watching = false;
+        history->detached = 0;
         history->finalized = true;
         break;
     case RECORD_PROMISE_ON:
@@ -478,7 +483,7 @@ static void fold_steady(struct flip_history *history, const struct record *row)
         promise(history, row->kind == RECORD_PROMISE_ON, row);
         break;
     case RECORD_ATTACHED:
-        history->detached = false;
+        history->detached = 0;
         break;
     case RECORD_UNPREPARED:
         history->unprepared = true;

@@ -129,8 +129,8 @@ struct flip_history {
     int64_t promise_us;                 /* wall clock: since when it is on or off; 0: never was on */
     char promise_why[RECORD_TEXT_SIZE]; /* off: why */
     bool decided;                       /* an operator chose `active`; it isn't adopted yet */
-    bool lossless; /* a flip was begun that sets names: what holds of them is to be seen to */
-    bool detached; /* a takeover was undone; its target may still be cut off */
+    bool lossless;     /* a flip was begun that sets names: what holds of them is to be seen to */
+    uint64_t detached; /* a takeover that was undone, whose target may still be cut off; 0 */
 };
 
 /* Rows must come in order. */

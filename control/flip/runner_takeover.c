@@ -281,15 +281,12 @@ bool flip_reattach_answer(struct flip *flip, enum flip_action_kind action, const
 /* After the undo, or after a restart: the standby is there again, and still cut off. */
 bool flip_attach_standby(struct flip *flip)
 {
-    const struct flip_story *story = &flip->history.flip;
-    if (!flip->history.detached || story->kind != FLIP_KIND_TAKEOVER || flip_story_running(story) ||
-        story->source != flip->history.active) {
+    const struct flip_history *history = &flip->history;
+    const struct flip_side_facts *standby = &flip->facts.sides[side_other(history->active)];
+    if (history->detached == 0 || flip_story_running(&history->flip) || !standby->reachable ||
+        standby->active > 0) {
         return false;
     }
-    const enum side standby = side_other(flip->history.active);
-    if (!flip->facts.sides[standby].reachable || flip->facts.sides[standby].active > 0) {
-        return false;
-    }
-    ask_reattach(flip, story->flip, standby, story->epoch + 1);
+    ask_reattach(flip, history->detached, side_other(history->active), history->epoch + 1);
     return true;
 }

@@ -113,7 +113,8 @@ void flip_undo_next(struct flip *flip)
 /* The undo itself goes wrong: nothing else is right but to try again. */
 static void undo_again(struct flip *flip, const struct flip_event *event)
 {
-    flip->in_doubt |= event->uncertain;
+    /* Stale: the side isn't owned, since it could not be reached when ownership was taken last. */
+    flip->in_doubt |= event->uncertain || event->error.code == ERROR_STALE;
     flip_alarm(flip, &event->error);
     flip_retry_later(flip, &flip->retry);
 }
