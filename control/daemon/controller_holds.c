@@ -291,6 +291,12 @@ void controller_method_release(void *context, struct rpc_call *call)
     if (!rpc_call_unpack(call, "{}")) {
         return;
     }
+    if (controller->gate_refusing) { /* the flip's gate, closed for good: it is the flip that opens it */
+        error_set(&error, ERROR_HELD, "no side serves clients now");
+        (void)error_remedy(&error, "wait for the end of the flip: switchback watch");
+        rpc_fail(call, &error);
+        return;
+    }
     if (controller->stopping || controller->release_call != NULL ||
         !hold_drop(&controller->holds, HOLD_OPERATOR)) {
         error_set(&error, ERROR_HELD, "no hold by hand stands");
