@@ -94,6 +94,10 @@ static bool is_healthy(const struct replication_sample *sample, enum side standb
         return error_set(why, ERROR_UNREACHABLE, "%s can't be reached: %s", side_name(standby),
                          sample->sides[standby].problem);
     }
+    if (sample->tables_differ) { /* commits in a table that isn't published wait for nobody */
+        return error_set(why, ERROR_NO_PROMISE, "%s",
+                         sample->problem[0] != '\0' ? sample->problem : "the sides' tables differ");
+    }
     if (sample->problem[0] != '\0' || !sample->streaming || sample->broken) {
         return error_set(why, ERROR_WAY_BACK_CLOSED, "%s",
                          sample->problem[0] != '\0' ? sample->problem : "the stream does not run");
