@@ -112,7 +112,7 @@ static bool is_over(const struct call *call, bool for_all)
     for (int s = 0; s < SIDE_COUNT; s++) {
         for (unsigned d = 0; d < DATABASES; d++) {
             const struct strand *strand = &call->strands[s][d];
-            if (strand->in_flight || (!for_all && strand->runs)) {
+            if (strand->runs || (for_all && strand->in_flight)) {
                 return false;
             }
         }
@@ -132,7 +132,7 @@ static void release(struct sim *sim, struct call *call)
     }
 }
 
-static void collect(struct call *call)
+void call_collect(struct call *call)
 {
     for (int s = 0; s < SIDE_COUNT; s++) {
         for (unsigned d = 0; d < DATABASES; d++) {
@@ -145,9 +145,18 @@ static void collect(struct call *call)
     }
 }
 
+void call_forget(struct call *call)
+{
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        for (unsigned d = 0; d < DATABASES; d++) {
+            call->strands[s][d].failed = call->strands[s][d].uncertain = false;
+        }
+    }
+}
+
 static void end_call(struct sim *sim, struct call *call)
 {
-    collect(call);
+    call_collect(call);
     if (call->aborted) {
         (void)error_set(&call->error, ERROR_ABORTED, "%s was aborted", flip_action_name(call->request.kind));
     }
@@ -162,15 +171,18 @@ static void check_over(struct sim *sim, struct call *call)
         if (is_over(call, true)) {
             call->used = false;
         }
-    } else if (is_over(call, false) && !(call->script->then != NULL && call->script->then(sim, call))) {
+    } else if (is_over(call, false) && !(call->script.then != NULL && call->script.then(sim, call))) {
         end_call(sim, call);
     }
 }
 
 static void end_strand(struct sim *sim, struct call *call, struct strand *strand)
 {
+    const bool counts = strand->runs || call->dead;
     strand->runs = strand->in_flight = false;
-    check_over(sim, call);
+    if (counts) {
+        check_over(sim, call);
+    }
 }
 
 static void fail_strand(struct sim *sim, struct call *call, struct strand *strand, enum error_code code,
@@ -208,7 +220,7 @@ static void on_deadline(struct sim *sim, const struct moment *moment)
             strand->runs = false;
         }
     }
-    if (!(call->script->then != NULL && call->script->then(sim, call))) {
+    if (!(call->script.then != NULL && call->script.then(sim, call))) {
         end_call(sim, call);
     }
 }
@@ -245,7 +257,7 @@ static void say(struct sim *sim, const struct call *call, struct strand *strand)
         return;
     }
     strand->told = again ? strand->step + 1 : 0;
-    SAY(sim, side_name(strand->at), "/%u %s%s%s%s", strand->database, call->script->steps[strand->step].name,
+    SAY(sim, side_name(strand->at), "/%u %s%s%s%s", strand->database, strand->steps[strand->step].name,
         call->dead ? " (an orphan)" : "",
         failed  ? ": "
         : again ? ": not yet"
@@ -265,7 +277,7 @@ static void execute(struct sim *sim, const struct moment *moment)
         reset(sim, call, strand);
         return;
     }
-    const struct step *step = &call->script->steps[strand->step];
+    const struct step *step = &strand->steps[strand->step];
     error_clear(&strand->error);
     strand->verdict = step->run(sim, call, strand, &strand->error);
     if (strand->verdict == VERDICT_BLOCKED) {
@@ -280,7 +292,7 @@ static void execute(struct sim *sim, const struct moment *moment)
     say(sim, call, strand);
     strand->executed = true;
     const unsigned next = strand->step + 1;
-    if (strand->verdict == VERDICT_OK && next < call->script->count && call->script->steps[next].batched) {
+    if (strand->verdict == VERDICT_OK && next < strand->count && strand->steps[next].batched) {
         strand->step = next;
         sim_later(sim, BATCH_US, execute, moment->who, moment->life, moment->value);
         return;
@@ -332,10 +344,14 @@ static void reply(struct sim *sim, const struct moment *moment)
         return;
     }
     strand->in_flight = false;
+    if (!strand->runs) { /* it came too late */
+        end_strand(sim, call, strand);
+        return;
+    }
     if (strand->lost) {
         lose_connection(sim, strand->at);
     }
-    const struct step *step = &call->script->steps[strand->step];
+    const struct step *step = &strand->steps[strand->step];
     const bool failed = strand->lost || strand->verdict == VERDICT_FAILED;
     if (failed && step->tolerant && !call->dead && !call->aborted) {
         strand->step++;
@@ -365,7 +381,7 @@ static void reply(struct sim *sim, const struct moment *moment)
 
 static void send_step(struct sim *sim, struct call *call, struct strand *strand)
 {
-    const struct step *step = &call->script->steps[strand->step];
+    const struct step *step = &strand->steps[strand->step];
     strand->at = step->other ? side_other(strand->side) : strand->side;
     strand->number = ++sim->life;
     strand->in_flight = true;
@@ -378,12 +394,11 @@ static void send_step(struct sim *sim, struct call *call, struct strand *strand)
 
 static void advance(struct sim *sim, struct call *call, struct strand *strand)
 {
-    const struct script *script = call->script;
-    while (strand->step < script->count && script->steps[strand->step].skip != NULL &&
-           script->steps[strand->step].skip(sim, strand)) {
+    while (strand->step < strand->count && strand->steps[strand->step].skip != NULL &&
+           strand->steps[strand->step].skip(sim, strand)) {
         strand->step++;
     }
-    if (strand->step == call->script->count || strand->skips) {
+    if (strand->step == strand->count || strand->skips) {
         end_strand(sim, call, strand);
     } else {
         send_step(sim, call, strand);
@@ -412,15 +427,22 @@ struct call *call_new(struct sim *sim, const struct flip_request *request, int64
 
 void call_run(struct sim *sim, struct call *call, const struct script *script)
 {
-    call->script = script;
+    call->script = *script;
     for (int s = 0; s < SIDE_COUNT; s++) {
         for (unsigned d = 0; d < DATABASES; d++) {
             struct strand *strand = &call->strands[s][d];
+            const bool runs = (script->sides & (1U << s)) != 0 && (!script->once || d == 0);
             strand->side = (enum side)s;
             strand->database = d;
-            strand->step = 0;
-            strand->skips = false;
-            strand->runs = (script->sides & (1U << s)) != 0 && (!script->once || d == 0);
+            strand->failed = strand->uncertain = false;
+            error_clear(&strand->error);
+            strand->runs = runs;
+            if (runs) {
+                strand->steps = script->steps;
+                strand->count = script->count;
+                strand->step = 0;
+                strand->skips = false;
+            }
         }
     }
     for (int s = 0; s < SIDE_COUNT; s++) {
@@ -432,11 +454,10 @@ void call_run(struct sim *sim, struct call *call, const struct script *script)
     }
 }
 
-/* Its deadline was changed. */
-void call_again(struct sim *sim, struct call *call)
+void call_extend(struct sim *sim, struct call *call, int64_t by_us)
 {
-    sim_later(sim, call->deadline_us - sim->now_us, on_deadline, (uint32_t)(call - sim->calls), call->life,
-              0);
+    call->deadline_us = sim->now_us + by_us;
+    sim_later(sim, by_us, on_deadline, (uint32_t)(call - sim->calls), call->life, 0);
 }
 
 struct call *call_of(struct sim *sim, uint64_t life)

@@ -13,14 +13,9 @@ static struct transaction *transaction_of(struct sim *sim, uint32_t number)
 static uint32_t begin_transaction(struct sim *sim, unsigned client, unsigned database)
 {
     const uint32_t number = sim->transaction_count++;
-    const unsigned managed = sim->clusters[SIDE_BLUE].databases[database].now.managed;
-    unsigned table = (unsigned)sim_between(sim, 0, TABLES);
-    while ((managed & (1U << table)) == 0) {
-        table--;
-    }
     *transaction_of(sim, number) = (struct transaction){.client = (uint8_t)client,
                                                         .database = (uint8_t)database,
-                                                        .table = (uint8_t)table,
+                                                        .table = (uint8_t)sim_between(sim, 0, TABLES),
                                                         .statements = (uint8_t)sim_between(sim, 0, 3)};
     sim->figures.transactions++;
     return number;
@@ -46,27 +41,15 @@ static void end_in_server(struct link *link)
     link->writes = link->committed = link->cancelled = false;
 }
 
-static bool is_confirmed(const struct sim *sim, const struct link *link)
-{
-    const struct cluster *cluster = &sim->clusters[link->side];
-    bool all = true, any = false;
-    for (unsigned d = 0; d < DATABASES; d++) {
-        const bool there = cluster->databases[d].slot.confirmed >= link->commit;
-        all &= there;
-        any |= there;
-    }
-    return !cluster->named || (cluster->named_all ? all : any);
-}
-
 static enum answer commit(struct sim *sim, struct link *link)
 {
     struct transaction *transaction = transaction_of(sim, link->transaction);
     const struct database *database = &sim->clusters[link->side].databases[link->database];
     if (link->committed) {
-        if (!is_confirmed(sim, link) && !link->cancelled) {
+        if (!cluster_confirmed(sim, link->side, link->commit) && !link->cancelled) {
             return ANSWER_LATER;
         }
-        transaction->unconfirmed = !is_confirmed(sim, link);
+        transaction->unconfirmed = !cluster_confirmed(sim, link->side, link->commit);
         end_in_server(link);
         return ANSWER_OK;
     }
@@ -80,9 +63,13 @@ static enum answer commit(struct sim *sim, struct link *link)
         oracle_broke(sim, "transaction %" PRIu32 " is committed %s", link->transaction,
                      transaction->committed ? "twice" : "after its client was told that it failed");
     }
+    if ((database->now.managed & (1U << transaction->table)) == 0) {
+        transaction->table = 0; /* that one doesn't exist here */
+    }
     const bool published = (database->now.published & (1U << transaction->table)) != 0;
     link->commit = cluster_append(sim, link->side, link->database, WAL_ROWS, link->transaction, published);
     transaction->committed = true;
+    transaction->published = published;
     transaction->side = link->side;
     transaction->epoch = database->now.epoch;
     cluster_put(sim, link->side, link->database, link->transaction);
@@ -137,14 +124,6 @@ enum answer client_execute(struct sim *sim, struct link *link, unsigned statemen
         return ANSWER_OK;
     }
     return statement <= statements ? write_row(sim, link) : commit(sim, link);
-}
-
-/* Something was confirmed, or need no longer be: the commits that wait look by themselves every millisecond.
- */
-void client_look_for_confirmed(struct sim *sim, enum side side)
-{
-    (void)sim;
-    (void)side;
 }
 
 /* --- what a client knows of its transaction --- */
@@ -363,6 +342,18 @@ void writers_end(struct sim *sim, enum side side, unsigned database)
         struct link *link = &sim->links[i];
         if (link->used && (link->around || link->abandoned) && link->side == side &&
             link->database == database) {
+            link_close(sim, i);
+        }
+    }
+}
+
+void sessions_end(struct sim *sim, enum side side, unsigned database)
+{
+    writers_end(sim, side, database);
+    for (int i = 0; i < LINKS; i++) {
+        struct link *link = &sim->links[i];
+        if (link->used && link->side == side && link->database == database) {
+            proxy_server_closed(sim, i);
             link_close(sim, i);
         }
     }

@@ -183,7 +183,19 @@ void cluster_set_names(struct sim *sim, enum side side, bool named)
         SAY(sim, side_name(side), "synchronous_standby_names are %s", named ? "set" : "emptied");
     }
     cluster->named = cluster->named_all = named;
-    client_look_for_confirmed(sim, side);
+}
+
+/* Its names say who must have confirmed it: FIRST n all of them, a bare list any. */
+bool cluster_confirmed(const struct sim *sim, enum side side, position commit)
+{
+    const struct cluster *cluster = &sim->clusters[side];
+    bool all = true, any = false;
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const bool there = cluster->databases[d].slot.confirmed >= commit;
+        all &= there;
+        any |= there;
+    }
+    return !cluster->named || (cluster->named_all ? all : any);
 }
 
 bool link_alive(const struct sim *sim, int link)

@@ -190,7 +190,7 @@ bool gate_operator_holds(struct sim *sim, int64_t duration_us)
 bool gate_operator_releases(struct sim *sim)
 {
     struct proxy *proxy = &sim->proxy;
-    if (!sim->running || !hold_drop(&proxy->ledger, HOLD_OPERATOR)) {
+    if (!sim->running || proxy->gate_refusing || !hold_drop(&proxy->ledger, HOLD_OPERATOR)) {
         return false;
     }
     SAY(sim, "operator", "releases the clients");

@@ -22,9 +22,12 @@ static void store(struct journal *journal, const struct record *row)
     ENSURE(record_decode(line, kept, &error));
 }
 
-/* Where the rows on disk say that traffic is. */
+/* Where the rows on disk say that traffic is; between commit and released it isn't settled. */
 static void note_settled(struct sim *sim, const struct record *row)
 {
+    if (row->kind == RECORD_COMMIT) {
+        sim->settled_epoch = 0;
+    }
     if (row->kind == RECORD_STEADY || row->kind == RECORD_RELEASED || row->kind == RECORD_END) {
         sim->settled = row->side;
         sim->settled_epoch = row->epoch;

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SEEDS = 400, SEEDS_LONG = 16000, STORY_END = 120, FAILED_MOST = 20, JOBS_MOST = 64 };
+enum { SEEDS = 800, SEEDS_LONG = 12000, STORY_END = 120, FAILED_MOST = 20, JOBS_MOST = 64 };
 
 struct outcome { /* of one process */
     struct sim_figures figures;

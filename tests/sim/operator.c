@@ -20,6 +20,26 @@ static void start(struct sim *sim, enum flip_kind kind)
     ports_feed(sim, &event);
 }
 
+/* The active side doesn't answer, and nobody promised anything: go, and say what is lost. */
+static void take_over(struct sim *sim)
+{
+    struct flip_spec spec;
+    struct error error;
+    struct flip_event event = {.kind = FLIP_EVENT_START, .spec = &spec};
+    const enum side target = side_other(sim->runner.history.active);
+    const bool accept_loss = sim_chance(sim, 500);
+    if (!flip_side_dead(&sim->runner) || !flip_may_take_over(&sim->runner, target, accept_loss, &error)) {
+        return;
+    }
+    flip_next_spec(&sim->runner, FLIP_KIND_TAKEOVER, &spec);
+    spec.accept_loss = accept_loss;
+    (void)snprintf(spec.reason, sizeof spec.reason, "by hand");
+    sim->loss_accepted = accept_loss ? spec.id : 0;
+    SAY(sim, "operator", "takeover %" PRIu64 " to %s%s", spec.id, side_name(target),
+        accept_loss ? ", whatever is lost" : "");
+    ports_feed(sim, &event);
+}
+
 static void abort_flip(struct sim *sim)
 {
     struct flip_event event = {.kind = FLIP_EVENT_ABORT};
@@ -37,8 +57,8 @@ static bool needs_prepare(const struct sim *sim, enum side active)
     for (unsigned d = 0; d < DATABASES; d++) {
         const struct catalog *from = &sim->clusters[active].databases[d].now;
         const struct catalog *to = &sim->clusters[side_other(active)].databases[d].now;
-        if (to->standing == STANDING_DIVERGED || from->published != from->managed ||
-            to->published != from->published) {
+        if (to->standing == STANDING_DIVERGED || to->managed != from->managed ||
+            from->published != from->managed || to->published != from->published) {
             return true;
         }
     }
@@ -65,6 +85,7 @@ static void copy_database(struct sim *sim, enum side active, unsigned number)
     memcpy(copy->now.markers, source->now.markers, sizeof copy->now.markers);
     memcpy(copy->rows, source->rows, sim->transaction_count);
     copy->missing = source->missing;
+    copy->excused = source->excused;
     copy->sequence = source->sequence;
     source->slot = (struct slot){.confirmed = from->end, .saved = from->end};
     copy->slot = (struct slot){.confirmed = to->end, .saved = to->end};
@@ -148,7 +169,10 @@ static void act(struct sim *sim, const struct moment *moment)
     if (sim_chance(sim, 300)) {
         (void)operator_prepare(sim);
     }
-    if (sim->runner.mode == FLIP_MODE_STEADY && sim_chance(sim, 700)) {
+    if (sim->runner.mode == FLIP_MODE_STEADY && flip_side_dead(&sim->runner) && sim_chance(sim, 400)) {
+        take_over(sim);
+    }
+    if (sim->runner.mode == FLIP_MODE_STEADY && sim_chance(sim, sim->haste)) {
         const bool back = sim->runner.watch.on || sim_chance(sim, 300);
         start(sim, back ? FLIP_KIND_FLIP_BACK : FLIP_KIND_CUTOVER);
     }

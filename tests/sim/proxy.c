@@ -84,6 +84,16 @@ void proxy_side_crashed(struct sim *sim, enum side side)
     }
 }
 
+/* Its server ended it, by pg_terminate_backend. */
+void proxy_server_closed(struct sim *sim, int number)
+{
+    const struct link *link = &sim->links[number];
+    if (link->client < CLIENTS && sim->proxy.sessions[link->client].link == number) {
+        network_send(sim, (enum node)link->side, NODE_PROXY, lost, link->client,
+                     sim->proxy.sessions[link->client].life, number);
+    }
+}
+
 /* --- statements --- */
 
 static void answered(struct sim *sim, const struct moment *moment)

@@ -85,8 +85,9 @@ static void choose_options(struct sim *sim)
         .drain_grace_us = sim_between(sim, 50 * SIM_MS, SIM_SECOND),
         .catchup_timeout_us = sim_between(sim, SIM_SECOND, 3 * SIM_SECOND),
         .watch_duration_us = sim_between(sim, SIM_SECOND, 15 * SIM_SECOND),
-        .dead_after_us = 3 * SIM_SECOND,
-        .lossless_max_wait_us = 10 * SIM_SECOND,
+        .dead_after_us = sim_between(sim, SIM_SECOND, 3 * SIM_SECOND),
+        .lossless = sim_chance(sim, 600),
+        .lossless_max_wait_us = sim_between(sim, SIM_SECOND, 4 * SIM_SECOND),
         .drain_on_timeout =
             calm ? DRAIN_ABORT : (enum drain_policy)sim_between(sim, DRAIN_ABORT, DRAIN_TERMINATE),
         .immovable = IMMOVABLE_DISCONNECT,
@@ -103,6 +104,7 @@ static void choose_options(struct sim *sim)
 static void begin(struct sim *sim)
 {
     faults_choose(sim);
+    sim->haste = sim_chance(sim, 500) ? 700 : 100; /* else flips are watched for long */
     choose_options(sim);
     for (int i = 0; i < FAULT_COUNT; i++) {
         if (sim->faults.on[i]) {

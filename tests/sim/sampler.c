@@ -76,7 +76,8 @@ static bool stream_serves(const struct sim *sim)
         const struct catalog *to = &sim->clusters[standby].databases[d].now;
         const struct catalog *from = &sim->clusters[sim->sampler.active].databases[d].now;
         if (!stream_runs(sim, standby, d) || to->standing != STANDING_STANDBY ||
-            from->managed != from->published || to->published != from->published) {
+            from->managed != from->published || to->managed != from->managed ||
+            to->published != from->published) {
             return false;
         }
     }
@@ -130,11 +131,15 @@ static void note_sides(struct sim *sim)
     }
 }
 
-/* A fence that contradicts the standing. */
-static bool fence_is_wrong(const struct sim *sim)
+/* A fence that contradicts the standing, names that nobody asked for. */
+static bool is_wrong(const struct sim *sim)
 {
     const struct sampler *sampler = &sim->sampler;
     for (int s = 0; s < SIDE_COUNT; s++) {
+        if (sampler->reachable[s] && sim->clusters[s].up && sim->clusters[s].named &&
+            sampler->active != (enum side)s) {
+            return true;
+        }
         for (unsigned d = 0; sampler->reachable[s] && sim->clusters[s].up && d < DATABASES; d++) {
             if (sim->clusters[s].databases[d].now.fence == (sampler->active == (enum side)s)) {
                 return true;
@@ -147,15 +152,67 @@ static bool fence_is_wrong(const struct sim *sim)
 static void tell_contact(struct sim *sim)
 {
     struct sampler *sampler = &sim->sampler;
-    const bool wrong = sampler->told && fence_is_wrong(sim) && sim->runner.mode == FLIP_MODE_STEADY &&
+    const bool wrong = sampler->told && is_wrong(sim) && sim->runner.mode == FLIP_MODE_STEADY &&
                        sim->now_us - sampler->contact_us > CONTACT_AGAIN_US;
     if (wrong || sampler->contact_due) {
         const struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
-        SAY(sim, "sampler", "contact: %s", wrong ? "a fence contradicts its standing" : "a side is back");
+        SAY(sim, "sampler", "contact: %s",
+            wrong ? "fences or names contradict a standing" : "a side is back");
         sampler->contact_us = sim->now_us;
         sampler->contact_due = false;
         ports_post(sim, &event);
     }
+}
+
+/* --- the promise, and a side that is dead (control/daemon/controller_promise.c) --- */
+
+static void tell_dead(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    const enum side active = sim->runner.history.active;
+    const bool silent = sim->now_us - sampler->answered_us[active] >= sim->options.dead_after_us;
+    if (sampler->reachable[active] || !silent || sim->now_us - sampler->told_dead_us < SIM_SECOND) {
+        return;
+    }
+    struct flip_event event = {.kind = FLIP_EVENT_SIDE_DEAD, .side = active};
+    (void)error_set(&event.error, ERROR_SIDE_DEAD, "%s has not answered", side_name(active));
+    sampler->told_dead_us = sim->now_us;
+    ports_post(sim, &event);
+}
+
+/* Commits in a table that isn't published wait for nobody. */
+static bool tables_differ(const struct sim *sim)
+{
+    bool differ = false;
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const struct catalog *now = &sim->clusters[sim->sampler.active].databases[d].now;
+        differ |= now->managed != now->published;
+    }
+    return differ;
+}
+
+static void tell_stream(struct sim *sim)
+{
+    struct sampler *sampler = &sim->sampler;
+    const struct flip *runner = &sim->runner;
+    const enum side active = runner->history.active;
+    const bool matters = (runner->history.promise || runner->watch.on) &&
+                         (runner->options.lossless || runner->history.promise);
+    struct flip_event event = {.kind = FLIP_EVENT_STREAM, .side = active};
+    if (!matters || !sampler->reachable[active] || !sampler->told || sampler->active != active) {
+        sampler->told_stream_us = 0;
+        return;
+    }
+    event.open = sampler->reachable[side_other(active)] && stream_serves(sim) && lag_us(sim) <= SIM_SECOND;
+    if (sampler->told_stream_us != 0 && sampler->told_open == event.open &&
+        sim->now_us - sampler->told_stream_us < SIM_SECOND) {
+        return;
+    }
+    (void)error_set(&event.error, tables_differ(sim) ? ERROR_NO_PROMISE : ERROR_WAY_BACK_CLOSED,
+                    "the stream isn't healthy");
+    sampler->told_stream_us = sim->now_us;
+    sampler->told_open = event.open;
+    ports_post(sim, &event);
 }
 
 /* --- gates --- */
@@ -211,6 +268,10 @@ static void sample(struct sim *sim, const struct moment *moment)
     note_sides(sim);
     send_beat(sim);
     tell_contact(sim);
+    if (sim->runner.history.known) {
+        tell_dead(sim);
+        tell_stream(sim);
+    }
     gate_tick(sim);
     judge(sim);
 }

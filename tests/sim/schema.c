@@ -31,6 +31,21 @@ void schema_end_ready(struct sim *sim, enum side side, unsigned database)
     sim->clusters[side].databases[database].ready.open = false;
 }
 
+/*
+ * A side that was away when ownership was taken has a lower number: it is given ours as soon as that is seen,
+ * after what others have there was ended (replication/own.c, own_side).
+ */
+bool schema_owned(struct sim *sim, const struct claim *claim)
+{
+    struct database *database = database_of(sim, claim);
+    if (database->now.owner < claim->owner) {
+        call_end_backends(sim, claim->side, claim->connection);
+        change(sim, claim)->owner = claim->owner;
+        cluster_flush(sim, claim->side);
+    }
+    return database->now.owner == claim->owner;
+}
+
 enum verdict schema_claim(struct sim *sim, const struct claim *claim, struct error *error)
 {
     struct database *database = database_of(sim, claim);
@@ -38,7 +53,7 @@ enum verdict schema_claim(struct sim *sim, const struct claim *claim, struct err
         return VERDICT_BLOCKED; /* by the state row, which the opening transaction has locked */
     }
     database->ready.open = false; /* left open on this connection: rolled back first */
-    if (database->now.owner != claim->owner) {
+    if (!schema_owned(sim, claim)) {
         return stale(error, claim, "owned by another controller");
     }
     return VERDICT_OK;
@@ -266,8 +281,8 @@ enum verdict schema_commit_ready(struct sim *sim, const struct claim *claim, str
 
 /* --- a side that comes back --- */
 
-enum verdict schema_fence_left_behind(struct sim *sim, const struct claim *claim, bool *compare,
-                                      struct error *error)
+enum verdict schema_fence_left_behind(struct sim *sim, const struct claim *claim, uint64_t opened_for,
+                                      bool *compare, struct error *error)
 {
     const struct catalog *now = &database_of(sim, claim)->now;
     const uint64_t pair_epoch = claim->epoch;
@@ -279,41 +294,51 @@ enum verdict schema_fence_left_behind(struct sim *sim, const struct claim *claim
         (void)error_set(error, ERROR_UNDECIDED, "it is no lower than the pair");
         return VERDICT_FAILED;
     }
-    if (cluster_has_writers(sim, claim->side, claim->database)) {
-        writers_end(sim, claim->side, claim->database);
-        return VERDICT_BLOCKED;
-    }
+    sessions_end(sim, claim->side, claim->database); /* what waits there must not be acknowledged any more */
     *compare = false;
     struct catalog *changed = change(sim, claim);
     changed->fence = true;
+    const bool turns = changed->standing == STANDING_ACTIVE && changed->fenced_for != 0 &&
+                       changed->epoch == pair_epoch - 1 &&
+                       (opened_for == 0 || opened_for == changed->fenced_for);
     if (changed->standing == STANDING_STANDBY) {
         changed->epoch = pair_epoch;
         changed->fenced_for = 0;
-    } else if (changed->fenced_for == 0 || changed->epoch != pair_epoch - 1) {
+    } else if (!turns) {
         changed->standing = STANDING_DIVERGED;
         changed->fenced_for = 0;
         *compare = true;
     }
     cluster_flush(sim, claim->side);
-    writers_end(sim, claim->side, claim->database);
     return VERDICT_OK;
 }
 
-/* Did it take changes after it was opened, other than markers? */
-bool schema_holds_more(const struct sim *sim, const struct claim *claim)
+/* Did it take changes, other than markers, that the active side lacks? */
+bool schema_holds_more(const struct sim *sim, const struct claim *claim, position has)
 {
     const struct cluster *cluster = &sim->clusters[claim->side];
-    const struct database *database = &cluster->databases[claim->database];
-    for (position at = database->now.start; at < cluster->end; at++) {
+    const struct catalog *now = &cluster->databases[claim->database].now;
+    const position since = now->start > has ? now->start : has;
+    for (position at = since; at < cluster->end; at++) {
         const struct wal_record *record = &cluster->wal[at];
         if (record->database == claim->database && record->transaction != 0) {
             return true;
         }
     }
-    return database->now.start == 0;
+    return since == 0;
 }
 
-enum verdict schema_rejoin_unchanged(struct sim *sim, const struct claim *claim, struct error *error)
+static void follow_from(struct sim *sim, const struct claim *claim, struct catalog *changed, position start)
+{
+    if (!changed->subscribed && changed->origin < start) {
+        changed->origin = start; /* it never moves back */
+    }
+    changed->subscribed = true;
+    stream_launch(sim, claim->side, claim->database);
+}
+
+enum verdict schema_rejoin_unchanged(struct sim *sim, const struct claim *claim, position start,
+                                     struct error *error)
 {
     const struct catalog *now = &database_of(sim, claim)->now;
     const enum verdict verdict = schema_claim(sim, claim, error);
@@ -324,11 +349,10 @@ enum verdict schema_rejoin_unchanged(struct sim *sim, const struct claim *claim,
         return stale(error, claim, "can't rejoin");
     }
     struct catalog *changed = change(sim, claim);
+    follow_from(sim, claim, changed, start);
     changed->standing = STANDING_STANDBY;
     changed->epoch = claim->epoch;
     changed->fenced_for = 0;
-    changed->subscribed = true;
     cluster_flush(sim, claim->side);
-    stream_launch(sim, claim->side, claim->database);
     return VERDICT_OK;
 }

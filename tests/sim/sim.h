@@ -106,7 +106,7 @@ const char *network_node(enum node node);
 enum standing { STANDING_STANDBY, STANDING_ACTIVE, STANDING_DIVERGED };
 
 struct marker { /* one side's rows of switchback.marker in one database */
-    uint64_t beat, check, closing;
+    uint64_t beat, check, closing, promise;
     int64_t closing_sequence, beat_sequence;
 };
 
@@ -211,6 +211,7 @@ bool cluster_open_for_writes(const struct sim *sim, enum side side, unsigned dat
 /* The rows of a transaction come into a database. */
 void cluster_put(struct sim *sim, enum side side, unsigned database, uint32_t transaction);
 bool cluster_has_writers(const struct sim *sim, enum side side, unsigned database);
+bool cluster_confirmed(const struct sim *sim, enum side side, position commit);
 void cluster_set_names(struct sim *sim, enum side side, bool named);
 int link_open(struct sim *sim, enum side side, unsigned database, uint32_t client);
 void link_abandon(struct sim *sim, int link); /* its server notices soon, or not for long */
@@ -247,6 +248,7 @@ struct claim {
     uint64_t flip, epoch; /* before the flip */
 };
 
+bool schema_owned(struct sim *sim, const struct claim *claim);
 enum verdict schema_claim(struct sim *sim, const struct claim *claim, struct error *error);
 enum verdict schema_beat(struct sim *sim, const struct claim *claim, bool check, struct error *error);
 enum verdict schema_raise_fence(struct sim *sim, const struct claim *claim, struct error *error);
@@ -256,16 +258,27 @@ enum verdict schema_reopen(struct sim *sim, const struct claim *claim, struct er
 enum verdict schema_make_ready(struct sim *sim, const struct claim *claim, bool *open, struct error *error);
 enum verdict schema_commit_ready(struct sim *sim, const struct claim *claim, struct error *error);
 enum verdict schema_follow(struct sim *sim, const struct claim *claim, position start, struct error *error);
-enum verdict schema_fence_left_behind(struct sim *sim, const struct claim *claim, bool *compare,
-                                      struct error *error);
-bool schema_holds_more(const struct sim *sim, const struct claim *claim);
-enum verdict schema_rejoin_unchanged(struct sim *sim, const struct claim *claim, struct error *error);
+enum verdict schema_fence_left_behind(struct sim *sim, const struct claim *claim, uint64_t opened_for,
+                                      bool *compare, struct error *error);
+bool schema_holds_more(const struct sim *sim, const struct claim *claim, position has);
+enum verdict schema_rejoin_unchanged(struct sim *sim, const struct claim *claim, position start,
+                                     struct error *error);
+/* schema_alone.c */
+position schema_promise_marker(struct sim *sim, enum side side, unsigned database, uint64_t *n);
+enum verdict schema_cut_off(struct sim *sim, const struct claim *claim, struct error *error);
+enum verdict schema_reattach(struct sim *sim, const struct claim *claim, struct error *error);
+enum verdict schema_make_ready_alone(struct sim *sim, const struct claim *claim, bool *open,
+                                     struct error *error);
+enum verdict schema_adopt(struct sim *sim, const struct claim *claim, struct error *error);
 void schema_end_ready(struct sim *sim, enum side side, unsigned database);
 
 /* --- call.c */
 
 struct call;
 struct strand;
+struct plan;
+
+typedef enum verdict run_step(struct sim *sim, struct call *call, struct strand *strand, struct error *error);
 
 /* One statement of a procedure. */
 struct step {
@@ -275,7 +288,7 @@ struct step {
     bool tolerant; /* that it fails is no failure */
     int64_t again_us;
     bool (*skip)(const struct sim *sim, const struct strand *strand); /* not needed now; NULL: it always is */
-    enum verdict (*run)(struct sim *sim, struct call *call, struct strand *strand, struct error *error);
+    run_step *run;
 };
 
 struct script {
@@ -298,6 +311,8 @@ struct strand {
     bool skips;                /* the rest of the script isn't for it */
     bool connects;
     int64_t sent_us;
+    const struct step *steps; /* of the script that it runs, or ran */
+    unsigned count;
     enum side at;          /* where the statement is */
     uint64_t connection;   /* it was sent over */
     uint64_t life;         /* of that cluster when it arrived */
@@ -306,8 +321,8 @@ struct strand {
     struct error error;
     uint64_t number; /* of the statement: an answer to an earlier one is passed over */
     /* what a procedure remembers */
-    position start;
-    uint64_t marker;
+    position start, has, commit;
+    uint64_t marker, opened_for;
     unsigned tables, told;
     bool open, reached;
 };
@@ -316,13 +331,15 @@ struct call {
     bool used;
     uint64_t life;
     struct flip_request request;
-    bool dead;     /* nobody waits for it any more; its statements may live on */
-    bool aborted;  /* its answer is waited for, and will be that */
-    bool phase;    /* of a flip: one at a time */
-    bool forgives; /* what was uncertain was rolled back */
+    bool dead;    /* nobody waits for it any more; its statements may live on */
+    bool aborted; /* its answer is waited for, and will be that */
+    bool phase;   /* of a flip: one at a time */
     bool uncertain;
     struct error error;
-    const struct script *script;
+    struct script script;
+    const struct plan *plan; /* of scripts.c */
+    unsigned stage;
+    bool cleans;
     int64_t deadline_us;
     uint64_t owner;
     struct strand strands[SIDE_COUNT][DATABASES];
@@ -334,7 +351,9 @@ struct call {
 struct call *call_new(struct sim *sim, const struct flip_request *request, int64_t deadline_us);
 void call_run(struct sim *sim, struct call *call, const struct script *script);
 struct call *call_of(struct sim *sim, uint64_t life);
-void call_again(struct sim *sim, struct call *call); /* its deadline was changed */
+void call_extend(struct sim *sim, struct call *call, int64_t by_us); /* its deadline, from now */
+void call_collect(struct call *call);                                /* what came of its strands so far */
+void call_forget(struct call *call);
 void call_abort(struct sim *sim, struct call *call); /* its statements live on as orphans */
 void call_side_crashed(struct sim *sim, enum side side);
 void call_daemon_died(struct sim *sim);
@@ -455,6 +474,7 @@ struct proxy {
 void proxy_start(struct sim *sim);
 void proxy_crash(struct sim *sim);
 void proxy_side_crashed(struct sim *sim, enum side side);
+void proxy_server_closed(struct sim *sim, int link);
 void proxy_command(struct sim *sim, const struct flip_request *request); /* to every worker */
 struct worker *proxy_worker(struct sim *sim, unsigned client);
 bool proxy_is_held(const struct worker *worker);
@@ -489,6 +509,7 @@ struct transaction {
     enum transaction_state state;
     enum side side;   /* it was executed on */
     bool committed;   /* on that side */
+    bool published;   /* its table was, when it was committed */
     bool unconfirmed; /* acknowledged by a cancel, not by the other side */
     uint64_t epoch;
     int64_t value; /* of the sequence */
@@ -525,9 +546,9 @@ void client_connected(struct sim *sim, unsigned client);
 void client_answered(struct sim *sim, unsigned client, enum answer answer);
 /* The session ended: sqlstate "" is a lost connection. */
 void client_ended(struct sim *sim, unsigned client, const char *sqlstate);
-void client_look_for_confirmed(struct sim *sim, enum side side); /* commits that wait for the other side */
 void writers_start(struct sim *sim);
-void writers_end(struct sim *sim, enum side side, unsigned database); /* by pg_terminate_backend */
+void writers_end(struct sim *sim, enum side side, unsigned database);  /* by pg_terminate_backend */
+void sessions_end(struct sim *sim, enum side side, unsigned database); /* the proxy's as well */
 
 /* --- sampler.c */
 
@@ -542,6 +563,8 @@ struct sampler {
     uint64_t life;
     bool contact_due;
     bool watch;
+    int64_t dead_us, told_dead_us, told_stream_us;
+    bool told_open;
     struct gate gates[2];
     struct gate_traffic traffic[SIDE_COUNT];
 };
@@ -606,6 +629,7 @@ void oracle_look(struct sim *sim);
 void oracle_before(struct sim *sim, uint64_t flip, enum flip_action_kind action); /* invariant 8 */
 void oracle_client_error(struct sim *sim, unsigned client, const char *sqlstate);
 void oracle_away(struct sim *sim, enum side side);
+void oracle_opened(struct sim *sim, enum side side, unsigned database);
 void oracle_met(struct sim *sim, enum side side);
 const char *oracle_unrest(struct sim *sim);
 void oracle_final(struct sim *sim);
@@ -634,7 +658,8 @@ struct sim {
     uint64_t daemon;
     struct flip runner;
     struct flip_options options;
-    uint64_t owner, connections;
+    uint64_t owner, owner_kept; /* in state.dir: the highest that was ever taken */
+    uint64_t connections;
     uint64_t connection[SIDE_COUNT], connection_life[SIDE_COUNT];
     bool connected[SIDE_COUNT], connecting[SIDE_COUNT];
     bool target_open[DATABASES]; /* as READY found it, or OPEN made it */
@@ -658,8 +683,10 @@ struct sim {
     int64_t sequence_used[DATABASES];
 
     struct faults faults;
-    bool strayed;      /* someone wrote, around the proxy, where nobody may count on it */
-    enum side settled; /* as the journal on disk has it */
+    unsigned haste;         /* of the operator, in a thousand */
+    uint64_t loss_accepted; /* by an operator, in this flip */
+    bool strayed;           /* someone wrote, around the proxy, where nobody may count on it */
+    enum side settled;      /* as the journal on disk has it */
     uint64_t settled_epoch;
     uint64_t commits_before[CLIENTS]; /* the liveness phase */
     bool quiet;                       /* nobody begins anything any more */

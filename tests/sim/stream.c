@@ -122,7 +122,6 @@ static void confirmed(struct sim *sim, const struct moment *moment)
     struct slot *slot = &sim->clusters[publisher].databases[moment->who % DATABASES].slot;
     if (moment->life == sim->clusters[publisher].life && (position)moment->value > slot->confirmed) {
         slot->confirmed = (position)moment->value;
-        client_look_for_confirmed(sim, publisher);
     }
 }
 

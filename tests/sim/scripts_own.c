@@ -1,0 +1,152 @@
+/*
+ * Ownership and the facts of both sides (replication/own.c, facts.c).
+ */
+#include "tests/sim/scripts.h"
+
+static enum verdict end_others(struct sim *sim, struct call *call, struct strand *strand, struct error *error)
+{
+    (void)error;
+    call_end_backends(sim, strand->at, strand->connection);
+    oracle_met(sim, strand->at);
+    strand->reached = true;
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const uint64_t owner = sim->clusters[strand->at].databases[d].now.owner;
+        call->highest = owner > call->highest ? owner : call->highest;
+    }
+    return VERDICT_OK;
+}
+
+static enum verdict raise_owner(struct sim *sim, struct call *call, struct strand *strand,
+                                struct error *error)
+{
+    if (!call->strands[strand->side][0].reached) {
+        return VERDICT_OK;
+    }
+    if (database_at(sim, strand)->now.owner == call->owner) {
+        return VERDICT_OK; /* when it connected */
+    }
+    if (database_at(sim, strand)->now.owner > call->owner) {
+        (void)error_set(error, ERROR_STALE, "another controller took ownership just now");
+        return VERDICT_FAILED;
+    }
+    (void)cluster_append(sim, strand->at, strand->database, WAL_CATALOG, 0, false);
+    database_at(sim, strand)->now.owner = call->owner;
+    cluster_flush(sim, strand->at);
+    return VERDICT_OK;
+}
+
+static enum verdict read_facts(struct sim *sim, struct call *call, struct strand *strand, struct error *error)
+{
+    (void)error;
+    struct flip_side_facts *side = &call->facts.sides[strand->side];
+    const struct catalog *now = &database_at(sim, strand)->now;
+    side->databases = DATABASES;
+    side->epoch_min = side->installed == 0 || now->epoch < side->epoch_min ? now->epoch : side->epoch_min;
+    side->epoch_max = now->epoch > side->epoch_max ? now->epoch : side->epoch_max;
+    side->installed++;
+    side->active += now->standing == STANDING_ACTIVE;
+    side->standby += now->standing == STANDING_STANDBY;
+    side->diverged += now->standing == STANDING_DIVERGED;
+    side->fenced_for = now->fenced_for > side->fenced_for ? now->fenced_for : side->fenced_for;
+    side->fenced_for_count += now->fenced_for != 0;
+    side->aborted = now->aborted > side->aborted ? now->aborted : side->aborted;
+    const uint64_t heard[] = {now->fenced_for, now->aborted, now->opened_for, now->markers[0].closing,
+                              now->markers[1].closing};
+    for (size_t i = 0; i < ARRAY_LENGTH(heard); i++) {
+        side->last_flip = heard[i] > side->last_flip ? heard[i] : side->last_flip;
+    }
+    side->fences_on += now->fence;
+    side->fences_off += !now->fence;
+    return VERDICT_OK;
+}
+
+static const struct step end_steps[] = {{.name = "end earlier sessions", .run = end_others}};
+static const struct step raise_steps[] = {{.name = "take ownership", .run = raise_owner}};
+static const struct step facts_steps[] = {{.name = "read facts", .run = read_facts}};
+
+static bool facts_ended(struct sim *sim, struct call *call)
+{
+    (void)sim;
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        struct flip_side_facts *side = &call->facts.sides[s];
+        side->reachable = side->installed == DATABASES;
+        if (!side->reachable) {
+            *side = (struct flip_side_facts){0};
+        }
+        for (unsigned d = 0; d < DATABASES; d++) {
+            call->strands[s][d].failed = false;
+        }
+    }
+    return false;
+}
+
+static const struct script facts_scripts[SIDES_MOST] = {
+    {STEPS_OF(facts_steps), 0, false, facts_ended},
+    {STEPS_OF(facts_steps), BLUE, false, facts_ended},
+    {STEPS_OF(facts_steps), GREEN, false, facts_ended},
+    {STEPS_OF(facts_steps), BLUE | GREEN, false, facts_ended},
+};
+
+static unsigned sides_reached(const struct call *call)
+{
+    return (call->strands[SIDE_BLUE][0].reached ? BLUE : 0) |
+           (call->strands[SIDE_GREEN][0].reached ? GREEN : 0);
+}
+
+static bool raise_ended(struct sim *sim, struct call *call)
+{
+    if (scripts_any_failed(call)) {
+        return false;
+    }
+    call_run(sim, call, &facts_scripts[sides_reached(call)]);
+    return true;
+}
+
+static const struct script raise_scripts[SIDES_MOST] = {
+    {STEPS_OF(raise_steps), 0, false, raise_ended},
+    {STEPS_OF(raise_steps), BLUE, false, raise_ended},
+    {STEPS_OF(raise_steps), GREEN, false, raise_ended},
+    {STEPS_OF(raise_steps), BLUE | GREEN, false, raise_ended},
+};
+
+/* A side that doesn't answer is owned when it comes back. */
+static bool end_ended(struct sim *sim, struct call *call)
+{
+    const unsigned sides = sides_reached(call);
+    if (sides == 0) {
+        call->strands[SIDE_BLUE][0].failed = true;
+        return false;
+    }
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        call->strands[s][0].failed = call->strands[s][0].uncertain = false;
+    }
+    const uint64_t highest = call->highest > sim->owner_kept ? call->highest : sim->owner_kept;
+    sim->owner = sim->owner_kept = call->owner = highest + 1 + sim_random(sim) % 1000;
+    call_extend(sim, call, 5 * SIM_SECOND);
+    call_run(sim, call, &raise_scripts[sides]);
+    return true;
+}
+
+const struct script scripts_learn = {STEPS_OF(end_steps), BLUE | GREEN, true, end_ended};
+
+bool scripts_own_side(struct sim *sim, struct call *call, struct strand *strand)
+{
+    struct cluster *cluster = &sim->clusters[strand->at];
+    oracle_met(sim, strand->at);
+    if (call->owner == 0 || call->dead) {
+        return !call->dead;
+    }
+    call_end_backends(sim, strand->at, strand->connection);
+    for (unsigned d = 0; d < DATABASES; d++) {
+        struct database *database = &cluster->databases[d];
+        if (database->now.owner > call->owner) {
+            return false;
+        }
+        if (database->now.owner < call->owner) {
+            (void)cluster_append(sim, strand->at, d, WAL_CATALOG, 0, false);
+            database->now.owner = call->owner;
+        }
+    }
+    cluster_flush(sim, strand->at);
+    return true;
+}
