@@ -373,6 +373,38 @@ def test_takeover(world):
 test_takeover.timeout = 300
 
 
+def test_promised(world):
+    """A commit that waits for the other side when its server crashes is acknowledged once that has it, not before."""
+    world.pair(fsync="on")
+    world.psql(world.blue, ["-q", "-c", SCHEMA], check=True)
+    d = world.daemon(flip=dict(LOSSLESS, dead_after="60s", lossless_max_wait="120s"), watch={"duration": "30m"},
+                     timeouts={"in_doubt": "120s"})
+    d.prepare()
+    d.wait_steady("blue")
+    cut_over(d)
+    worker = int(world.blue.value("select pid from pg_stat_subscription where pid is not null"))
+    session = world.connect()
+    session.query("begin")
+    session.query("insert into note values (1, 'promised')")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        session.send(pg.query("commit"))
+        end = time.monotonic() + 60 * SLOW
+        while world.green.value("select wait_event from pg_stat_activity where pid = %d" % session.pid) != "SyncRep":
+            assert time.monotonic() < end, "it does not wait"
+            time.sleep(0.02)
+        os.kill(session.pid, signal.SIGKILL)
+        d.until(lambda: "is back" in d.log_text(), what="green is back")
+        world.green.wait_ready()
+        assert world.green.value("select text from note where id = 1") == "promised"
+        assert world.blue.value("select text from note where id = 1") is None
+        assert not session.readable(1), "told before the other side had it"
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert answer(session) == ("COMMIT", "08006", "CZE")
+    assert world.blue.value("select text from note where id = 1") == "promised"
+
+
 def test_many(world):
     """Hundreds of COMMITs in a crash: each client is told what is so."""
     scene = Scene(world, pair={"max_connections": "400"})

@@ -269,7 +269,7 @@ def test_query_timeout_gives_up(world):
             error = ended(client, 60)
         finally:
             os.kill(backend, signal.SIGCONT)
-        assert (error.severity, error.sqlstate) == ("FATAL", "08006"), error
+        assert (error.severity, error.sqlstate) == ("FATAL", "08007"), error
     d.until(lambda: world.blue.value("select count(*) from pg_stat_activity where pid = %d" % backend) == "0", what="it is gone")
 
 
