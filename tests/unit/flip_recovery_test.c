@@ -84,15 +84,18 @@ static struct flip_side_facts foreign(struct flip_side_facts facts)
 /* How far the journal says that flip 7, blue to green at epoch 4, has come. */
 enum progress { NOTHING, UNPREPARED, STEADY, BEGUN, FENCING, COMMITTED, BACK, RELEASED, ENDED };
 
-static struct flip_history history(enum progress progress)
+static struct flip_history history_of(enum progress progress, enum flip_kind kind)
 {
+    const bool takeover = kind == FLIP_KIND_TAKEOVER;
     struct flip_history result;
     flip_history_init(&result);
     const struct record rows[] = {
         [UNPREPARED] = {.kind = RECORD_UNPREPARED, .side = SIDE_BLUE},
         [STEADY] = {.kind = RECORD_STEADY, .side = SIDE_BLUE, .epoch = EPOCH},
-        [BEGUN] = {.kind = RECORD_BEGIN, .flip_kind = FLIP_KIND_CUTOVER, .side = SIDE_BLUE, .epoch = EPOCH},
-        [FENCING] = {.kind = RECORD_INTENT, .phase = FLIP_PHASE_FENCE, .side = SIDE_BLUE},
+        [BEGUN] = {.kind = RECORD_BEGIN, .flip_kind = kind, .side = SIDE_BLUE, .epoch = EPOCH},
+        [FENCING] = {.kind = RECORD_INTENT,
+                     .phase = takeover ? FLIP_PHASE_CATCHUP : FLIP_PHASE_FENCE,
+                     .side = SIDE_BLUE},
         [COMMITTED] = {.kind = RECORD_COMMIT, .side = SIDE_GREEN, .epoch = EPOCH + 1},
         [BACK] = {.kind = RECORD_BACK, .side = SIDE_BLUE, .epoch = EPOCH + 2},
         [RELEASED] = {.kind = RECORD_RELEASED, .side = SIDE_GREEN, .epoch = EPOCH + 1},
@@ -109,6 +112,11 @@ static struct flip_history history(enum progress progress)
     return result;
 }
 
+static struct flip_history history(enum progress progress)
+{
+    return history_of(progress, FLIP_KIND_CUTOVER);
+}
+
 struct expected {
     enum progress progress;
     struct flip_side_facts blue, green;
@@ -117,11 +125,11 @@ struct expected {
     uint64_t epoch;
 };
 
-static void check(const struct expected *cases, size_t count)
+static void check_of(enum flip_kind kind, const struct expected *cases, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct recovery recovery;
-        const struct flip_history known = history(cases[i].progress);
+        const struct flip_history known = history_of(cases[i].progress, kind);
         const struct flip_facts facts = {.sides = {cases[i].blue, cases[i].green}};
         recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
         if (recovery.verdict != cases[i].verdict) {
@@ -138,6 +146,126 @@ static void check(const struct expected *cases, size_t count)
             assert_int_equal(recovery.spec.source, SIDE_BLUE);
             assert_int_equal(recovery.spec.epoch, EPOCH);
         }
+    }
+}
+
+static void check(const struct expected *cases, size_t count)
+{
+    check_of(FLIP_KIND_CUTOVER, cases, count);
+}
+
+/* Two databases, one of them open at the next epoch. */
+static struct flip_side_facts half_open(uint64_t epoch)
+{
+    struct flip_side_facts facts = standby(epoch);
+    facts.databases = facts.installed = 2;
+    facts.active = facts.standby = 1;
+    facts.epoch_max = epoch + 1;
+    facts.fences_on = facts.fences_off = 1;
+    return facts;
+}
+
+static struct flip_side_facts reattached(uint64_t epoch)
+{
+    struct flip_side_facts facts = standby(epoch);
+    facts.aborted = FLIP;
+    return facts;
+}
+
+/* Flip 7 was a takeover: blue is dead or was, green has every commit that it acknowledged. */
+static void test_a_takeover_was_under_way(void **state)
+{
+    (void)state;
+    const struct expected cases[] = {
+        {BEGUN, away(), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4}, /* nothing was touched */
+        {FENCING, away(), standby(4), RECOVERY_UNDO, 0, 0},
+        {FENCING, active(4), standby(4), RECOVERY_UNDO, 0, 0},
+        {FENCING, active(4), away(), RECOVERY_UNDO, 0, 0}, /* green follows again when it is back */
+        {COMMITTED, away(), standby(4), RECOVERY_FORWARD, 0, 0},
+        {COMMITTED, away(), half_open(4), RECOVERY_FORWARD, 0, 0},
+        {COMMITTED, away(), active(5), RECOVERY_FORWARD, 0, 0},
+        {COMMITTED, active(4), standby(4), RECOVERY_FORWARD, 0, 0}, /* blue is back: too late */
+        {COMMITTED, active(4), away(), RECOVERY_WAIT, 0, 0}, /* green may have been opened, or been undone */
+        {COMMITTED, away(), away(), RECOVERY_WAIT, 0, 0},
+        {COMMITTED, away(), reattached(4), RECOVERY_UNDO, 0, 0},
+        {COMMITTED, active(4), reattached(4), RECOVERY_UNDO, 0, 0},
+        {BACK, active(4), away(), RECOVERY_UNDO, 0, 0}, /* the journal says so itself */
+        {BACK, away(), standby(4), RECOVERY_UNDO, 0, 0},
+        {RELEASED, active(4), active(5), RECOVERY_FORWARD, 0, 0},
+        {RELEASED, away(), away(), RECOVERY_FORWARD, 0, 0},
+        {ENDED, active(4), active(5), RECOVERY_STEADY, SIDE_GREEN, 5}, /* blue is fenced on contact */
+        {ENDED, active(4), away(), RECOVERY_STEADY, SIDE_GREEN, 5},
+    };
+    check_of(FLIP_KIND_TAKEOVER, cases, sizeof cases / sizeof cases[0]);
+}
+
+/* Without a journal: one database is open, and the side that was left has no fence. */
+static void test_half_a_takeover_without_a_journal(void **state)
+{
+    (void)state;
+    const struct flip_history nothing = history(NOTHING);
+    struct flip_facts facts = {.sides = {active(4), half_open(4)}};
+    struct recovery recovery;
+    recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_FORWARD);
+    assert_true(recovery.spec.kind == FLIP_KIND_TAKEOVER && recovery.spec.source == SIDE_BLUE &&
+                recovery.spec.epoch == 4 && recovery.from_clusters);
+    facts.sides[SIDE_BLUE] = away(); /* it may have been opened again */
+    recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_WAIT);
+}
+
+/* What an operator is told before the choice is made. */
+static void test_choices(void **state)
+{
+    (void)state;
+    struct recovery_choice choices[SIDE_COUNT];
+    struct flip_history known = history(COMMITTED);
+    struct flip_facts facts = {.sides = {active(4), away()}};
+    recovery_choices(&known, &facts, choices);
+    assert_true(choices[SIDE_BLUE].possible && !choices[SIDE_GREEN].possible);
+    assert_true(choices[SIDE_BLUE].may_lack && choices[SIDE_BLUE].other_unseen);
+    assert_true(choices[SIDE_BLUE].epoch > EPOCH + 2); /* whatever green is at, it is left behind */
+    assert_int_equal(choices[SIDE_GREEN].why_not.code, ERROR_UNREACHABLE);
+    assert_non_null(strstr(choices[SIDE_BLUE].does, "green can't be reached"));
+
+    facts = (struct flip_facts){.sides = {active(4), active(4)}};
+    known = history(STEADY);
+    recovery_choices(&known, &facts, choices);
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        assert_true(choices[i].possible && choices[i].may_lack && choices[i].fences_other);
+        assert_true(choices[i].epoch == choices[1 - i].epoch);
+    }
+    facts = (struct flip_facts){.sides = {standby(4), standby(4)}}; /* nobody was ahead: nothing is lost */
+    recovery_choices(&known, &facts, choices);
+    assert_true(choices[SIDE_BLUE].possible && !choices[SIDE_BLUE].may_lack &&
+                !choices[SIDE_BLUE].fences_other);
+    facts = (struct flip_facts){.sides = {bare(), active(4)}};
+    recovery_choices(&known, &facts, choices);
+    assert_int_equal(choices[SIDE_BLUE].why_not.code, ERROR_NOT_PREPARED);
+}
+
+/* A promise is of one side, and ends with whatever makes another one active. */
+static void test_promise_in_the_journal(void **state)
+{
+    (void)state;
+    struct flip_history known = history(ENDED);
+    const struct record on = {.kind = RECORD_PROMISE_ON, .flip = FLIP, .side = SIDE_GREEN, .time_us = 5};
+    const struct record off = {
+        .kind = RECORD_PROMISE_OFF, .flip = FLIP, .side = SIDE_GREEN, .time_us = 6, .text = "blue is gone"};
+    const struct record ends[] = {{.kind = RECORD_STEADY, .side = SIDE_BLUE, .epoch = 9},
+                                  {.kind = RECORD_DECIDED, .side = SIDE_BLUE, .epoch = 9},
+                                  {.kind = RECORD_RELEASED, .side = SIDE_BLUE, .epoch = 6, .flip = FLIP}};
+    assert_false(known.promise);
+    flip_history_fold(&known, &on);
+    assert_true(known.promise && known.promise_us == 5);
+    flip_history_fold(&known, &off);
+    assert_false(known.promise);
+    assert_string_equal(known.promise_why, "blue is gone");
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        flip_history_fold(&known, &on);
+        flip_history_fold(&known, &ends[i]);
+        assert_false(known.promise);
     }
 }
 
@@ -261,8 +389,14 @@ static void test_without_a_journal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_flip_was_under_way), cmocka_unit_test(test_the_journal_is_older),
-        cmocka_unit_test(test_clusters_of_others),   cmocka_unit_test(test_steady),
+        cmocka_unit_test(test_a_takeover_was_under_way),
+        cmocka_unit_test(test_half_a_takeover_without_a_journal),
+        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_promise_in_the_journal),
+        cmocka_unit_test(test_a_flip_was_under_way),
+        cmocka_unit_test(test_the_journal_is_older),
+        cmocka_unit_test(test_clusters_of_others),
+        cmocka_unit_test(test_steady),
         cmocka_unit_test(test_without_a_journal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
