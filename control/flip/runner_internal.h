@@ -22,8 +22,9 @@ enum {
     FLIP_NAMES_US = 3 * FLIP_SECOND_US,
     FLIP_RELEASE_BUDGET_US = 1 * FLIP_SECOND_US, /* what a lossless turn leaves of the hold */
     FLIP_ADOPT_US = 5 * FLIP_SECOND_US,
-    FLIP_FRESH_US = 5 * FLIP_SECOND_US, /* how long news that come about once a second count */
-    FLIP_GUARD_US = 500 * FLIP_MS_US,   /* over the deadline that the world was given */
+    FLIP_STREAM_US = 1 * FLIP_SECOND_US, /* how often news of the stream come */
+    FLIP_FRESH_US = 5 * FLIP_SECOND_US,  /* how long news that come about once a second count */
+    FLIP_GUARD_US = 500 * FLIP_MS_US,    /* over the deadline that the world was given */
     FLIP_RETRY_FIRST_US = 100 * FLIP_MS_US,
     FLIP_RETRY_LAST_US = 30 * FLIP_SECOND_US,
     /* An automatic flip-back may not wait for what slows it down (flip.md "Flip-back"). */

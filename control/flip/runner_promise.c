@@ -327,11 +327,22 @@ void flip_promise_answer(struct flip *flip, enum flip_action_kind action, const 
 
 /* --- news of the stream --- */
 
-static bool is_overdue(const struct flip *flip)
+/*
+ * The standby keeps the active side waiting. Only news of an active side that answers count, hence it is
+ * judged as they come: while it is the active side that is gone nobody waits, and the promise is what its
+ * rescue stands on. Names that others have changed are another matter: there is no promise any more.
+ */
+static void judge_stream(struct flip *flip)
 {
-    const struct flip_promise *promise = &flip->promise;
-    return flip->mode == FLIP_MODE_STEADY && flip->history.promise && !promise->broken &&
-           promise->ill_us != 0 && flip->now_us - promise->ill_us >= flip->options.lossless_max_wait_us;
+    struct flip_promise *promise = &flip->promise;
+    const struct error why = promise->why;
+    if (flip->mode != FLIP_MODE_STEADY || !flip->history.promise || promise->broken) {
+        return;
+    }
+    if (why.code == ERROR_NO_PROMISE ||
+        flip->now_us - promise->ill_us + FLIP_STREAM_US >= flip->options.lossless_max_wait_us) {
+        lose(flip, &why);
+    }
 }
 
 void flip_stream(struct flip *flip, const struct flip_event *event)
@@ -349,43 +360,21 @@ void flip_stream(struct flip *flip, const struct flip_event *event)
     } else {
         promise->ill_us = promise->ill_us == 0 || gap ? flip->now_us : promise->ill_us;
         promise->why = event->error;
-    }
-    flip_promise_tick(flip);
-}
-
-/*
- * The standby keeps the active side waiting: only news of an active side that answers count. While it is the
- * active side that is gone nobody waits, and the promise is what its rescue stands on.
- */
-void flip_promise_tick(struct flip *flip)
-{
-    struct flip_promise *promise = &flip->promise;
-    if (flip->mode == FLIP_MODE_STEADY && flip->history.promise && !promise->broken && !promise->healthy &&
-        promise->why.code == ERROR_NO_PROMISE && is_fresh(flip)) {
-        const struct error why = promise->why; /* names that others changed: there is none any more */
-        lose(flip, &why);
-    } else if (is_overdue(flip) && is_fresh(flip) && !flip_side_dead(flip)) {
-        const struct error why = promise->why;
-        lose(flip, &why);
-    }
-    if (is_due(flip, &promise->retry)) {
-        promise->retry.at_us = 0;
+        judge_stream(flip);
     }
     flip_promise_next(flip);
 }
 
-static int64_t earlier(int64_t wake_us, int64_t at_us)
+void flip_promise_tick(struct flip *flip)
 {
-    return at_us != 0 && at_us < wake_us ? at_us : wake_us;
+    struct flip_retry *retry = &flip->promise.retry;
+    if (is_due(flip, retry)) {
+        retry->at_us = 0;
+    }
+    flip_promise_next(flip);
 }
 
 int64_t flip_promise_wake(const struct flip *flip)
 {
-    const struct flip_promise *promise = &flip->promise;
-    const int64_t overdue_us = promise->ill_us + flip->options.lossless_max_wait_us;
-    int64_t wake_us = earlier(INT64_MAX, promise->retry.at_us);
-    if (flip->history.promise && !promise->broken && promise->ill_us != 0 && overdue_us > flip->now_us) {
-        wake_us = earlier(wake_us, overdue_us);
-    }
-    return wake_us;
+    return flip->promise.retry.at_us != 0 ? flip->promise.retry.at_us : INT64_MAX;
 }

@@ -142,7 +142,7 @@ void world_tell(struct world *world, enum flip_event_kind kind, const char *why)
     world_deliver(world, &event);
 }
 
-static void crash(struct world *world)
+void world_kill_daemon(struct world *world)
 {
     size_t kept = 0;
     world_tell_story(world, "CRASH", "");
@@ -159,7 +159,7 @@ static void make_zombie(struct world *world, const struct flip_request *request)
 {
     put_off(world, request);
     world->pending[world->pending_count - 1].zombie = true;
-    world->pending[world->pending_count - 1].at_us = world->now_us + WORLD_ZOMBIE_US;
+    world->pending[world->pending_count - 1].at_us = world->now_us + world->zombie_us;
 }
 
 static bool is_row(const struct flip_request *request)
@@ -263,7 +263,7 @@ static void strike_row(struct world *world, enum world_strike strike, struct fli
         break;
     case WORLD_STRIKE_CRASH_DONE:
         write_row(world, request);
-        crash(world);
+        world_kill_daemon(world);
         break;
     default:
         answer_failed(world, request, false);
@@ -294,13 +294,13 @@ static void strike_clusters(struct world *world, enum world_strike strike, const
         break;
     case WORLD_STRIKE_CRASH_DONE:
         (void)world_carry_out(world, request, WORLD_DATABASES, &ignored);
-        crash(world);
+        world_kill_daemon(world);
         break;
     case WORLD_STRIKE_CRASH_LATE:
         if (clusters) {
             make_zombie(world, request);
         }
-        crash(world);
+        world_kill_daemon(world);
         break;
     default:
         answer_failed(world, request, strike == WORLD_STRIKE_LOST);
@@ -314,7 +314,7 @@ static void do_strike(struct world *world, enum world_strike strike, struct flip
     world_tell_story(world, "STRIKE", flip_action_name(request->kind));
     switch (strike) {
     case WORLD_STRIKE_CRASH:
-        crash(world);
+        world_kill_daemon(world);
         break;
     case WORLD_STRIKE_SOURCE_DOWN:
         world_go_down(world, source);
@@ -468,6 +468,13 @@ static bool promise_at_rest(const struct world *world)
     const struct world_cluster *other = &world->clusters[side_other(runner->history.active)];
     const bool kept =
         runner->options.lossless && runner->history.watching && other->follows && !world->way_back_dead;
+    bool standby = true;
+    for (size_t i = 0; i < WORLD_DATABASES; i++) {
+        standby &= other->databases[i].standing == WORLD_STANDBY;
+    }
+    if (standby && !other->follows) {
+        return false; /* cut off, and nobody has seen to it */
+    }
     return runner->promise.names != FLIP_NAMES_UNKNOWN && runner->promise.retry.at_us == 0 &&
            runner->retry.at_us == 0 && !runner->contact && flip_promise_stands(runner) == kept;
 }
@@ -503,6 +510,7 @@ void world_init(struct world *world, const struct flip_options *options)
     world->options = *options;
     world->broken = "";
     world->down_us = WORLD_DOWN_US;
+    world->zombie_us = WORLD_ZOMBIE_US;
     for (int s = 0; s < SIDE_COUNT; s++) {
         struct world_cluster *cluster = &world->clusters[s];
         cluster->up = true;

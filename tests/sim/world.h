@@ -96,8 +96,9 @@ struct world {
     uint64_t actions;              /* requests answered so far */
     uint64_t strike_at, second_at; /* by that count; 0: never */
     enum world_strike strike, second;
-    int64_t down_us; /* how long a cluster that crashes is away */
-    uint64_t seed;   /* 0: first in, first out */
+    int64_t zombie_us; /* how late a late statement happens */
+    int64_t down_us;   /* how long a cluster that crashes is away */
+    uint64_t seed;     /* 0: first in, first out */
 
     /* what came of it */
     enum flip_outcome outcome;
@@ -112,6 +113,7 @@ struct world {
 
 void world_init(struct world *world, const struct flip_options *options);
 void world_start_daemon(struct world *world);
+void world_kill_daemon(struct world *world);
 /* One answer, or the next moment at which something happens. False: nothing can happen any more. */
 bool world_step(struct world *world);
 /* Steps until the runner is steady and nothing is pending, at most `limit` steps. */

@@ -327,6 +327,80 @@ static void test_given_up_undo_is_made_good(void **state)
     must(world, world->runner.history.active == SIDE_GREEN && promised(world), "it did not settle on green");
 }
 
+/* Neither side can be reached for a while; the standby is back first, and the promise still stands. */
+static void test_takeover_is_tried_again(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world_go_down(world, SIDE_GREEN);
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_GREEN].up_again_us = world->now_us + 400000000;
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us + 60000000;
+    world_pass(world, 120000000);
+    must(world, world->runner.history.active == SIDE_BLUE && world->serving && !world->held, "it isn't");
+    settle(world);
+    must(world, world->lost == 0, "something was lost");
+}
+
+/* The standby is ill, then the active side dies: nobody waits for the standby, and the promise is needed. */
+static void test_the_dead_do_not_wait(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world->way_back_dead = true;
+    world_pass(world, options.lossless_max_wait_us / 2);
+    kill_active(world, 60000000);
+    world_pass(world, 10000000);
+    must(world, world->runner.history.active == SIDE_BLUE && world->lost == 0, "the promise was given up");
+    world->way_back_dead = false;
+    settle(world);
+}
+
+/* The commit's row is in doubt, the target goes away, and the source is back: whatever the journal turns out
+ * to say, the target must not be opened beside what the source has served since. */
+static void test_commit_in_doubt_and_no_target(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    kill_active(world, 10000000);
+    while (world->runner.await.action != FLIP_ACTION_JOURNAL_COMMIT) {
+        must(world, world_step(world), "on the way to its commit");
+    }
+    world->strike = WORLD_STRIKE_LOST_DONE; /* of all that is still on its way to the disk the last is it */
+    world->strike_at = world->actions + world->pending_count;
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us + 200000000;
+    while (world->route != SIDE_GREEN || !world->serving || world->held || !world->clusters[SIDE_GREEN].up) {
+        must(world, world_step(world) && !world->clusters[SIDE_BLUE].up, "on the way back to green");
+    }
+    world_pass(world, 20000000); /* the promise is off by now, and green goes on alone */
+    must(world, !promised(world) && world->commits > world->clusters[SIDE_BLUE].seen, "green does not go on");
+    world_kill_daemon(world);
+    settle(world);
+    must(world, world->runner.history.active == SIDE_GREEN && world->lost == 0 && promised(world),
+         "the takeover happened all the same");
+}
+
+/* Whoever emptied the names while no daemon looked: nobody is served before they are back. */
+static void test_names_are_first_at_a_start(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world_kill_daemon(world);
+    world->clusters[SIDE_GREEN].names = false;
+    world->clusters[SIDE_BLUE].names = true;
+    settle(world);
+    must(world, promised(world) && world->alarms == 0, "it did not go by itself");
+}
+
 /* --- an operator decides --- */
 
 static void forget_journal(struct world *world)
@@ -442,6 +516,7 @@ static void test_decision_ends_a_stuck_flip(void **state)
 struct blow {
     enum world_strike first, second;
     uint64_t at, later, seed;
+    int64_t zombie_us; /* how late late statements are */
     int64_t down_us,
         dead_us; /* how long struck clusters are away; and the active one that dies in the watch */
 };
@@ -452,6 +527,7 @@ static struct world *struck(const struct blow *blow)
     struct world *world = world_new(&options);
     world->down_us = blow->down_us != 0 ? blow->down_us : world->down_us;
     world->seed = blow->seed;
+    world->zombie_us = blow->zombie_us != 0 ? blow->zombie_us : world->zombie_us;
     return world;
 }
 
@@ -571,6 +647,7 @@ static void test_seeded(void **state)
                                   .at = 1 + seed * 7 % 40,
                                   .later = 1 + seed % 13,
                                   .seed = seed,
+                                  .zombie_us = (int64_t)(seed % 5) * 700000,
                                   .dead_us = 3990000 + (int64_t)(seed % 40) * 1000,
                                   .down_us = seed % 3 == 0 ? 20000000 : 500000};
         (void)strike_takeover(&blow);
@@ -593,6 +670,10 @@ int main(void)
         cmocka_unit_test(test_takeover_is_aborted),
         cmocka_unit_test(test_source_dies_in_a_flip_back),
         cmocka_unit_test(test_given_up_undo_is_made_good),
+        cmocka_unit_test(test_takeover_is_tried_again),
+        cmocka_unit_test(test_the_dead_do_not_wait),
+        cmocka_unit_test(test_commit_in_doubt_and_no_target),
+        cmocka_unit_test(test_names_are_first_at_a_start),
         cmocka_unit_test(test_decisions),
         cmocka_unit_test(test_decision_ends_a_stuck_flip),
         cmocka_unit_test(test_every_strike_in_the_watch),
