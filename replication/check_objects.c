@@ -128,6 +128,7 @@ static const struct check checks[] = {
      .sql =
          WITH_MANAGED "select 'warn', m.name, format('trigger %I', t.tgname) from managed m join pg_trigger t"
                       " on t.tgrelid = m.oid where not t.tgisinternal and t.tgenabled in ('A', 'R')"
+                      " and t.tgname <> '!switchback_fence'"
                       " union all select 'warn', m.name, format('rule %I', r.rulename) from managed m"
                       " join pg_rewrite r on r.ev_class = m.oid where r.ev_enabled in ('A', 'R')"
                       " order by 2, 3"},
