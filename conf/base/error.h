@@ -41,6 +41,7 @@
     X(ERROR_COMMITS_AT_RISK, "commits_at_risk") /* going back would lose them: --accept-loss */              \
     X(ERROR_WRONG_CLUSTER, "wrong_cluster")     /* what answers at a side's address is none of this pair */  \
     X(ERROR_DIVERGED, "diverged")               /* a side holds what the other never got: rejoin */          \
+    X(ERROR_NOT_DIVERGED, "not_diverged")       /* there is nothing to rejoin */                             \
     X(ERROR_UNDECIDED, "undecided")             /* an operator must decide */                                \
     X(ERROR_ABORTED, "aborted")                                                                              \
     X(ERROR_HELD, "held")         /* a hold of another owner stands */                                       \

@@ -27,8 +27,8 @@ void help_overview(struct strbuf *out)
     static const char *const run[] = {"serve", NULL};
     static const char *const look[] = {"status", "check", "sessions", "watch",
                                        "events", "audit", "version",  NULL};
-    static const char *const act[] = {"prepare",  "cutover", "flip-back", "abort", "hold", "release",
-                                      "finalize", "recover", "reload",    "rpc",   NULL};
+    static const char *const act[] = {"prepare",  "cutover", "flip-back", "abort",  "hold", "release",
+                                      "finalize", "recover", "rejoin",    "reload", "rpc",  NULL};
     strbuf_puts(
         out,
         "usage: switchback VERB [FLAGS]\n\n"

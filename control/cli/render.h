@@ -30,6 +30,7 @@ void render_audit(struct strbuf *out, const json_t *result, int64_t now_us);
 void render_audit_verdict(struct strbuf *out, const json_t *verdict);
 
 void render_recover(struct strbuf *out, const json_t *result);
+void render_rejoin(struct strbuf *out, const json_t *result);
 
 void render_prepare(struct strbuf *out, const json_t *result);
 void render_abort(struct strbuf *out, const json_t *result);

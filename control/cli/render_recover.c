@@ -1,4 +1,5 @@
-/* What only an operator can decide. */
+/* What only an operator can decide, and a side that has to be brought back: recover and rejoin. */
+#include "control/cli/columns.h"
 #include "control/cli/field.h"
 #include "control/cli/readable.h"
 #include "control/cli/render.h"
@@ -102,4 +103,75 @@ void render_recover(struct strbuf *out, const json_t *result)
     put_label(out, "next");
     strbuf_puts(out, decided || !needed ? "switchback status\n"
                                         : "decide by one of the choices; nothing was done\n");
+}
+
+/* --- rejoin */
+
+static void put_stranded(struct strbuf *out, const json_t *result)
+{
+    const json_t *rows = json_object_get(result, "stranded");
+    const json_int_t total = field_integer(result, "rows");
+    struct columns columns;
+    size_t index;
+    const json_t *row;
+    if (json_array_size(rows) == 0) {
+        return;
+    }
+    columns_init(&columns, 5);
+    columns_add(&columns, (const char *const[]){"XID", "DATABASE", "TABLE", "OPERATION", "KEY"});
+    json_array_foreach(rows, index, row)
+    {
+        columns_add(&columns,
+                    (const char *const[]){field_string(row, "xid"), field_string(row, "database"),
+                                          field_string(row, "table"), field_string(row, "operation"),
+                                          field_string(row, "key")});
+    }
+    columns_print(&columns, out, "");
+    if (total > (json_int_t)json_array_size(rows)) {
+        strbuf_printf(out, "and %" JSON_INTEGER_FORMAT " more\n", total - (json_int_t)json_array_size(rows));
+    }
+    strbuf_puts(out, "\n");
+}
+
+void render_rejoin(struct strbuf *out, const json_t *result)
+{
+    const json_int_t transactions = field_integer(result, "transactions"),
+                     rows = field_integer(result, "rows");
+    const bool dry_run = field_true(result, "dry_run");
+    const char *side = field_string(result, "side"), *active = field_string(result, "active");
+    put_stranded(out, result);
+    readable_put(out, side);
+    if (transactions == 0 && rows > 0) {
+        strbuf_puts(out, " has begun to rejoin: ");
+        readable_put_count(out, rows, "row is", "rows are");
+        strbuf_puts(out, " still to come");
+    } else if (transactions == 0) {
+        strbuf_puts(out, " holds nothing that ");
+        readable_put(out, active);
+        strbuf_puts(out, " never got");
+    } else {
+        strbuf_puts(out, dry_run ? " holds " : " held ");
+        readable_put_count(out, transactions, "transaction", "transactions");
+        strbuf_puts(out, " (");
+        readable_put_count(out, rows, "row", "rows");
+        strbuf_puts(out, ") that ");
+        readable_put(out, active);
+        strbuf_puts(out, " never got");
+    }
+    strbuf_puts(out, "\n");
+    put_label(out, dry_run ? "would" : "done");
+    if (rows > 0) {
+        strbuf_puts(out, dry_run ? "copy " : "copied ");
+        readable_put(out, active);
+        strbuf_puts(out, "'s rows for these keys to ");
+        readable_put(out, side);
+        strbuf_puts(out, dry_run ? ", then let it follow " : "; it follows ");
+    } else {
+        strbuf_puts(out, dry_run ? "let it follow " : "it follows ");
+    }
+    readable_put(out, active);
+    strbuf_puts(out, dry_run ? "\n" : " again\n");
+    put_label(out, "next");
+    strbuf_puts(out, dry_run ? "keep what you need of the list (--json has it all), then switchback rejoin\n"
+                             : "switchback status says whether the way back is open\n");
 }

@@ -34,6 +34,10 @@ static const struct flag recover_flags[] = {
      .doc = "decide: this side becomes active; the other one is fenced on contact"},
     {"reason", 0, FLAG_TEXT, "TEXT", .doc = "for the audit log"},
 };
+static const struct flag rejoin_flags[] = {
+    {"dry-run", 0, FLAG_SWITCH, NULL, .doc = "list what only the diverged side holds; do nothing"},
+    {"reason", 0, FLAG_TEXT, "TEXT", .doc = "for the audit log"},
+};
 static const struct flag reason_flags[] = {
     {"reason", 0, FLAG_TEXT, "TEXT", .doc = "for the audit log"},
 };
@@ -102,6 +106,12 @@ static void show_recover(struct strbuf *out, const struct invocation *invocation
 {
     (void)invocation;
     render_recover(out, result);
+}
+
+static void show_rejoin(struct strbuf *out, const struct invocation *invocation, const json_t *result)
+{
+    (void)invocation;
+    render_rejoin(out, result);
 }
 
 static void show_hold(struct strbuf *out, const struct invocation *invocation, const json_t *result)
@@ -276,6 +286,16 @@ static const struct verb verbs[] = {
      .waits = true,
      .render = show_recover,
      .judge = judge_recover},
+    {.name = "rejoin",
+     .usage = "[--dry-run] [--reason TEXT]",
+     .summary = "bring a diverged side back: it takes the active side's rows and follows it",
+     .details = "A side that was taken over from may hold transactions that never arrived; no client was\n"
+                "told that they had committed, unless --accept-loss was given. They are listed (--dry-run\n"
+                "only lists them), noted in the audit log, and replaced by what the active side holds.",
+     FLAGS(rejoin_flags),
+     .method = "rejoin",
+     .waits = true,
+     .render = show_rejoin},
     {.name = "hold",
      .usage = "--for DURATION --reason TEXT",
      .summary = "stop new work at each session's boundary, with a deadline",

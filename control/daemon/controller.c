@@ -189,7 +189,7 @@ static void look_at_sides(struct controller *controller)
     }
     for (int i = 0; i < SIDE_COUNT; i++) {
         note_side(controller, (enum side)i, sample.sides[i].reachable, sample.sides[i].problem);
-        wrong |= sample.sides[i].reachable && sample.sides[i].fence_wrong;
+        wrong |= sample.sides[i].reachable && (sample.sides[i].fence_wrong || sample.sides[i].names_wrong);
     }
     const int64_t now_us = clock_mono_us();
     wrong = wrong && controller->flip.mode == FLIP_MODE_STEADY &&
@@ -521,6 +521,8 @@ void controller_register(struct controller *controller, struct rpc *rpc)
          "accept_loss?: bool, no_wait?: bool, key?: string, reason?: string", "move traffic back"},
         {"recover", ROLE_OPERATOR, controller_method_recover, "use?: string, reason?: string",
          "what is seen of both sides, and an operator's choice"},
+        {"rejoin", ROLE_OPERATOR, controller_method_rejoin, "dry_run?: bool, reason?: string",
+         "bring a diverged side back"},
         {"abort", ROLE_OPERATOR, controller_method_abort, "reason?: string",
          "undo a flip that has not committed"},
         {"finalize", ROLE_OPERATOR, controller_method_finalize, "reason?: string", "end the way back"},

@@ -273,9 +273,10 @@ void controller_risk_begin(struct controller *controller);
 /* False: nothing is known of it. */
 bool controller_commits_at_risk(const struct controller *controller, uint64_t *commits);
 
-/* --- controller_recover.c: what only an operator can decide */
+/* --- controller_recover.c, controller_rejoin.c: what only an operator can decide */
 void controller_recover_pulse(struct controller *controller);
 void controller_method_recover(void *context, struct rpc_call *call);
+void controller_method_rejoin(void *context, struct rpc_call *call);
 
 /* --- controller_stories.c: what flips came to */
 struct flip_story *controller_story(const struct controller *controller, uint64_t flip);

@@ -82,7 +82,7 @@ def take_over(world, d):
 
 
 def test_active_side_killed(world):
-    """kill -9 under load, automatic takeover, nothing acknowledged lost; the dead side is fenced on contact."""
+    """kill -9 under load, automatic takeover, nothing acknowledged lost; the dead side rejoins."""
     d = watched(world)
     assert "switchback" in names(world.green) and names(world.blue) == ""
     load, status = take_over(world, d)
@@ -93,8 +93,22 @@ def test_active_side_killed(world):
     world.green.start()
     d.until(lambda: refuses(world.green), what="the dead side is fenced on contact")
     d.until(lambda: names(world.green) == "", what="its names are emptied")
-    d.wait_status(lambda s: s["sides"]["green"]["standing"] in ("diverged", "standby"), what="its standing")
+    status = d.wait_status(lambda s: s["sides"]["green"]["standing"] == "diverged" or s["way_back"]["open"], timeout=60, what="its standing")
     assert_one_active(world, "blue")
+    if status["sides"]["green"]["standing"] == "diverged":
+        preview = d.verb("rejoin", "--dry-run", code=0).json
+        print(preview)
+        assert preview["side"] == "green" and preview["dry_run"], preview
+        again = d.verb("rejoin", "--dry-run", code=0).json
+        assert again["rows"] == preview["rows"], "a preview changes nothing"
+        result = d.verb("rejoin", code=0).json
+        assert result["rows"] == preview["rows"], result
+    d.wait_status(lambda s: s["way_back"]["open"] and s["sides"]["green"]["standing"] == "standby", timeout=60, what="green follows")
+    world.assert_same_data()
+    load.verify(world.green)
+    assert code_of(d.verb("rejoin", code=1)) == "not_diverged"
+    cut_over(d)
+    assert_one_active(world, "green")
 
 
 test_active_side_killed.timeout = 300
@@ -147,6 +161,13 @@ def test_flip_back_with_loss(world):
     assert world.connect().value("select count(*) from entry where run = 9") == "0"
     world.green.start()
     d.wait_status(lambda s: s["sides"]["green"]["standing"] == "diverged" and s["sides"]["green"]["fenced"], what="green is diverged")
+    preview = d.verb("rejoin", "--dry-run", code=0).json
+    assert preview["transactions"] >= 10 and preview["rows"] >= 10, preview
+    lines = d.verb("rejoin", "--dry-run", json=False, code=0).out
+    assert "public.entry" in lines, lines
+    d.verb("rejoin", code=0)
+    d.wait_status(lambda s: s["way_back"]["open"] and s["sides"]["green"]["standing"] == "standby", timeout=60, what="green follows")
+    world.assert_same_data()
 
 
 test_flip_back_with_loss.timeout = 300

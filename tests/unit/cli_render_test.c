@@ -548,6 +548,25 @@ static void decisions_read_well(void **state)
            "next      switchback status\n");
 }
 
+static void a_rejoin_says_what_is_lost(void **state)
+{
+    (void)state;
+    expect(render_rejoin,
+           "{'side': 'green', 'active': 'blue', 'dry_run': true, 'transactions': 1, 'rows': 3,"
+           " 'stranded': [{'xid': '77', 'database': 'app', 'table': 'public.t', 'operation': 'insert',"
+           "               'key': 'id=\\u001b1'}]}",
+           "XID  DATABASE  TABLE     OPERATION  KEY\n"
+           "77   app       public.t  insert     id=\\x1b1\n"
+           "and 2 more\n\n"
+           "green holds 1 transaction (3 rows) that blue never got\n"
+           "would     copy blue's rows for these keys to green, then let it follow blue\n"
+           "next      keep what you need of the list (--json has it all), then switchback rejoin\n");
+    expect(render_rejoin, "{'side': 'green', 'active': 'blue', 'transactions': 0, 'rows': 0, 'stranded': []}",
+           "green holds nothing that blue never got\n"
+           "done      it follows blue again\n"
+           "next      switchback status says whether the way back is open\n");
+}
+
 static void progress_reads_well(void **state)
 {
     (void)state;
@@ -621,6 +640,7 @@ int main(void)
         cmocka_unit_test(lists_read_well),
         cmocka_unit_test(answers_read_well),
         cmocka_unit_test(decisions_read_well),
+        cmocka_unit_test(a_rejoin_says_what_is_lost),
         cmocka_unit_test(progress_reads_well),
         cmocka_unit_test(results_have_their_exit_status),
     };

@@ -150,6 +150,7 @@ static void results_end_with_their_status(void **state)
         {"flip-back --accept-loss", "{\"result\":\"done\"}", 0},
         {"recover", "{\"needed\":false,\"decided\":false}", 0},
         {"recover", "{\"needed\":true,\"decided\":false}", 4},
+        {"rejoin --dry-run", "{\"transactions\":1}", 0},
         {"recover --use blue", "{\"needed\":true,\"decided\":true}", 0},
     };
     struct run run;
