@@ -368,22 +368,43 @@ static bool is_cut_over(const json_t *status)
            strcmp(field_string(last, "to"), field_string(status, "active")) == 0;
 }
 
+static bool has_trouble(const json_t *status, enum error_code code)
+{
+    size_t index;
+    const json_t *trouble;
+    json_array_foreach(json_object_get(status, "trouble"), index, trouble)
+    {
+        if (strcmp(field_string(trouble, "code"), error_code_text(code)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void put_next(struct strbuf *out, const json_t *status)
 {
     const char *phase = field_string(status, "phase");
     const json_t *standby = side_of(status, standby_of(status));
     put_label(out, "next");
     if (field_string(status, "active")[0] == '\0') {
-        strbuf_puts(out, "switchback events says what happened");
+        strbuf_puts(out, has_trouble(status, ERROR_UNDECIDED)
+                             ? "switchback recover says what is seen and what can be decided"
+                             : "switchback events says what happened");
     } else if (json_is_object(json_object_get(status, "flip"))) {
         strbuf_puts(out, render_is_past_commit(phase) ? "switchback watch"
                                                       : "switchback watch; switchback abort takes it back");
+    } else if (has_trouble(status, ERROR_COMMITS_AT_RISK) || has_trouble(status, ERROR_SIDE_DEAD)) {
+        strbuf_puts(out, "decide: nothing goes back by itself");
     } else if (json_is_false(json_object_get(side_of(status, field_string(status, "active")), "reachable"))) {
         strbuf_printf(out, "bring %s back: nothing else can be done before", field_string(status, "active"));
     } else if (json_is_object(json_object_get(status, "hold"))) {
         strbuf_puts(out, "switchback release");
     } else if (standby != NULL && !field_true(standby, "reachable")) {
         strbuf_printf(out, "bring %s back; it is fenced on contact", standby_of(status));
+    } else if (strcmp(field_string(standby, "standing"), "diverged") == 0) {
+        strbuf_printf(
+            out, "switchback rejoin --dry-run lists what only %s holds, switchback rejoin brings it back",
+            standby_of(status));
     } else if (strcmp(phase, "watch") == 0) {
         strbuf_puts(out, way_back_is_open(status) ? "switchback watch; switchback flip-back goes back now"
                                                   : "switchback check says what closed the way back");

@@ -242,6 +242,11 @@ bool controller_can_go_back(const struct controller *controller, struct error *w
         return error_set(why, ERROR_WAY_BACK_CLOSED, "%s can't be reached: %s", side_name(other),
                          sample.sides[other].problem);
     }
+    if (flip->facts.sides[other].diverged > 0) {
+        error_set(why, ERROR_DIVERGED, "%s is diverged: it may hold what %s never got", side_name(other),
+                  side_name(flip->history.active));
+        return error_remedy(why, "switchback rejoin --dry-run lists it, switchback rejoin brings it back");
+    }
     if (sample.broken || sample.slot_lost || sample.tables_differ) {
         return error_set(why, ERROR_WAY_BACK_CLOSED, "%s", sample.problem);
     }

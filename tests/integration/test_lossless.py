@@ -17,8 +17,8 @@ def watched(world, **settings):
     return d
 
 
-def cut_over(d):
-    d.verb("cutover", code=0)
+def cut_over(d, key="first"):
+    d.verb("cutover", "--key", key, code=0)
     return d.wait_status(promised, timeout=60, what="the promise")
 
 
@@ -84,10 +84,12 @@ def take_over(world, d):
 def test_active_side_killed(world):
     """kill -9 under load, automatic takeover, nothing acknowledged lost; the dead side rejoins."""
     d = watched(world)
+    waiting = d.start_verb("cutover", "--watch", "--key", "first")  # whoever waits for the watch hears of it
     assert "switchback" in names(world.green) and names(world.blue) == ""
     load, status = take_over(world, d)
     last = status["last_flip"]
     assert (last["kind"], last["result"], last["to"]) == ("takeover", "done", "blue"), last
+    assert waiting.finish(code=3).json["result"] == "flipped_back"
     assert not status["way_back"]["open"] and status["way_back"]["promise"]["on"] is False, status["way_back"]
 
     world.green.start()
@@ -107,7 +109,7 @@ def test_active_side_killed(world):
     world.assert_same_data()
     load.verify(world.green)
     assert code_of(d.verb("rejoin", code=1)) == "not_diverged"
-    cut_over(d)
+    cut_over(d, "second")
     assert_one_active(world, "green")
 
 

@@ -286,7 +286,36 @@ static void status_says_trouble_first(void **state)
         "way back  closed: undecided\n"
         "clients   212 connected, 31 in a transaction, 2 can't move: switchback sessions --immovable\n"
         "gates     none\n"
-        "next      switchback events says what happened\n");
+        "next      switchback recover says what is seen and what can be decided\n");
+}
+
+static void status_of_a_lossless_watch(void **state)
+{
+    (void)state;
+    expect_status(
+        "{'phase': 'watch', 'active': 'green', 'way_back': {'open': true, 'commits_at_risk': 0, 'promise': "
+        "{'on': true}},"
+        " 'sides': {'green': {'reachable': true}, 'blue': {'reachable': true, 'fenced': true}}, 'gates': []}",
+        "active    green, since 02:14:07 (epoch 7)      standby blue, fenced\n"
+        "in sync   yes, lag 0 s, 0 bytes, marker seen 120 ms ago\n"
+        "way back  open, 0 commits at risk\n"
+        "          lossless: each commit is on blue before its client hears of it\n"
+        "clients   212 connected, 31 in a transaction, 2 can't move: switchback sessions --immovable\n"
+        "gates     none\n"
+        "next      switchback watch; switchback flip-back goes back now\n");
+    expect_status(
+        "{'phase': 'steady', 'way_back': {'open': false, 'promise': {'on': false, 'reason': 'blue went'}},"
+        " 'sides': {'blue': {'reachable': true}, 'green': {'reachable': true, 'fenced': true, 'standing': "
+        "'diverged'}},"
+        " 'gates': []}",
+        "active    blue, since 02:14:07 (epoch 7)      standby green, diverged, fenced\n"
+        "in sync   yes, lag 0 s, 0 bytes, marker seen 120 ms ago\n"
+        "way back  closed\n"
+        "          not lossless: blue went\n"
+        "clients   212 connected, 31 in a transaction, 2 can't move: switchback sessions --immovable\n"
+        "gates     none\n"
+        "next      switchback rejoin --dry-run lists what only green holds, switchback rejoin brings it "
+        "back\n");
 }
 
 static void status_with_a_lost_standby(void **state)
@@ -632,6 +661,7 @@ int main(void)
         cmocka_unit_test(status_in_a_flip),
         cmocka_unit_test(status_in_the_watch),
         cmocka_unit_test(status_says_trouble_first),
+        cmocka_unit_test(status_of_a_lossless_watch),
         cmocka_unit_test(status_with_a_lost_standby),
         cmocka_unit_test(status_of_nothing_is_survived),
         cmocka_unit_test(flips_read_well),
