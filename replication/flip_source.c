@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEAL_MARGIN_US = 50000 };
+enum { SEAL_MARGIN_US = 50000, PROBES_AT_ONCE = 8 };
 
 /* --- probe: a marker crosses --- */
 
@@ -35,7 +35,15 @@ static void build_look(struct strand *strand, struct strbuf *sql)
 
 static enum verdict judge_look(struct strand *strand, const struct reply *reply, struct error *error)
 {
-    if (reply_uint(reply, 0, 0) >= phase_database(strand)->n) {
+    const uint64_t seen = reply_uint(reply, 0, 0), written = phase_database(strand)->n;
+    if (seen > written + PROBES_AT_ONCE) {
+        (void)error_set(error, ERROR_NOT_IN_SYNC,
+                        "the other side of %s has markers that %s never wrote: it was restored",
+                        strand->database_name, side_name(strand->side));
+        (void)error_remedy(error, "switchback status says what to do about it");
+        return VERDICT_FAIL;
+    }
+    if (seen >= written) {
         return VERDICT_NEXT;
     }
     (void)error_set(error, ERROR_NOT_IN_SYNC, "the marker of %s has not arrived on the other side",

@@ -266,10 +266,17 @@ static void others_ended(void *data, const struct replication_result *result)
         false, owners_read);
 }
 
+static bool is_passed_over(const struct strand *strand)
+{
+    const struct owning *owning = strand->data;
+    return owning->missed[strand->side] || owning->foreign[strand->side];
+}
+
 static const struct step end_steps[] = {
     {.name = "end earlier sessions",
      .lane = LANE_CONTROL,
      .tolerant = true,
+     .skip = is_passed_over,
      .build = build_end_others,
      .judge = judge_end_others},
 };
@@ -279,13 +286,18 @@ static const struct step end_steps[] = {
 static enum verdict judge_schema(struct strand *strand, const struct reply *reply, struct error *error)
 {
     struct owning *owning = strand->data;
+    if (reply->ok && reply_bool(reply, 0, 1)) { /* on its way to be promoted, perhaps */
+        owning->missed[strand->side] = true;
+        (void)error_set(&owning->unreachable, ERROR_UNREACHABLE, "%s is in recovery: it takes no writes",
+                        side_name(strand->side));
+        return VERDICT_END;
+    }
     if (reply->ok) {
         owning->installed[strand->side][strand->database] = reply_bool(reply, 0, 0);
         return VERDICT_NEXT;
     }
     *error = reply->error;
     if (reply->error.code == ERROR_NOT_PREPARED) { /* no such database: nothing of ours is in it */
-        owning->reached[strand->side] = true;
         return VERDICT_END;
     }
     owning->unreachable = reply->error;
@@ -313,27 +325,32 @@ static enum verdict judge_identity(struct strand *strand, const struct reply *re
     return VERDICT_NEXT;
 }
 
-/* In each database, so that it is known to be ours before anything is ended there. */
+/* In each database: a side is known to be ours before anything is ended there. */
 static const struct step take_steps[] = {
-    {.name = "look for the schema", .tolerant = true, .sql = PROCEDURE_INSTALLED_SQL, .judge = judge_schema},
+    {.name = "look for the schema",
+     .tolerant = true,
+     .sql = PROCEDURE_INSTALLED_SQL ", pg_is_in_recovery()",
+     .judge = judge_schema},
     {.name = "identify",
      .skip = is_without_schema,
      .sql = "select " IDENTITY_COLUMNS " from switchback.state",
      .judge = judge_identity},
-    {.name = "end earlier sessions", .tolerant = true, .build = build_end_others, .judge = judge_end_others},
 };
 
 static void taken(void *data, const struct replication_result *result)
 {
     struct owning *owning = data;
     bool *foreign = owning->foreign;
+    if (!result->ok) {
+        finish(owning, result);
+        return;
+    }
     if (!foreign[SIDE_BLUE] && !foreign[SIDE_GREEN] &&
         !identity_settle(owning->replication, owning->pairs[SIDE_BLUE], owning->pairs[SIDE_GREEN],
                          &owning->wrong)) {
         foreign[SIDE_BLUE] = foreign[SIDE_GREEN] = true;
     }
     for (int side = 0; side < SIDE_COUNT; side++) {
-        owning->reached[side] = owning->reached[side] && !owning->missed[side] && !foreign[side];
         if (foreign[side]) {
             owning->unreachable = owning->wrong;
             identity_note(owning->replication, (enum side)side, &owning->wrong);
@@ -341,7 +358,7 @@ static void taken(void *data, const struct replication_result *result)
         memset(owning->installed[side], 0,
                owning->replication->database_count * sizeof(bool)); /* read again */
     }
-    others_ended(owning, result);
+    run(owning, "end earlier sessions", end_steps, ARRAY_LENGTH(end_steps), true, others_ended);
 }
 
 /* --- the beginning --- */

@@ -12,6 +12,7 @@ struct state_row {
     uint64_t epoch, owner;
     bool fenced_for; /* a flip is, or was, under way */
     bool same_cluster;
+    bool gap; /* rows of the other side are missing */
 };
 
 static bool read_row(struct blocking *blocking, struct state_row *row, struct error *error)
@@ -31,7 +32,8 @@ static bool read_row(struct blocking *blocking, struct state_row *row, struct er
         blocking, error,
         "select pair, standing, side, epoch, owner, fenced_for is not null, system_identifier = (select"
         " c.system_identifier::text from pg_control_system() c) and timeline = ('x' ||"
-        " substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint from switchback.state",
+        " substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint,"
+        " coalesce((to_jsonb(t) ->> 'gap') is not null, false) from switchback.state t",
         0, NULL);
     if (result == NULL) {
         return false;
@@ -45,6 +47,7 @@ static bool read_row(struct blocking *blocking, struct state_row *row, struct er
         row->owner = (uint64_t)row_number(result, 0, 4);
         row->fenced_for = row_truth(result, 0, 5);
         row->same_cluster = row_truth(result, 0, 6);
+        row->gap = row_truth(result, 0, 7);
     }
     PQclear(result);
     return true;
@@ -112,14 +115,46 @@ static bool take_row(struct prepare *prepare, struct prepare_database *database,
     if (!judge_row(prepare, database->sides[side], &row, error)) {
         return false;
     }
-    if (!row.same_cluster) {
-        database->rebuild =
-            true; /* the active side was restored or failed over: its slots didn't come along */
-    }
+    /* The active side was restored or failed over: its slots didn't come along. Or what the standby has isn't
+     * all. */
+    database->rebuild = database->rebuild || !row.same_cluster || (row.gap && side == prepare->standby);
     (void)snprintf(prepare->pair, sizeof prepare->pair, "%s", row.pair);
     if (row.epoch > prepare->epoch) {
         prepare->epoch = row.epoch;
     }
+    return true;
+}
+
+static bool read_heartbeat(const struct prepare *prepare, struct blocking *side, int64_t *n,
+                           struct error *error)
+{
+    const char *const parameters[] = {side_name(prepare->active)};
+    char *value = blocking_value(side, error,
+                                 "select coalesce(max(n), 0) from switchback.marker where side = $1 and"
+                                 " purpose = 'heartbeat'",
+                                 1, parameters);
+    if (value == NULL) {
+        return false;
+    }
+    *n = strtoll(value, NULL, 10);
+    free(value);
+    return true;
+}
+
+/* The standby has heard what the active side never said: that one is older than it was, and the stream would
+ * skip what it does until it is where it had been. */
+static bool find_lost_time(const struct prepare *prepare, struct prepare_database *database,
+                           struct error *error)
+{
+    int64_t heard = 0, said = 0;
+    if (!database->installed[prepare->active] || !database->installed[prepare->standby]) {
+        return true;
+    }
+    if (!read_heartbeat(prepare, database->sides[prepare->standby], &heard, error) ||
+        !read_heartbeat(prepare, database->sides[prepare->active], &said, error)) {
+        return false;
+    }
+    database->rebuild = database->rebuild || heard > said;
     return true;
 }
 
@@ -128,7 +163,8 @@ bool prepare_state(struct prepare *prepare, struct error *error)
     prepare->epoch = 1;
     for (size_t i = 0; i < prepare->database_count; i++) {
         if (!take_row(prepare, &prepare->databases[i], prepare->active, error) ||
-            !take_row(prepare, &prepare->databases[i], prepare->standby, error)) {
+            !take_row(prepare, &prepare->databases[i], prepare->standby, error) ||
+            !find_lost_time(prepare, &prepare->databases[i], error)) {
             return false;
         }
     }

@@ -58,7 +58,8 @@ static bool subscribe(const struct stream *stream, struct error *error)
 {
     struct strbuf sql;
     strbuf_init(&sql, SQL_LIMIT);
-    strbuf_puts(&sql, "begin; delete from switchback.marker; " NOTE_COPIED ";");
+    strbuf_puts(&sql, "begin; delete from switchback.marker; update switchback.state set gap = null, fresh = "
+                      "true; " NOTE_COPIED ";");
     bool ok = stream_put_subscription(stream, true, &sql, error);
     if (ok) {
         strbuf_puts(&sql, "commit");

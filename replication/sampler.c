@@ -40,7 +40,11 @@ static enum verdict judge_greeting(struct strand *strand, const struct reply *re
     struct sampler *sampler = strand->data;
     struct side_watch *side = &sampler->sides[strand->side];
     const char *version = reply_value(reply, 0, 0);
-    (void)error;
+    if (reply_bool(reply, 0, 2)) { /* lost until it is promoted: then it is met like one that came back */
+        (void)error_set(error, ERROR_UNREACHABLE, "%s is in recovery: it takes no writes",
+                        side_name(strand->side));
+        return VERDICT_FAIL;
+    }
     (void)snprintf(sampler->versions[strand->side], REPLICATION_NAME_SIZE, "%s",
                    version == NULL ? "" : version);
     side->installed[strand->database] = reply_bool(reply, 0, 1);
@@ -323,7 +327,8 @@ static const struct step round_steps[] = {
     {.name = "greet",
      .lane = LANE_SAMPLE,
      .skip = is_greeted,
-     .sql = "select current_setting('server_version'), to_regclass('switchback.state') is not null",
+     .sql = "select current_setting('server_version'), to_regclass('switchback.state') is not null,"
+            " pg_is_in_recovery()",
      .judge = judge_greeting},
     {.name = "identify",
      .lane = LANE_SAMPLE,

@@ -14,7 +14,8 @@ enum {
     WORKER_GONE_US =
         2000000, /* longer than a restart takes with wal_retrieve_retry_interval as prepare sets it */
     FLAPPING_US = 15000000, /* three starts of a worker within: it fails again and again */
-    ERRORS_US = 5000000     /* an error counts this long */
+    ERRORS_US = 5000000,    /* an error counts this long */
+    AHEAD_AT_MOST = 8       /* heartbeats of a round that was asked before and answered later */
 };
 
 void sampler_forget_streams(struct sampler *sampler)
@@ -185,6 +186,10 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
     if (!stream->streaming || active_lost || !standby->reachable) {
         sample->streaming = false;
         problem(sample, database, "it is not streaming");
+    }
+    if (stream->seen && stream->newest_n != 0 && stream->seen_n > stream->newest_n + AHEAD_AT_MOST) {
+        sample->broken = true;
+        problem(sample, database, "the standby knows of later times than the active side: that was restored");
     }
     int64_t lag_us = lag_of(stream, now_us);
     sample->lag_us = lag_us < 0 || sample->lag_us < 0 ? -1

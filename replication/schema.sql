@@ -25,7 +25,9 @@ create table if not exists switchback.state (
     manager text not null,
     migrators text[] not null default '{}',
     local_tables text[] not null default '{}',
-    finalized timestamptz               -- the operator ended the way back; the next prepare takes this away
+    finalized timestamptz,              -- the operator ended the way back; the next prepare takes this away
+    fresh boolean not null default true, -- as a standby no heartbeat was heard yet: the first may have any number
+    gap text                            -- rows of the other side are missing here, as the heartbeats' numbers tell
 ) with (fillfactor = 50);
 
 -- The tables of this side that prepare has filled while it was a standby: only their rows may be removed to copy
@@ -56,6 +58,49 @@ create table if not exists switchback.marker (
     detail text,
     primary key (side, purpose)
 ) with (fillfactor = 50);
+
+-- A side that was restored from a copy, or whose slot or origin was moved, asks for what follows and never for what lies
+-- between: nothing fails, rows are only missing. But each heartbeat has the number after the last one's.
+create or replace function switchback.hear() returns trigger language plpgsql security definer
+set search_path = pg_catalog, pg_temp as $$
+declare
+    s switchback.state;
+begin
+    select * into s from switchback.state;
+    if not found or s.side = new.side or s.standing <> 'standby' then
+        return null;
+    elsif s.fresh then
+        update switchback.state set fresh = false;
+    elsif new.n <> old.n + 1 and s.gap is null then
+        update switchback.state set gap = format(
+            'what %s did between its heartbeats %s and %s is not known here: one of the sides was restored, or the '
+            'stream was moved', new.side, old.n, new.n);
+    end if;
+    return null;
+end $$;
+
+create or replace function switchback.note_standby() returns trigger language plpgsql as $$
+begin
+    new.fresh := true;
+    return new;
+end $$;
+
+do $$
+begin
+    if not exists (select from pg_catalog.pg_attribute
+                   where attrelid = 'switchback.state'::pg_catalog.regclass and attname = 'gap') then
+        alter table switchback.state add column fresh boolean not null default true, add column gap text;
+    end if;
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'switchback.marker'::pg_catalog.regclass
+                   and tgname = 'switchback_hear') then
+        create trigger switchback_hear after update on switchback.marker for each row
+            when (new.purpose = 'heartbeat') execute function switchback.hear();
+        alter table switchback.marker enable always trigger switchback_hear;
+        create trigger switchback_standby before update on switchback.state for each row
+            when (new.standing = 'standby' and old.standing <> 'standby') execute function switchback.note_standby();
+        alter table switchback.state enable always trigger switchback_standby;
+    end if;
+end $$;
 
 create or replace function switchback.is_local(name text) returns boolean language sql stable as $$
     select exists (
@@ -131,6 +176,8 @@ begin
         from pg_subscription u, switchback.state t
         where u.subname = 'switchback_from_' || peer and u.subenabled and t.standing = 'active'
           and u.subdbid = (select oid from pg_database where datname = current_database())
+        union all
+        select 0, t.gap from switchback.state t where t.gap is not null and t.standing = 'standby'
         union all
         select 0, format('subscription %s of somebody else writes into this database', u.subname)
         from pg_subscription u

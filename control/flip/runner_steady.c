@@ -421,7 +421,7 @@ static bool compare(struct flip *flip, enum flip_action_kind answered)
     return false;
 }
 
-enum { ATTACH_AGAIN_US = 5 * FLIP_SECOND_US };
+enum { AGAIN_US = 5 * FLIP_SECOND_US };
 
 void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
@@ -432,7 +432,10 @@ void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const s
         return;
     }
     if (failed) {
-        flip_alarm(flip, &event->error);
+        if (action != FLIP_ACTION_LEARN || strcmp(flip->why.message, event->error.message) != 0) {
+            flip_alarm(flip, &event->error);
+        }
+        flip->why = event->error;
     } else if (action == FLIP_ACTION_REATTACH) {
         flip_attached(flip);
     } else if (compare(flip, action)) {
@@ -442,8 +445,9 @@ void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const s
         flip->promise.names = FLIP_NAMES_UNKNOWN; /* who was away may have others */
     }
     flip_steady(flip);
-    if (failed && action == FLIP_ACTION_REATTACH) {
-        flip->retry.at_us = flip->now_us + ATTACH_AGAIN_US;
+    if (failed && (action == FLIP_ACTION_REATTACH || action == FLIP_ACTION_LEARN)) {
+        flip->contact |= action == FLIP_ACTION_LEARN; /* who came back wasn't looked at */
+        flip->retry.at_us = flip->now_us + AGAIN_US;
     }
 }
 
