@@ -80,11 +80,12 @@ static void put_settings(const struct settings *settings, struct strbuf *sql)
     sql_text_array(sql, &settings->local_tables);
 }
 
+/* Equal is ours: a side that came back may have been given it while ownership was taken anew. */
 static void build_raise(struct strand *strand, struct strbuf *sql)
 {
     sql_format(sql, "update switchback.state set owner = %u, ", strand->replication->owner);
     put_settings(strand->replication->settings, sql);
-    sql_format(sql, " where owner < %u returning owner", strand->replication->owner);
+    sql_format(sql, " where owner <= %u returning owner", strand->replication->owner);
 }
 
 static enum verdict judge_raise(struct strand *strand, const struct reply *reply, struct error *error)
