@@ -286,8 +286,9 @@ begin
 end $$;
 
 -- Does the slot hold transactions that the active side lacks (`has`: what it has of this side's), with changes of published
--- tables other than markers? What was committed before this side was opened came from there. Looks at no more than `most`
--- changes: beyond that the answer is yes.
+-- tables other than markers? What was committed before this side was opened came from there: the slot is moved past it, or an
+-- idle side that was fed for a while would have too many changes to look at. Looks at no more than `most`: beyond that the
+-- answer is yes.
 create or replace function switchback.holds_more(slot text, has pg_catalog.pg_lsn, most integer) returns boolean language plpgsql
 set search_path = pg_catalog, pg_temp as $$
 declare
@@ -299,6 +300,8 @@ begin
     if since is null or since = '0/0' then
         return true;
     end if;
+    perform pg_replication_slot_advance(s.slot_name, since) from pg_replication_slots s
+        where s.slot_name = slot and s.confirmed_flush_lsn < since and since <= pg_current_wal_flush_lsn();
     with changes as materialized (
         select lsn, xid::text as xid, chr(get_byte(data, 0)) as kind,
                (get_byte(data, 1)::bigint << 24) + (get_byte(data, 2) << 16) + (get_byte(data, 3) << 8) + get_byte(data, 4)

@@ -426,6 +426,23 @@ def test_back_from_a_target_that_died(world):
     console.stop()
 
 
+def test_back_from_a_busy_target_that_was_open(world):
+    """Its opening was committed after all. What it was fed with before is no divergence, however much it is."""
+    console = pair(world)
+    rows(world.blue, "insert into hist (delta) select 1 from generate_series(1, 12000)")
+    console.healthy()
+    for phase in ("fence", "catchup", "ready", "open"):
+        console.do("%s 1 blue 1 10000" % phase)
+    console.do("reopen 1 blue 1 5000")
+    console.do("active blue 3")
+    console.do("contact green 3", 60)
+    assert console.facts()["green"]["app0"][:2] == ("standby", 3), console.facts()
+    console.healthy()
+    console.flip(2, "blue", 3)
+    console.healthy("green")
+    console.stop()
+
+
 # --- the sample
 
 def test_sample_of_a_broken_stream(world):
