@@ -67,6 +67,7 @@ struct brief *brief_new(const struct settings *settings)
     copy_list(&brief->databases, &settings->databases, &failed);
     copy_list(&brief->migrators, &settings->migrators, &failed);
     copy_list(&brief->local_tables, &settings->local_tables, &failed);
+    brief->lossless = settings->lossless;
     brief->md5_allowed = settings->auth_method == AUTH_MD5 ||
                          (settings->auth_method == AUTH_HBA && hba_has_method(settings->auth.hba, HBA_MD5));
     brief->jobs = settings->prepare_jobs;

@@ -19,6 +19,7 @@ struct brief {
     struct brief_side sides[SIDE_COUNT];
     struct settings_endpoint manager;
     struct settings_list databases, migrators, local_tables;
+    bool lossless;
     bool md5_allowed; /* clients may log in by md5 */
     int64_t jobs;
     char *pg_bin_dir;

@@ -16,8 +16,8 @@
 /* A check is a look, not a load: one that takes longer says so instead. */
 static const char limits[] = "set statement_timeout = '20s'; set lock_timeout = '2s'";
 
-static const struct check_group *const groups[] = {&check_resources, &check_objects, &check_definition,
-                                                   &check_parity, &check_streams};
+static const struct check_group *const groups[] = {&check_resources,  &check_lossless, &check_objects,
+                                                   &check_definition, &check_parity,   &check_streams};
 
 /* What the walk itself finds. */
 static const struct check reachable = {
@@ -95,6 +95,7 @@ static bool configure(const struct pass *pass, enum side side, bool same_major, 
     put_setting(&sql, "side", side == pass->walk->active ? "active" : "standby");
     put_setting(&sql, "prepared", pass->prepared ? "on" : "off");
     put_setting(&sql, "md5_allowed", brief->md5_allowed ? "on" : "off");
+    put_setting(&sql, "lossless", brief->lossless ? "on" : "off");
     put_setting(&sql, "same_major", same_major ? "on" : "off");
     put_setting(&sql, "publication", names_publication(side));
     put_setting(&sql, "subscription", names_subscription(side_other(side)));

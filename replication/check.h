@@ -46,8 +46,10 @@ struct check_group {
     size_t count;
 };
 
-extern const struct check_group check_resources;  /* what a stream needs of a cluster */
-extern const struct check_group check_objects;    /* what a stream can't carry */
+extern const struct check_group check_resources; /* what a stream needs of a cluster */
+extern const struct check_group
+    check_lossless;                            /* what would break the promise, or keep it from being given */
+extern const struct check_group check_objects; /* what a stream can't carry */
 extern const struct check_group check_definition; /* tables, columns, types: do both sides agree */
 extern const struct check_group check_parity;     /* settings, roles, extensions: would clients notice */
 extern const struct check_group check_streams;    /* what prepare built */

@@ -124,13 +124,6 @@ static const struct check checks[] = {
      .on = CHECK_ON_BOTH,
      .sql = "select 'warn', name, setting || ' ms' from pg_settings where name ="
             " 'wal_retrieve_retry_interval' and setting::int > 500"},
-    {.id = "synchronous_standbys",
-     .passes = "no commit waits for another standby",
-     .finds = "synchronous_standby_names is in use: commits wait for those standbys, ours too",
-     .remedy = "make sure that they keep up, and that the standby side has its own",
-     .on = CHECK_ON_BOTH,
-     .sql = "select 'warn', 'synchronous_standby_names', current_setting('synchronous_standby_names') where"
-            " current_setting('synchronous_standby_names') <> ''"},
     {.id = "read_only",
      .passes = "no side is read-only by default",
      .finds = "sessions start read-only",

@@ -77,6 +77,14 @@ FAULTS = [
      "alter database app reset search_path"),
     ("replica_sessions", "blue", "alter role app set session_replication_role = replica", "fail", "app",
      "alter role app reset session_replication_role"),
+    ("synchronous_commit", "blue", "alter role app set synchronous_commit = off", "fail", "app: synchronous_commit=off",
+     "alter role app reset synchronous_commit"),
+    ("synchronous_commit", "green", "alter database app set synchronous_commit = local", "fail", "every role",
+     "alter database app reset synchronous_commit"),
+    ("synchronous_commit", "blue", "alter function touch() set synchronous_commit = off", "warn", "touch",
+     "alter function touch() reset synchronous_commit"),
+    ("synchronous_standbys", "blue", "alter system set synchronous_standby_names = 'FIRST 1 (switchback_app_1234_to_green)'", "pass", "",
+     "alter system reset synchronous_standby_names"),
     ("read_only", "green", "alter database app set default_transaction_read_only = on", "fail", "app",
      "set default_transaction_read_only = off; alter database app reset default_transaction_read_only"),
     ("prepared_transactions", "blue", "create table f (i int primary key);; begin;; insert into f values (1);; prepare transaction 'p'",
@@ -112,7 +120,9 @@ RELOADS = [
     ("settings", "green", "TimeZone", "Europe/Oslo", "warn"),
     ("settings", "blue", "standard_conforming_strings", "off", "warn"),
     ("read_only", "green", "default_transaction_read_only", "on", "fail"),
-    ("synchronous_standbys", "blue", "synchronous_standby_names", "walreceiver", "warn"),
+    ("synchronous_standbys", "blue", "synchronous_standby_names", "walreceiver", "fail"),
+    ("synchronous_standbys", "green", "synchronous_standby_names", "ANY 1 (switchback_app_x, other)", "fail"),
+    ("synchronous_commit", "green", "synchronous_commit", "remote_write", "fail"),
     ("sync_workers", "green", "max_sync_workers_per_subscription", "0", "fail"),
 ]
 
@@ -136,7 +146,7 @@ SCHEMA = """
 def prepared(world):
     world.pair()
     world.blue.query(SCHEMA)
-    tool = Tool(world, local_tables=["public.history_*"])
+    tool = Tool(world, local_tables=["public.history_*"], flip={"lossless": True})
     tool.prepare()
     return tool
 
