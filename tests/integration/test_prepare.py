@@ -283,7 +283,8 @@ def test_finalize(world):
         world.blue.query("create table orders (id int primary key, v text); insert into orders values (1, 'a')", database)
     tool = Tool(world, ["app", "shop"])
     tool.prepare()
-    assert tool.run("finalize").ok
+    outcome = tool.run("finalize")
+    assert outcome.ok, outcome
     for side in (world.blue, world.green):
         assert side.query("select 1 from pg_subscription") == []
         assert side.query("select 1 from pg_replication_slots") == []
