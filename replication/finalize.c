@@ -12,6 +12,7 @@
 #include "replication/engine.h"
 #include "replication/names.h"
 #include "replication/sql.h"
+#include "replication/standby_names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -190,6 +191,28 @@ static bool mark_finalized(struct finalize *finalize, struct blocking *blocking,
     return !installed || run_patiently(finalize, blocking, sql, error);
 }
 
+/* Commits would wait for ever for a stream that is dropped. */
+static bool drop_names(struct blocking *const sides[SIDE_COUNT], struct error *error)
+{
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        if (sides[side] == NULL) {
+            continue;
+        }
+        char *names = blocking_value(
+            sides[side], error, "select setting from pg_settings where name = 'synchronous_standby_names'", 0,
+            NULL);
+        bool ok = names != NULL &&
+                  (!standby_names_are_ours(names) ||
+                   (blocking_run(sides[side], error, "alter system reset synchronous_standby_names") &&
+                    blocking_run(sides[side], error, "select pg_reload_conf()")));
+        free(names);
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Both sides of one database, as far as they can be reached. */
 static bool finalize_sides(struct finalize *finalize, struct blocking *const sides[SIDE_COUNT],
                            struct error *error)
@@ -200,7 +223,7 @@ static bool finalize_sides(struct finalize *finalize, struct blocking *const sid
             return false;
         }
     }
-    if (!drop_streams(sides, error)) {
+    if (!drop_names(sides, error) || !drop_streams(sides, error)) {
         return false;
     }
     for (size_t i = 0; i < ARRAY_LENGTH(order); i++) {
