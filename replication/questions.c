@@ -176,6 +176,14 @@ static void types_read(void *data, const struct replication_result *result)
     free(question);
 }
 
+/* Nobody holds clients to wait for a side that is known to be lost. */
+static bool is_lost(const struct replication *replication)
+{
+    struct replication_sample sample;
+    replication_sample(replication, &sample);
+    return sample.taken_us != 0 && !(sample.sides[SIDE_BLUE].reachable && sample.sides[SIDE_GREEN].reachable);
+}
+
 static bool is_other_database(const struct strand *strand)
 {
     const struct types_question *question = strand->data;
@@ -200,6 +208,16 @@ void replication_read_types(struct replication *replication, const char *databas
     size_t index;
     if (!find_database(replication, database, &index)) {
         refuse_database(replication, database, types_read, question);
+        return;
+    }
+    if (is_lost(replication)) {
+        struct error error;
+        (void)error_set(&error, ERROR_UNREACHABLE, "a side doesn't answer");
+        procedure_refuse(
+            replication,
+            &(struct procedure_plan){
+                .name = "types", .sides = BOTH_SIDES, .cluster = true, .done = types_read, .data = question},
+            &error);
         return;
     }
     (void)procedure_start(replication,
