@@ -85,7 +85,7 @@ static enum verdict judge_end_worker(struct strand *strand, const struct reply *
 
 static const struct step cut_off_steps[] = {
     {.name = "apply what came", .build = build_listen, .judge = judge_listen, .again_us = LOOK_AGAIN_US},
-    {.name = "cut off", .build = build_cut_off},
+    {.name = "cut off", .heals = true, .build = build_cut_off},
     {.name = "end the stream", .build = build_end_worker, .judge = judge_end_worker},
 };
 
@@ -110,7 +110,8 @@ static void build_reattach(struct strand *strand, struct strbuf *sql)
     }
 }
 
-static const struct step reattach_steps[] = {{.name = "follow again", .build = build_reattach}};
+static const struct step reattach_steps[] = {
+    {.name = "follow again", .heals = true, .build = build_reattach}};
 
 static void start_reattach(struct phase *phase)
 {
@@ -134,7 +135,7 @@ static void build_adopt(struct strand *strand, struct strbuf *sql)
 }
 
 static const struct step adopt_steps[] = {
-    {.name = "adopt", .build = build_adopt},
+    {.name = "adopt", .heals = true, .build = build_adopt},
     {.name = "end the stream", .build = build_end_worker, .judge = judge_end_worker},
 };
 

@@ -157,6 +157,28 @@ def take_over(console, flip, source, epoch):
     console.do("active %s %d" % (target, epoch + 1))
 
 
+def test_turn_fails_once(world):
+    """A lock on the old source's subscription: the turn fails in the middle of a transaction, and works when asked again."""
+    console = pair(world)
+    for phase in ("fence", "catchup", "ready", "open"):
+        console.do("%s 1 blue 1 10000" % phase)
+    console.do("active green 2")
+    for turn in ("turn", "promise-turn"):
+        holder = world.blue.connect("app0", "postgres")
+        holder.query("begin")
+        holder.query("lock table switchback.state in exclusive mode" if turn == "turn"
+                     else "lock table pg_subscription in access exclusive mode")
+        failed = console.fails("%s 1 blue 1 1500" % turn)
+        assert failed.code == "timeout", failed
+        again = console.start("%s 1 blue 1 60000" % turn)
+        holder.query("rollback")
+        console.wait(again)
+        holder.close()
+    console.healthy("green")
+    console.do("names green 2 off 5000")
+    console.stop()
+
+
 def test_takeover_loses_nothing(world):
     """kill -9 of the active side under load: each acknowledged row is on the side that takes over, and its sequences give
     out nothing twice."""
