@@ -241,9 +241,9 @@ void doubt_answered(struct doubt *doubt, const struct frame_piece *piece, const 
 /* --- what passes --- */
 
 /* The next message of a COMMIT is answered by this one. 0: it isn't one. */
-static char commit_reply(const struct doubt *doubt, const struct frame_piece *piece)
+static uint8_t commit_reply(const struct doubt *doubt, const struct frame_piece *piece)
 {
-    char last = doubt->reply_count == 0 ? 0 : doubt->replies[doubt->reply_count - 1];
+    uint8_t last = doubt->reply_count == 0 ? 0 : doubt->replies[doubt->reply_count - 1];
     switch (piece->type) {
     case 'P':
         return last == 0 ? '1' : 0;
@@ -265,7 +265,7 @@ static void commit_goes_on(struct doubt *doubt, const struct frame_piece *piece)
     if (piece->type == 'H' || piece->type == 'X') {
         return;
     }
-    char reply = commit_reply(doubt, piece);
+    uint8_t reply = commit_reply(doubt, piece);
     if (doubt->whole) {
         doubt->more = true;
     } else if (reply == 0) {
@@ -394,7 +394,7 @@ void doubt_build_replies(const struct doubt *doubt, struct build *build)
             build_ready(build, 'I');
             continue;
         }
-        build_begin(build, doubt->replies[i]);
+        build_begin(build, (char)doubt->replies[i]);
         if (doubt->replies[i] == 'C') {
             build_string(build, "COMMIT");
         }

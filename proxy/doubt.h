@@ -50,7 +50,7 @@ struct doubt {
     bool more;       /* and something behind it */
     bool committed;  /* the client was told that it is done */
     uint8_t reply_count, reply_at;
-    char replies[DOUBT_REPLIES]; /* types of messages that it will be answered by */
+    uint8_t replies[DOUBT_REPLIES]; /* types of messages that it will be answered by */
 
     uint32_t names[DOUBT_NAMES]; /* digests of the names of prepared COMMITs; 0: none */
     uint8_t next_name;

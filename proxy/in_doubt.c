@@ -65,7 +65,7 @@ static bool tells_statistics(const struct session *session)
 }
 
 const char *in_doubt_ask(struct session *session, const struct frame_piece *piece, const char *from,
-                         const char *start, size_t room)
+                         char *start, size_t room)
 {
     enum doubt_question question = doubt_question(&session->doubt, &session->boundary, piece);
     if (question == DOUBT_QUESTION_NONE || session->startup.replication) {
@@ -79,7 +79,7 @@ const char *in_doubt_ask(struct session *session, const struct frame_piece *piec
     boundary_aside(&session->boundary, calls);
     if (start == from && build.length <= room) {
         /* before what was read: one write for both */
-        return memcpy((char *)(uintptr_t)start - build.length, packet, build.length);
+        return memcpy(start - build.length, packet, build.length);
     }
     if (start > from) {
         link_write(session->link, from, (size_t)(start - from));

@@ -23,7 +23,7 @@ void in_doubt_begin(struct session *session);
  * is sent. Returns where what is yet to be forwarded begins.
  */
 const char *in_doubt_ask(struct session *session, const struct frame_piece *piece, const char *from,
-                         const char *start, size_t room);
+                         char *start, size_t room);
 
 /* What came in front of a statement's answer: the answer to what we asked. */
 void in_doubt_answered(struct session *session, const struct frame_piece *piece,

@@ -224,7 +224,7 @@ static void pass_to_server(struct session *session, const char *from, char *byte
         }
         if (piece.first && asks) {
             const char *begin = from;
-            from = in_doubt_ask(session, &piece, from, start, room);
+            from = in_doubt_ask(session, &piece, from, bytes + (start - bytes), room);
             room = from == begin ? room : 0;
             doubt_client(&session->doubt, &session->boundary, &piece);
         }

@@ -94,15 +94,30 @@ static void build_question(const struct controller *controller, enum side side, 
 
 /* --- answers --- */
 
-static void settle(struct controller *controller, struct doubt_question *question, enum proxy_outcome outcome)
+/* One event tells of all that a round has settled: there may be thousands. */
+struct tally {
+    unsigned counts[PROXY_OUTCOME_COUNT];
+};
+
+static void tell(struct controller *controller, const struct tally *tally)
+{
+    const unsigned *counts = tally->counts;
+    if (counts[PROXY_OUTCOME_COMMITTED] + counts[PROXY_OUTCOME_ABORTED] + counts[PROXY_OUTCOME_UNKNOWN] > 0) {
+        events_publish(
+            controller->events, LOG_LEVEL_INFO, "commits_in_doubt", 0, flip_phase_text(&controller->flip),
+            "commits whose server went: %u committed, %u rolled back, %u unknown",
+            counts[PROXY_OUTCOME_COMMITTED], counts[PROXY_OUTCOME_ABORTED], counts[PROXY_OUTCOME_UNKNOWN]);
+    }
+}
+
+static void settle(struct controller *controller, struct doubt_question *question, enum proxy_outcome outcome,
+                   struct tally *tally)
 {
     if (question->settled) {
         return;
     }
     question->settled = true;
-    events_publish(controller->events, LOG_LEVEL_INFO, "commit_in_doubt", 0,
-                   flip_phase_text(&controller->flip), "transaction %" PRIu64 " of %s: %s",
-                   question->doubt.transaction, side_name(question->doubt.side), proxy_outcome_name(outcome));
+    tally->counts[outcome]++;
     if (controller->proxy != NULL) {
         proxy_doubt_answer(controller->proxy, question->doubt.request, outcome);
     }
@@ -116,12 +131,13 @@ static bool is_void(const struct controller *controller, enum side side)
     return taken_over || flip->mode == FLIP_MODE_DEPOSED || flip->history.active != side;
 }
 
-static void judge(struct controller *controller, struct doubt_question *question, char letter)
+static void judge(struct controller *controller, struct doubt_question *question, char letter,
+                  struct tally *tally)
 {
     if (is_void(controller, question->doubt.side) || letter == 'u') {
-        settle(controller, question, PROXY_OUTCOME_UNKNOWN);
+        settle(controller, question, PROXY_OUTCOME_UNKNOWN, tally);
     } else if (letter == 'c' || letter == 'a') {
-        settle(controller, question, letter == 'c' ? PROXY_OUTCOME_COMMITTED : PROXY_OUTCOME_ABORTED);
+        settle(controller, question, letter == 'c' ? PROXY_OUTCOME_COMMITTED : PROXY_OUTCOME_ABORTED, tally);
     } else {
         question->seen_again = true;
     }
@@ -131,6 +147,7 @@ static void on_answer(void *context, const struct replication_result *result, co
 {
     struct asking *asking = context;
     struct controller *controller = asking->controller;
+    struct tally tally = {.counts = {0}};
     const char *letter = value == NULL ? "" : value;
     bool hopeless = result->ok ? value == NULL : result->error.code == ERROR_SQL;
     controller->doubts_asked[asking->side] = 0;
@@ -140,11 +157,12 @@ static void on_answer(void *context, const struct replication_result *result, co
         }
         question->round = 0;
         if (*letter != '\0') {
-            judge(controller, question, *letter++);
+            judge(controller, question, *letter++, &tally);
         } else if (hopeless || question->seen_again) {
-            settle(controller, question, PROXY_OUTCOME_UNKNOWN);
+            settle(controller, question, PROXY_OUTCOME_UNKNOWN, &tally);
         }
     }
+    tell(controller, &tally);
     free(asking);
     controller_unref(controller);
 }
@@ -169,11 +187,12 @@ static void ask(struct controller *controller, enum side side)
 
 static void forget_settled(struct controller *controller, int64_t now_us)
 {
+    struct tally tally = {.counts = {0}};
     struct doubt_question **at = &controller->doubts;
     while (*at != NULL) {
         struct doubt_question *question = *at;
         if (now_us >= question->deadline_us || is_void(controller, question->doubt.side)) {
-            settle(controller, question, PROXY_OUTCOME_UNKNOWN);
+            settle(controller, question, PROXY_OUTCOME_UNKNOWN, &tally);
         }
         if (question->settled && question->round == 0) { /* else its letter is still to come */
             *at = question->next;
@@ -182,6 +201,7 @@ static void forget_settled(struct controller *controller, int64_t now_us)
             at = &question->next;
         }
     }
+    tell(controller, &tally);
 }
 
 static void go_on(struct controller *controller)

@@ -68,6 +68,8 @@ struct world {
     bool md5;             /* unknown roles are asked for md5 */
     const char *group;    /* that every role is a member of; NULL: none */
     bool stopped;
+    void (*on_doubt)(void *context, const struct proxy_doubt *doubt); /* NULL: nobody knows */
+    struct proxy_doubt doubt;                                         /* the last one */
 };
 
 static inline void world_on_event(void *context, const struct proxy_event *event)
@@ -158,7 +160,7 @@ static inline struct world *world_new(void)
 static inline void world_start_route(struct world *world, struct proxy_route route)
 {
     const struct proxy_callbacks callbacks = {
-        .context = world, .event = world_on_event, .verifier = world_on_verifier};
+        .context = world, .event = world_on_event, .verifier = world_on_verifier, .doubt = world->on_doubt};
     struct error error;
     world->proxy = proxy_start(&world->loop, &world->settings, route, &callbacks, NULL, &error);
     if (world->proxy == NULL) {
