@@ -360,15 +360,16 @@ static void test_the_dead_do_not_wait(void **state)
     settle(world);
 }
 
-/* The commit's row is in doubt, the target goes away, and the source is back: whatever the journal turns out
- * to say, the target must not be opened beside what the source has served since. */
+/* The commit's row is in doubt, the target goes away, the source is back and acknowledges what the target
+ * will never have: the target must not be opened after that, whatever is found in the journal. */
 static void test_commit_in_doubt_and_no_target(void **state)
 {
     (void)state;
-    const struct flip_options options = lossless();
+    const struct flip_options options = world_options();
     struct world *world = world_new(&options);
     cut_over(world);
     kill_active(world, 10000000);
+    world_take_over(world, true);
     while (world->runner.await.action != FLIP_ACTION_JOURNAL_COMMIT) {
         must(world, world_step(world), "on the way to its commit");
     }
@@ -376,15 +377,37 @@ static void test_commit_in_doubt_and_no_target(void **state)
     world->strike_at = world->actions + world->pending_count;
     world_go_down(world, SIDE_BLUE);
     world->clusters[SIDE_BLUE].up_again_us = world->now_us + 200000000;
-    while (world->route != SIDE_GREEN || !world->serving || world->held || !world->clusters[SIDE_GREEN].up) {
+    const uint64_t commits = world->commits;
+    while (!world->clusters[SIDE_GREEN].up || !world->serving || world->held) {
         must(world, world_step(world) && !world->clusters[SIDE_BLUE].up, "on the way back to green");
     }
-    world_pass(world, 20000000); /* the promise is off by now, and green goes on alone */
-    must(world, !promised(world) && world->commits > world->clusters[SIDE_BLUE].seen, "green does not go on");
-    world_kill_daemon(world);
+    world->second = WORLD_STRIKE_CRASH; /* one commit on, and before the flip's end is on disk */
+    world->second_at = world->actions + 1;
+    (void)world_step(world);
+    must(world, !world->running && world->commits == commits + 1, "it was to crash now");
     settle(world);
-    must(world, world->runner.history.active == SIDE_GREEN && world->lost == 0 && promised(world),
+    must(world, world->runner.history.active == SIDE_GREEN && world->lost == 0,
          "the takeover happened all the same");
+}
+
+/* A statement whose answer was lost may still happen: it must not empty the names under the next promise. */
+static void test_late_names(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world->zombie_us = 20000000;
+    world->way_back_dead = true; /* both sides answer: nothing else would have them looked at */
+    while (world->runner.await.action != FLIP_ACTION_NAMES) {
+        must(world, world_step(world), "on the way to the end of the promise");
+    }
+    world->strike = WORLD_STRIKE_LATE;
+    world->strike_at = world->actions + world->pending_count;
+    world->way_back_dead = false;
+    world_pass(world, 30000000);
+    must(world, world->actions > world->strike_at && promised(world), "it does not come back");
+    settle(world);
 }
 
 /* Whoever emptied the names while no daemon looked: nobody is served before they are back. */
@@ -673,6 +696,7 @@ int main(void)
         cmocka_unit_test(test_takeover_is_tried_again),
         cmocka_unit_test(test_the_dead_do_not_wait),
         cmocka_unit_test(test_commit_in_doubt_and_no_target),
+        cmocka_unit_test(test_late_names),
         cmocka_unit_test(test_names_are_first_at_a_start),
         cmocka_unit_test(test_decisions),
         cmocka_unit_test(test_decision_ends_a_stuck_flip),
