@@ -3,10 +3,11 @@
 # what to install), builds, runs the checks, the unit tests and the integration tests. The last line says
 # `N passed, N failed`, the exit status is 0 only if none failed.
 #
-#   tests/run.sh [--unit] [--integration [PATTERN]] [--keep]
+#   tests/run.sh [--unit] [--integration [PATTERN]] [--long] [--keep]
 #
 # --unit: checks, unit tests and short fuzzing only. --integration: the integration tests only, or those whose name holds PATTERN.
-# --keep: keep the folders of the integration tests. SWITCHBACK_BUILD_DIR: where to build (default build-test);
+# --long: those that take long, too (the kill matrix: hours). --keep: keep the folders of the integration tests.
+# SWITCHBACK_BUILD_DIR: where to build (default build-test);
 # SWITCHBACK_CACHE: where other versions of PostgreSQL and its own tests are kept; SWITCHBACK_JOBS: how many integration tests at a time.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,7 +15,7 @@ cd "$top"
 # shellcheck source=tests/packages.sh
 . tests/packages.sh
 
-unit=1 integration=1 patterns=() keep=()
+unit=1 integration=1 patterns=() options=()
 while [ $# -gt 0 ]; do
   case $1 in
   --unit) integration=0 ;;
@@ -25,7 +26,8 @@ while [ $# -gt 0 ]; do
       shift
     done
     ;;
-  --keep) keep=(--keep) ;;
+  --keep) options+=(--keep) ;;
+  --long) options+=(--long) ;;
   *)
     sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
     exit 2
@@ -118,7 +120,7 @@ if [ $integration = 1 ]; then
   SWITCHBACK_PG_VERSIONS=$(postgres_versions)
   SWITCHBACK_DRIVERS=$(drivers_build "$folder/matrix")
   export SWITCHBACK_PG_BIN SWITCHBACK_PG_NEW_BIN SWITCHBACK_PG_VERSIONS SWITCHBACK_REGRESS SWITCHBACK_DRIVERS SWITCHBACK_BUILD=$folder
-  /usr/bin/python3 tests/integration/runner.py "${keep[@]}" ${SWITCHBACK_JOBS:+--jobs "$SWITCHBACK_JOBS"} "${patterns[@]}" | tee "$output" || true
+  /usr/bin/python3 tests/integration/runner.py "${options[@]}" ${SWITCHBACK_JOBS:+--jobs "$SWITCHBACK_JOBS"} "${patterns[@]}" | tee "$output" || true
   count "$output"
 fi
 
