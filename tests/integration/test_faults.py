@@ -110,6 +110,19 @@ def test_start_without_standby(world):
     assert d.status()["sides"]["green"]["reachable"] is False
 
 
+def test_start_with_many_databases(world):
+    """The daemon ends what an earlier one has left, and none of its own sessions that are logging in meanwhile."""
+    databases = tuple("d%d" % i for i in range(8))
+    world.pair(databases=databases)
+    d = world.daemon(start=False, databases=list(databases))
+    for _ in range(6):
+        d.start()
+        d.stop()
+    ended = [line for side in (world.blue, world.green) for line in side.log_text().splitlines()
+             if "switchback" in line and "administrator command" in line]
+    assert not ended, ended
+
+
 def test_slow_reader(world):
     """A client that doesn't read holds up its own server, not the proxy's memory."""
     world.pair()
