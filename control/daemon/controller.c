@@ -35,8 +35,11 @@ static void set_wake(struct controller *controller)
 }
 
 /* A lost answer, a side that was away: what such an alarm told of is over when the trying has worked. */
-static bool may_pass(const struct error *alarm)
+static bool may_pass(const struct flip *flip, const struct error *alarm)
 {
+    if (alarm->code == ERROR_UNDECIDED) {
+        return flip->mode == FLIP_MODE_RECOVER || flip->mode == FLIP_MODE_UNDECIDED;
+    }
     return alarm->code == ERROR_UNREACHABLE || alarm->code == ERROR_TIMEOUT || alarm->code == ERROR_STALE ||
            alarm->code == ERROR_SQL || alarm->code == ERROR_NOT_IN_SYNC;
 }
@@ -57,11 +60,11 @@ static bool is_over(const struct controller *controller)
 static void judge_alarm(struct controller *controller, int64_t began_us)
 {
     const struct flip *flip = &controller->flip;
-    const bool trying = flip_running(flip) || flip->retry.tries > 0;
+    const bool trying =
+        flip->mode != FLIP_MODE_STEADY || flip->retry.tries > 0 || flip->promise.retry.tries > 0;
     if (controller->alarm.code != ERROR_NONE && controller->alarm_us >= began_us) {
-        controller->alarm_passes = trying && may_pass(&controller->alarm);
-    } else if ((controller->alarm_passes && !trying && flip->mode == FLIP_MODE_STEADY) ||
-               is_over(controller)) {
+        controller->alarm_passes = trying && may_pass(flip, &controller->alarm);
+    } else if ((controller->alarm_passes && !trying) || is_over(controller)) {
         controller->alarm_passes = false;
         error_clear(&controller->alarm);
     }
