@@ -19,7 +19,7 @@ from daemon import SLOW
 from world import DRIVERS
 
 LINKS = ("blue", "green", "from_blue", "from_green")
-MAX_HOLD_S = 6
+MAX_HOLD_S = 7
 
 
 def _each(*words):
@@ -171,7 +171,7 @@ class Scene:
         self.net = net or Forwarder(world)
         self.strikes = Strikes(world.folder)
         self.d = world.daemon(start=False, sides=self.net.sides(), databases=list(databases), **{
-            "flip": {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "1500ms"}, "max_hold": "%ds" % MAX_HOLD_S},
+            "flip": {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "3s"}, "max_hold": "%ds" % MAX_HOLD_S},
             **settings})
         self.d.start(environment={"SWITCHBACK_TEST_STRIKE": self.strikes.path})
         self.d.prepare()
@@ -182,6 +182,12 @@ class Scene:
         target = "green" if source == "blue" else "blue"
         links = {"source": [source], "target": [target], "between": ["from_blue", "from_green"]}[pair]
         self.net.FAULTS[fault][0](self.net, links)
+
+    @staticmethod
+    def _diverged(s):
+        """The side that is, if it can be reached and is fenced."""
+        return next((name for name, side in s["sides"].items()
+                     if side["standing"] == "diverged" and side["reachable"] and side["fenced"]), None)
 
     def load(self):
         """On every database; for settle."""
@@ -198,9 +204,14 @@ class Scene:
         """What must hold when all faults are over: one side is active and open, the other one fenced, the way back
         runs, clients are served, nothing is left that an operator should look at, and the ledgers are right on both
         sides."""
+        def settled(s):
+            return s["phase"] in ("steady", "watch") and (s["way_back"]["open"] or self._diverged(s))
         try:
-            s = self.d.wait_status(lambda s: s["phase"] in ("steady", "watch") and s["way_back"]["open"], timeout,
-                                   "steady, or in the watch, with an open way back")
+            s = self.d.wait_status(settled, timeout, "steady, or in the watch, with an open way back")
+            if self._diverged(s):  # it was taken over from: what to do with it is the operator's to say
+                print("%s diverged: rejoin" % self._diverged(s))
+                self.d.verb("rejoin", code=0)
+                s = self.d.wait_status(lambda s: settled(s) and not self._diverged(s), timeout, "the diverged side is back")
         finally:
             assert not self.strikes.problems, self.strikes.problems
         self.d.until(self.served, what="clients are served again")

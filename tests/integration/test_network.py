@@ -17,11 +17,19 @@ PATIENCE_S = 15  # of a hold past its deadline, on a machine that has other thin
 
 
 def strike(scene, verb, phase, pair, fault, lasts_s):
-    """One flip, with one fault at the beginning of a phase. Returns what became of it."""
+    """One flip, with one fault at the beginning of a phase. A flip that a slow machine ended before is made again."""
+    for _ in range(20):
+        if strike_once(scene, verb, phase, pair, fault, lasts_s):
+            return
+    raise AssertionError("no %s came to %s" % (verb, phase))
+
+
+def strike_once(scene, verb, phase, pair, fault, lasts_s):
+    """False: the flip didn't come to the phase."""
     world, d = scene.world, scene.d
     source = "blue" if verb == "cutover" else "green"
-    if d.status()["active"] != source:
-        d.verb("cutover" if source == "green" else "flip-back", code=0)
+    d.until(lambda: d.wait_steady()["active"] == source or d.verb("cutover" if source == "green" else "flip-back").code == 0, 180,
+            source + " is active")
     d.wait_steady(source)
     loads = scene.load()
     witness = Witness(world, d)
@@ -29,13 +37,18 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
     began = time.monotonic()
     scene.strikes.on(phase + ":before", lambda: scene.inject(fault, pair, source))
     run = d.start_verb(verb)
-    d.until(lambda: scene.strikes.struck.is_set() or (not run.running and phase != "turn"), 60, "the flip comes to " + phase)
+    d.until(lambda: scene.strikes.struck.is_set() or (not run.running and (phase != "turn" or run.process.returncode == 1)), 60,
+            "the flip comes to " + phase)
+    if not scene.strikes.struck.is_set():
+        assert run.finish().code == 1
+        witness.stop()
+        scene.settle(loads)
+        return False
     if scene.net.FAULTS[fault][1]:
         time.sleep(lasts_s)
     scene.net.heal()
     answer = run.finish(timeout=90)
     ended = time.monotonic()
-    assert scene.strikes.struck.is_set(), (phase, answer)
     active = scene.settle(loads)
     settled = time.monotonic()
     witness.stop()
@@ -45,12 +58,12 @@ def strike(scene, verb, phase, pair, fault, lasts_s):
         assert not witness.splits, (verb, phase, pair, fault, witness.splits)
     assert witness.longest_hold_s < (MAX_HOLD_S + PATIENCE_S) * SLOW, witness.longest_hold_s
     result = {0: "done", 1: "stayed", 4: "inconclusive"}[answer.code]
-    if (answer.code == 0) != (active != source):
-        assert answer.code == 4, (answer, active)
+    if (answer.code == 0) != (active != source) and answer.code != 4:
+        assert d.status()["last_flip"]["kind"] == "takeover", (answer, d.status())
     print("%-9s %-8s %-8s %-13s %4.1f s: %-12s %-5s verb %4.1f s, steady %4.1f s, held %4.1f s, doubt %d, looks %d" % (
         verb, phase, pair, fault, lasts_s, result, active, ended - began, settled - began, witness.longest_hold_s,
         sum(load.summary["in_doubt"] for load in loads), witness.looks), flush=True)
-    return result
+    return True
 
 
 def test_forwarder(world):
@@ -210,6 +223,10 @@ def test_lost_transaction_lives_on(world):
     assert_one_active(world, "green")
 
 
+def go_green(scene):
+    scene.d.until(lambda: scene.d.verb("status").json["active"] == "green" or scene.d.verb("cutover").code == 0, 180, "a cutover")
+
+
 def at_rest(scene, pair, fault, lasts_s, clean):
     """No flip runs, perhaps a watch does. `clean`: clients must not notice. Returns who is active afterwards."""
     world, d = scene.world, scene.d
@@ -229,7 +246,7 @@ def at_rest(scene, pair, fault, lasts_s, clean):
     after = scene.settle(loads)
     witness.stop()
     assert_one_active(world, after)
-    assert not witness.splits, (pair, fault, witness.splits)
+    assert not witness.splits or after != active, (pair, fault, witness.splits)  # one that was taken over from lives on unseen
     for load in loads if clean else []:
         load.assert_clean()
     print("%-8s %-13s %4.1f s: %s, then %s, settled after %4.1f s, doubt %d, reconnects %d" % (
@@ -251,14 +268,14 @@ test_faults_at_rest.timeout = 400
 
 
 def test_faults_in_the_watch(world):
-    """Nothing but a gate moves traffic, and none onto a side that can't be reached."""
+    """A gate moves traffic, and the loss of a side whose commits are confirmed; none goes where it can't be served."""
     scene = Scene(world, watch={"duration": "30m"})
-    scene.d.verb("cutover", code=0)
+    go_green(scene)
     dice = random.Random()
     for pair in PAIRS:
         fault = dice.choice(sorted(Forwarder.FAULTS))
         if at_rest(scene, pair, fault, dice.choice((0.5, 3)), clean=pair != "source") == "blue":
-            scene.d.verb("cutover", code=0)
+            go_green(scene)
 
 
 test_faults_in_the_watch.timeout = 400
@@ -270,8 +287,8 @@ def every_fault_at_rest(watch):
         for pair in PAIRS:
             for fault in sorted(Forwarder.FAULTS):
                 for lasts_s in ((0.7, 12) if Forwarder.FAULTS[fault][1] else (0,)):
-                    if watch and scene.d.status()["active"] == "blue":
-                        scene.d.verb("cutover", code=0)
+                    if watch:
+                        go_green(scene)
                     at_rest(scene, pair, fault, lasts_s, clean=pair != "source")
     test.__doc__ = "Every fault between each pair, " + ("in the watch." if watch else "when nothing runs.")
     test.long = True
