@@ -26,6 +26,7 @@ enum lane {
 
 /* `database` is an index into settings->databases; ignored by the lanes of a side. */
 struct sampler;
+struct owning;
 struct procedure;
 
 struct replication {
@@ -38,6 +39,7 @@ struct replication {
     bool deposed;
     struct replication_identity identity;
     bool identity_told;
+    struct owning *choosing;  /* whose number is being remembered, the first one first (own.c) */
     bool foreign[SIDE_COUNT]; /* what answered there last is none of the pair's (identity.h) */
     bool owning;              /* replication_own is under way */
     uint64_t

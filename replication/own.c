@@ -18,6 +18,7 @@
 enum { REACH_WITHIN_US = 3000000, OWN_WITHIN_US = 5000000 };
 
 struct owning {
+    struct owning *next; /* waits for its number to be remembered */
     struct replication *replication;
     unsigned sides;
     bool raise; /* a new number; else ours is brought to a side that lacks it */
@@ -166,6 +167,34 @@ static uint64_t next_owner(uint64_t highest)
     return highest + 1 + step;
 }
 
+/* A number that was raised and forgotten is another controller's to the next life, if that begins without the
+ * side on which it stands. */
+static void remember(struct owning *owning)
+{
+    struct replication *replication = owning->replication;
+    struct owning **last = &replication->choosing;
+    if (replication->callbacks.choosing == NULL) {
+        run(owning, "take ownership", raise_steps, ARRAY_LENGTH(raise_steps), false, raised);
+        return;
+    }
+    while (*last != NULL) {
+        last = &(*last)->next;
+    }
+    *last = owning;
+    replication->open_parts++; /* until it goes on */
+    replication->callbacks.choosing(replication->callbacks.context);
+}
+
+void replication_chosen(struct replication *replication)
+{
+    struct owning *owning = replication->choosing;
+    ENSURE(owning != NULL);
+    replication->choosing = owning->next;
+    owning->deadline_us = clock_mono_us() + OWN_WITHIN_US;
+    run(owning, "take ownership", raise_steps, ARRAY_LENGTH(raise_steps), false, raised);
+    engine_part_closed(replication);
+}
+
 static void owners_read(void *data, const struct replication_result *result)
 {
     struct owning *owning = data;
@@ -175,8 +204,11 @@ static void owners_read(void *data, const struct replication_result *result)
         return;
     }
     if (owning->raise) {
-        replication->owner =
-            next_owner(owning->highest > replication->owner ? owning->highest : replication->owner);
+        const uint64_t ours = replication->identity.owner; /* on a side that can't be asked it may stand */
+        replication->owner = next_owner(owning->highest > ours ? owning->highest : ours);
+        replication->identity.owner = replication->owner;
+        remember(owning);
+        return;
     } else if (owning->highest > replication->owner) {
         engine_note_owner(replication, owning->highest);
         struct replication_result deposed = {.ok = false};
@@ -184,7 +216,7 @@ static void owners_read(void *data, const struct replication_result *result)
         finish(owning, &deposed);
         return;
     }
-    run(owning, "take ownership", owning->raise ? raise_steps : give_steps, 1, false, raised);
+    run(owning, "take ownership", give_steps, 1, false, raised);
 }
 
 /* --- the first part: no other backend of ours is left --- */

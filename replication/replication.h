@@ -40,6 +40,9 @@ struct replication_callbacks {
     void (*deposed)(void *context);
     /* Facts have told whose clusters these are (replication_identity): to be remembered. */
     void (*identified)(void *context);
+    /* identity.owner is about to be raised on the sides: once that is remembered (or can't be),
+     * replication_chosen goes on. NULL: it goes on by itself. */
+    void (*choosing)(void *context);
 };
 
 /* Keeps its own connections and reconnects by itself with backoff. The settings must outlive it or be
@@ -57,11 +60,13 @@ void replication_stop(struct replication *replication, void (*done)(void *contex
 struct replication_identity {
     char pair[REPLICATION_NAME_SIZE]; /* made up by the first prepare; "": not known yet */
     char system_identifiers[SIDE_COUNT][REPLICATION_NAME_SIZE]; /* of the clusters that were prepared; "" */
+    uint64_t owner; /* the highest number that we ever took: on a side that is away now it may stand */
 };
 
 /* What an earlier run has learned; before anything is asked. What isn't of this pair is never touched. */
 void replication_set_identity(struct replication *replication, const struct replication_identity *identity);
 const struct replication_identity *replication_identity(const struct replication *replication);
+void replication_chosen(struct replication *replication); /* for each `choosing`, in their order */
 
 /* --- facts --- */
 

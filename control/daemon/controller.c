@@ -308,7 +308,9 @@ static bool start_replication(struct controller *controller, struct error *error
     const struct replication_callbacks callbacks = {.context = controller,
                                                     .changed = on_changed,
                                                     .deposed = on_deposed,
-                                                    .identified = controller_identified};
+
+                                                    .identified = controller_identified,
+                                                    .choosing = controller_choosing};
     controller->replication = replication_new(controller->loop, controller->settings, &callbacks, error);
     return controller->replication != NULL;
 }

@@ -1,6 +1,8 @@
 /* Whose clusters these are, as state.dir remembers it: by that a cluster is known that isn't of this pair. */
 #include "control/daemon/controller_internal.h"
 
+#include "conf/base/ensure.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -25,21 +27,41 @@ bool controller_identity_recall(const struct controller *controller, struct repl
     for (int i = 0; i < SIDE_COUNT; i++) {
         take(json, side_name((enum side)i), identity->system_identifiers[i]);
     }
+    identity->owner = (uint64_t)json_integer_value(json_object_get(json, "owner"));
     json_decref(json);
     return true;
 }
 
-void controller_identified(void *context)
+static void remember(struct controller *controller, journal_done done)
 {
-    struct controller *controller = context;
     const struct replication_identity *identity = replication_identity(controller->replication);
-    json_t *json = json_pack("{s:s, s:s, s:s}", "pair", identity->pair, side_name(SIDE_BLUE),
+    json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "pair", identity->pair, side_name(SIDE_BLUE),
                              identity->system_identifiers[SIDE_BLUE], side_name(SIDE_GREEN),
-                             identity->system_identifiers[SIDE_GREEN]);
+                             identity->system_identifiers[SIDE_GREEN], "owner", (json_int_t)identity->owner);
     char *text = json_dumps(json, JSON_COMPACT);
-    if (text != NULL) {
-        journal_remember(controller->journal, "identity", text);
-    }
+    ENSURE(text != NULL);
+    journal_remember(controller->journal, "identity", text, done, controller);
     free(text);
     json_decref(json);
+}
+
+void controller_identified(void *context)
+{
+    remember(context, NULL);
+}
+
+/* A number that can't be remembered is raised all the same: without it nothing could be decided. */
+static void on_remembered(void *context, const struct error *error)
+{
+    struct controller *controller = context;
+    (void)error; /* logged */
+    replication_chosen(controller->replication);
+    controller_unref(controller);
+}
+
+void controller_choosing(void *context)
+{
+    struct controller *controller = context;
+    controller_ref(controller);
+    remember(controller, on_remembered);
 }

@@ -320,7 +320,8 @@ int64_t controller_predict_stall_us(const struct controller *controller, enum fl
 /* --- controller_identity.c */
 MUST_USE bool controller_identity_recall(const struct controller *controller,
                                          struct replication_identity *identity, struct error *error);
-void controller_identified(void *context); /* replication's callback */
+void controller_identified(void *context); /* replication's callbacks */
+void controller_choosing(void *context);
 
 /* --- controller_status.c */
 void controller_method_status(void *context, struct rpc_call *call);

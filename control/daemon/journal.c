@@ -155,6 +155,8 @@ struct remember {
     struct store_job job;
     char name[JOURNAL_WORD_SIZE];
     char *value;
+    journal_done done;
+    void *context;
 };
 
 static bool remember_run(struct store_job *job, struct sqlite3 *database, struct error *error)
@@ -176,16 +178,22 @@ static void remember_done(struct store_job *job, const struct error *error)
     if (error != NULL) {
         LOG_WARN("not_remembered", LOG_STR("name", remember->name), LOG_STR("error", error->message));
     }
+    if (remember->done != NULL) {
+        remember->done(remember->context, error);
+    }
     free(remember->value);
     free(remember);
 }
 
-void journal_remember(struct journal *journal, const char *name, const char *value)
+void journal_remember(struct journal *journal, const char *name, const char *value, journal_done done,
+                      void *context)
 {
     struct remember *remember = store_job_new(sizeof(*remember));
     remember->job.run = remember_run;
     remember->job.done = remember_done;
     copy_word(remember->name, sizeof remember->name, name);
+    remember->done = done;
+    remember->context = context;
     remember->value = strdup(value);
     ENSURE(remember->value != NULL);
     store_write(journal->store, &remember->job);

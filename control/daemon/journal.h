@@ -46,9 +46,10 @@ typedef void (*journal_done)(void *context, const struct error *error);
 uint64_t journal_append(struct journal *journal, uint64_t flip, const char *kind, const char *phase,
                         const char *data, journal_done done, void *context);
 
-/* A text by name beside the rows, the last one counts: whose clusters these are. Recalling blocks, for the
- * daemon's start; "" if nothing is remembered. */
-void journal_remember(struct journal *journal, const char *name, const char *value);
+/* A text by name beside the rows, the last one counts: whose clusters these are. done may be NULL. Recalling
+ * blocks, for the daemon's start; "" if nothing is remembered. */
+void journal_remember(struct journal *journal, const char *name, const char *value, journal_done done,
+                      void *context);
 MUST_USE bool journal_recall(struct journal *journal, const char *name, char *value, size_t size,
                              struct error *error);
 

@@ -243,3 +243,21 @@ def test_second_daemon(world):
 
 
 test_second_daemon.timeout = 300
+
+
+def test_owner_is_remembered(world):
+    """Our own number of a former life, on a side that was away since, deposes nobody."""
+    d = world.prepared()
+    for _ in range(3):
+        d.stop()
+        world.green.stop()
+        d.start()
+        d.stop()
+        world.blue.stop()
+        world.green.start()
+        d.start(wait=False)
+        d.until(lambda: d.verb("status").code in (0, 4) and d.status()["sides"]["green"]["reachable"], 60, "it is up")
+        world.blue.start()
+        d.wait_steady("blue")
+        assert "deposed" not in d.log_text()
+    d.verb("cutover", code=0)
