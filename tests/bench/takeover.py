@@ -31,10 +31,9 @@ def one(here, d, options):
     waits = waits_of(load, killed_us)
     assert len(waits) == options.sessions, "%d of %d sessions were served again" % (len(waits), options.sessions)
     here.green.start()
-    d.wait_status(lambda s: s["sides"]["green"]["standing"] in ("diverged", "standby") and s["sides"]["green"]["fenced"], timeout=60,
-                  what="green is fenced")
+    status = d.wait_status(lambda s: s["sides"]["green"]["standing"] == "diverged" or s["way_back"]["open"], timeout=60, what="its standing")
     stranded = 0
-    if d.status()["sides"]["green"]["standing"] == "diverged":
+    if not status["way_back"]["open"]:
         stranded = d.verb("rejoin", code=0).json["transactions"]
     d.wait_status(lambda s: s["phase"] == "steady" and s["way_back"]["open"], timeout=60, what="green follows")
     load.verify(here.green)
