@@ -298,16 +298,23 @@ static bool take_message(struct reading *reading, const PGresult *rows, int row,
 
 /* --- the slot --- */
 
-static PGresult *peek(struct blocking *side, struct error *error)
+/* A crash sets the slot back to its last checkpoint: most of what it holds then is long on the active side,
+ * and isn't fetched. What describes a table may stand in any transaction. */
+static PGresult *peek(struct reading *reading, struct error *error)
 {
-    char slot[NAMES_SLOT_SIZE], most[16];
+    struct blocking *side = reading->side;
+    char slot[NAMES_SLOT_SIZE], most[16], since[24];
     (void)snprintf(most, sizeof most, "%d", STRANDED_MOST);
+    (void)snprintf(since, sizeof since, "%" PRIu64, reading->since);
     const char *const parameters[] = {names_slot(side->side, side->database, slot), most,
-                                      names_publication(side->side)};
+                                      names_publication(side->side), since};
     return blocking_query(side, error,
-                          "select lsn, xid, data from pg_logical_slot_peek_binary_changes($1, null, $2::int,"
-                          " 'proto_version', '1', 'publication_names', $3)",
-                          3, parameters);
+                          "with c as materialized (select lsn, xid, data, chr(get_byte(data, 0)) as kind, n"
+                          " from pg_logical_slot_peek_binary_changes($1, null, null, 'proto_version', '1',"
+                          " 'publication_names', $3) with ordinality as p (lsn, xid, data, n))"
+                          " select lsn, xid, data from c where kind = 'R' or xid in (select xid from c where"
+                          " kind = 'C' and lsn - '0/0'::pg_lsn > $4::numeric) order by n limit $2::int",
+                          4, parameters);
 }
 
 static bool read_since(struct reading *reading, const char *has, struct error *error)
@@ -332,7 +339,7 @@ bool stranded_read(struct blocking *side, const char *has, struct stranded *stra
     ENSURE(reading != NULL);
     reading->side = side;
     reading->stranded = stranded;
-    PGresult *rows = read_since(reading, has, error) ? peek(side, error) : NULL;
+    PGresult *rows = read_since(reading, has, error) ? peek(reading, error) : NULL;
     bool ok = rows != NULL;
     for (int row = 0; ok && row < PQntuples(rows); row++) {
         ok = take_message(reading, rows, row, error);
