@@ -3,15 +3,13 @@ was acknowledged), and how long they waited until they were served by the other 
 import statistics
 import time
 
-DEAD_US = 200000  # what was on its way when the side died may still arrive
-
 
 def waits_of(load, killed_us):
     """Seconds from the kill until each session was acknowledged something again."""
     first = {}
     for outcome, session, _, _, start, elapsed, _, _ in load.operations():
         end = start + elapsed
-        if outcome == "ack" and end > killed_us + DEAD_US:
+        if outcome == "ack" and start > killed_us:
             first[session] = min(first.get(session, end), end)
     return [(end - killed_us) / 1e6 for end in first.values()]
 
@@ -21,8 +19,8 @@ def one(here, d, options):
     d.wait_status(lambda s: s["phase"] == "watch" and s["way_back"]["promise"]["on"], timeout=60, what="the promise")
     load = here.ledger(sessions=options.sessions, rate=options.rate)
     time.sleep(2)
-    killed_us = time.time() * 1e6
     here.green.kill()
+    killed_us = time.time() * 1e6
     d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, timeout=60, what="blue took over")
     time.sleep(1)
     summary = load.stop()
