@@ -151,3 +151,138 @@ def test_the_fence_stops_superusers(world):
     d.verb("reload", code=0)
     d.wait_status(lambda s: "parent" in (s["way_back"]["reason"] or ""), what="a way around the fence is seen")
     assert_one_active(world, "blue")
+
+
+def flip_when_free(d, verb, to, tries=20):
+    """Again while something of others stands in its way; each refusal leaves traffic where it is."""
+    for _ in range(tries):
+        answer = d.verb(verb)
+        if answer.code == 0:
+            d.wait_steady(to)
+            return
+        assert answer.code == 1, answer
+        d.wait_status(lambda s: s["phase"] in ("steady", "watch"), what="the flip is over")
+        time.sleep(0.3)
+    raise AssertionError("%s never came through: %r" % (verb, answer))
+
+
+def test_ddl_and_prepared_transactions_through_flips(world):
+    """Tables that come and go on both sides, indexes, sequences, transactions that are prepared, while it flips: each is
+    refused, or undoes the flip, or is on both sides."""
+    d = world.prepared()
+    load = world.ledger(sessions=4, rate=20)
+    stopping, failures, accepted, refused, committed = threading.Event(), [], [], [], set()
+
+    def go_on(side, name, statements, pause):
+        n = 0
+        try:
+            while not stopping.is_set():
+                n += 1
+                for sql in statements:
+                    try:
+                        with side.connect("app", "app") as connection:
+                            error = None
+                            for part in sql.replace("$n", str(n)).split(";"):
+                                error = error or connection.error(part)
+                    except (pg.Closed, OSError):
+                        continue
+                    except pg.PgError as ended:
+                        error = ended
+                    if error is None:
+                        accepted.append((side.name, sql))
+                        if sql.startswith("commit prepared"):
+                            committed.add((name, n))
+                    else:
+                        assert error.sqlstate in (FENCED, "57P01", "57P03", "42P01", "42P07", "42704", "55P03", "40P01", "25P02"), (sql, error)
+                        refused.append((side.name, sql))
+                stopping.wait(pause)
+        except BaseException as failure:
+            failures.append(failure)
+    entry = "insert into entry (run, session, n, amount, tenant) values (78, %d, $n, 0, 'prepared')"
+    threads = [threading.Thread(target=go_on, args=arguments) for arguments in (
+        (world.blue, 1, ["create table brief (id int primary key)", "drop table brief"], 0.7),
+        (world.green, 2, ["create table brief (id int primary key)", "drop table brief"], 0.7),
+        (world.blue, 3, ["create index by_note on account (note)", "drop index by_note", "select nextval('entry_id_seq')"], 0.2),
+        (world.green, 4, ["create index by_note on account (note)", "drop index by_note", "select nextval('entry_id_seq')"], 0.2),
+        (world.blue, 5, ["begin;" + entry % 5 + ";prepare transaction 'p5 $n'", "commit prepared 'p5 $n'"], 0.9),
+        (world.green, 6, ["begin;" + entry % 6 + ";prepare transaction 'p6 $n'", "commit prepared 'p6 $n'"], 0.9))]
+    for thread in threads:
+        thread.start()
+    for verb, to in (("cutover", "green"), ("flip-back", "blue"), ("cutover", "green")):
+        flip_when_free(d, verb, to)
+    stopping.set()
+    for thread in threads:
+        thread.join(60)
+    assert not failures, failures
+    for side in (world.blue, world.green):
+        for gid, in side.query("select gid from pg_prepared_xacts"):
+            side.query("rollback prepared '%s'" % gid)
+    print("%d accepted, %d refused, %d prepared transactions" % (len(accepted), len(refused), len(committed)))
+    assert any("create table" in sql for _, sql in refused) and committed
+    world.green.query("drop table if exists brief; drop index if exists by_note", user="app")
+    assert world.blue.value("select to_regclass('brief')") is None, "a table came on the fenced side"
+    load.stop()
+    load.assert_clean()
+    world.assert_same_data()
+    for name, n in committed:
+        rows = world.green.value("select count(*) from entry where run = 78 and session = %d and n = %d" % (name, n))
+        assert rows == "1", (name, n, rows)
+    assert world.green.value("select count(*) - count(distinct id) from entry") == "0", "a number was given twice"
+    load.verify(world.green)
+    world.green.query("select lo_create(0)")  # no fence stops it, and it doesn't cross: the next flip is refused
+    answer = d.verb("check", code=1)
+    assert any(item["id"] == "large_objects" and item["state"] != "pass" for item in answer.json["checks"]), answer
+
+
+test_ddl_and_prepared_transactions_through_flips.timeout = 400
+
+
+def test_locks_that_do_not_yield(world):
+    """A transaction of others, an index that is built concurrently, a vacuum by hand (one against wraparound yields as
+    little): the fence waits no longer than its time, then everything goes on where it was; what stands in the way is named."""
+    d = world.prepared()
+    load = world.ledger(sessions=4, rate=20)
+
+    def in_the_way(*words):
+        answer = d.verb("cutover", code=1)
+        assert any(word in answer.out for word in words), (words, answer)
+        d.wait_status(lambda s: s["phase"] == "steady" and s["active"] == "blue", what="traffic is where it was")
+        assert_one_active(world, "blue")
+
+    # of others, idle in its transaction
+    other = world.blue.connect("app", "app")
+    other.query("begin; update account set note = 'mine' where id = 900")
+    in_the_way("lock", "timeout", "did not end")
+    other.query("commit")
+    # an index that waits for an old snapshot
+    old = world.blue.connect("app", "app")
+    old.query("begin isolation level repeatable read; select count(*) from entry")
+    building = world.blue.connect("app", "app")
+    building.send(pg.query("create index concurrently slow on account (note)"))
+    d.until(lambda: world.blue.value("select count(*) from pg_stat_progress_create_index") == "1", 30, "the index is built")
+    in_the_way("busy_tables")
+    old.query("commit")
+    building.results()
+    world.green.query(AROUND_EVENT_TRIGGERS + "create index slow on public.account (note)")
+    # a vacuum
+    world.blue.query("create table public.old (id int primary key, v text)")
+    world.green.query(AROUND_EVENT_TRIGGERS + "create table public.old (id int primary key, v text)")
+    d.prepare()
+    world.blue.query("insert into old select g, repeat('x', 500) from generate_series(1, 20000) g")
+    d.wait_steady("blue")
+    vacuum = world.blue.connect("app", "postgres")
+    vacuum.query("set vacuum_cost_delay = 100; set vacuum_cost_limit = 1")
+    vacuum.send(pg.query("vacuum freeze old"))
+    d.until(lambda: world.blue.value("select count(*) from pg_stat_progress_vacuum where relid = 'old'::regclass") == "1", 60, "the vacuum runs")
+    in_the_way("busy_tables")
+    world.blue.query("select pg_terminate_backend(pid) from pg_stat_progress_vacuum where relid = 'old'::regclass")
+    for verb, to in (("cutover", "green"), ("flip-back", "blue")):
+        flip_when_free(d, verb, to)
+    load.stop()
+    load.assert_clean()
+    world.assert_same_data()
+    load.verify(world.blue)
+    assert world.green.value("select note from account where id = 900") == "mine"
+
+
+test_locks_that_do_not_yield.timeout = 300

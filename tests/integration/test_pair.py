@@ -261,3 +261,6 @@ def test_owner_is_remembered(world):
         d.wait_steady("blue")
         assert "deposed" not in d.log_text()
     d.verb("cutover", code=0)
+
+
+test_owner_is_remembered.long = True

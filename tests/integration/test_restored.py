@@ -131,3 +131,6 @@ def test_failed_over(world):
     answer = d.verb("prepare", code=4)
     assert "drop the managed databases" in answer.out + answer.err, answer
     assert_one_active(world, "green")
+
+
+test_failed_over.long = True
