@@ -75,6 +75,8 @@ class Scene:
             faults = {"disk_full": disk.FULL, "disk_read_only": disk.READ_ONLY, "disk_sync_fails": disk.SYNC_FAILS,
                       "disk_sync_slow": disk.SYNC_SLOW}
             self.disks[name].set(faults[how], slow_ms=1500)
+            if how == "disk_full" and name != "daemon":
+                fill_wal(self.world.side(name))
 
     def mend(self):
         """What an operator or a supervisor does who knows nothing: disks are healthy again, what doesn't run is started."""
@@ -144,6 +146,16 @@ class Scene:
                         "failed %d" % ("abort" if abort else verb, phase, victim, at, active, answer.code, elapsed,
                                        s["acknowledged_writes"], s["in_doubt"], s["failed"]))
         return active
+
+
+def fill_wal(side):
+    """The server needs a new file for its log, as it does in time: it can't have it."""
+    try:
+        with side.connect() as connection:
+            for _ in range(8):
+                connection.query("select pg_logical_emit_message(true, 'full', 'x'); select pg_switch_wal()")
+    except (OSError, pg.Closed, pg.PgError):
+        pass
 
 
 def check_sides(world, active, timeout=60):
