@@ -141,7 +141,7 @@ static const struct check checks[] = {
                           "pg_is_in_recovery()"},
     {.id = "replica_sessions",
      .passes = "no role or database sets session_replication_role",
-     .finds = "session_replication_role is set: such sessions pass the fence",
+     .finds = "session_replication_role is set: triggers and foreign keys don't fire in such sessions",
      .remedy = "RESET session_replication_role for that role or database",
      .on = CHECK_ON_BOTH,
      .sql = "select 'fail', coalesce(r.rolname, 'every role'), format('%s in %s', c.setting,"
