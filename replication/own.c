@@ -247,18 +247,14 @@ static void build_end_others(struct strand *strand, struct strbuf *sql)
     sql_format(sql,
                "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = session_user"
                " and backend_type = 'client backend' and starts_with(application_name, %L)"
-               " and pid <> pg_backend_pid()",
+               " and pid <> pg_backend_pid() and datname = any (",
                NAMES_APPLICATION);
+    sql_text_array(sql, &strand->replication->settings->databases);
     if (owning->raise) {
-        /* Each database by its own session: one that is only just connecting to another isn't known by its
-         * pid. */
-        sql_format(sql, " and datname = current_database() and application_name <> %L and pid <> all (",
-                   names_application("task", task));
+        sql_format(sql, ") and application_name <> %L and pid <> all (", names_application("task", task));
         put_our_pids(strand->replication, strand->side, sql);
         strbuf_puts(sql, ")");
     } else {
-        strbuf_puts(sql, " and datname = any (");
-        sql_text_array(sql, &strand->replication->settings->databases);
         sql_format(sql,
                    ") and (right(application_name, 8) <> %L or (application_name <> %L"
                    " and starts_with(state, 'idle in transaction') and pid <> all (",
