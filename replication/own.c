@@ -158,13 +158,16 @@ static const struct step read_steps[] = READ_STEPS(LANE_WORK), read_beside_steps
 
 /*
  * Two controllers that start at once read the same highest number. With the next one each could win a side,
- * and both would pass as its owner: so the step is random, and the higher number wins everywhere.
+ * and both would pass as its owner: so the step is random, and the higher number wins everywhere. And it is
+ * above the time: a side that can't be reached now may have a number from an earlier life of this daemon,
+ * which would depose us when it comes back.
  */
 static uint64_t next_owner(uint64_t highest)
 {
-    uint32_t step;
+    uint16_t step; /* 65 ms at most: the next life is later than that */
     ENSURE(getrandom(&step, sizeof step, 0) == (ssize_t)sizeof step);
-    return highest + 1 + step;
+    uint64_t now_us = (uint64_t)clock_wall_us();
+    return (highest > now_us ? highest : now_us) + 1 + step;
 }
 
 /* A number that was raised and forgotten is another controller's to the next life, if that begins without the

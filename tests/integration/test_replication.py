@@ -324,6 +324,25 @@ def test_ownership(world):
     first.stop()
 
 
+def test_a_former_life_deposes_nobody(world):
+    """Each side was owned while the other was away: who owns later has the higher number, though it could not read the other."""
+    pair(world).stop()
+    world.green.stop("immediate")
+    for _ in range(3):
+        former = Console(world)
+        former.do("own")
+        former.stop()
+    world.blue.stop("immediate")
+    world.green.start()
+    later = Console(world)
+    later.do("own")
+    later.do("active blue 1")
+    world.blue.start()
+    later.healthy()
+    assert not later.deposed
+    later.stop()
+
+
 def test_a_side_comes_back_without_our_number(world):
     """Ownership was taken while it was away: what must reach it waits until it has the number, and nothing calls it stale."""
     console = pair(world)
