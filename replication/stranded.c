@@ -116,7 +116,7 @@ static bool find_key(struct reading *reading, struct table *table, struct error 
     if (!whole) {
         free_keys(table);
     } else if (table->key_count > 0) {
-        size_t lengths[KEY_COLUMNS_MAX];
+        size_t lengths[KEY_COLUMNS_MAX] = {0};
         for (size_t i = 0; i < table->key_count; i++) {
             lengths[i] = strlen(table->key_names[i]);
         }
@@ -171,8 +171,8 @@ static void add_row(struct reading *reading, const struct table *table, const st
                     const char *operation)
 {
     struct stranded_change *change = add_change(reading, table, operation);
-    const char *items[KEY_COLUMNS_MAX];
-    size_t lengths[KEY_COLUMNS_MAX];
+    const char *items[KEY_COLUMNS_MAX] = {NULL};
+    size_t lengths[KEY_COLUMNS_MAX] = {0};
     bool whole = table->key_count > 0;
     for (size_t i = 0; whole && i < table->key_count; i++) {
         size_t at = table->key_at[i];

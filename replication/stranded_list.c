@@ -134,7 +134,7 @@ void replication_stranded(struct replication *replication, enum side side, repli
     listing->done = done;
     listing->context = context;
     listing->stranded = calloc(listing->brief->databases.count, sizeof *listing->stranded);
-    listing->left = calloc(listing->brief->databases.count, sizeof *listing->left);
+    listing->left = calloc(listing->brief->databases.count, sizeof(PGresult *));
     ENSURE(listing->stranded != NULL && listing->left != NULL);
     task_start(engine_tasks(replication), engine_loop(replication),
                &(struct task_spec){.name = "stranded", .body = body, .deliver = deliver}, listing);
