@@ -229,8 +229,25 @@ static enum before before_next(const struct scan *scan)
 /* A word that begins a statement. */
 static bool is_end(const struct scan *scan)
 {
-    return word_is(scan, "commit") || word_is(scan, "end") || word_is(scan, "rollback") ||
-           word_is(scan, "abort");
+    switch (scan->word[0]) {
+    case 'a':
+        return word_is(scan, "abort");
+    case 'c':
+        return word_is(scan, "commit");
+    case 'e':
+        return word_is(scan, "end");
+    case 'r':
+        return word_is(scan, "rollback");
+    default:
+        return false;
+    }
+}
+
+/* set, reset, set_config: nearly no other word needs a closer look. */
+static bool may_set(const struct scan *scan)
+{
+    return (scan->word[0] == 's' && (scan->word_length == 3 || scan->word_length == 10)) ||
+           (scan->word[0] == 'r' && scan->word_length == 5);
 }
 
 static void say_sync(struct scan *scan, uint32_t flag)
@@ -293,7 +310,7 @@ static void hint(struct scan *scan)
         scan->statements = (uint8_t)(scan->statements + (scan->statements < UINT8_MAX));
         scan->flags |= is_end(scan) ? SCAN_ENDS : 0;
     }
-    if (scan->setting != SETTING_NONE || scan->word[0] == 's' || scan->word[0] == 'r') {
+    if (scan->setting != SETTING_NONE || may_set(scan)) {
         follow_sync(scan);
     }
     if (scan->before == BEFORE_SET && !word_is(scan, "local") && !word_is(scan, "transaction") &&
