@@ -182,7 +182,8 @@ static void step_failed(struct flip *flip, enum flip_action_kind action, const s
 void flip_again(struct flip *flip, const struct flip_event *event)
 {
     flip->why = event->error;
-    flip->in_doubt = event->uncertain && flip->phase == FLIP_PHASE_TURN;
+    /* Stale: the side isn't owned, since it could not be reached when ownership was taken last. */
+    flip->in_doubt = (event->uncertain || event->error.code == ERROR_STALE) && flip->phase == FLIP_PHASE_TURN;
     flip_alarm(flip, &event->error);
     flip_retry_later(flip, &flip->retry);
 }
@@ -286,7 +287,9 @@ void flip_forward_answer(struct flip *flip, enum flip_action_kind action, const 
         intent_answer(flip, event);
         return;
     }
-    if (flip->phase == FLIP_PHASE_NONE) { /* what was under way when the flip began */
+    if (flip->phase ==
+        FLIP_PHASE_NONE) { /* what was under way when the flip began: it is looked at after it */
+        flip->contact = true;
         flip_forward_durable(flip);
         return;
     }

@@ -270,11 +270,13 @@ static void lose(struct flip *flip, const struct error *why)
     flip_alarm(flip, told);
 }
 
-/* An answer was lost: what it was about may still happen, later than what is asked next. Ownership ends it.
+/* An answer was lost: what it was about may still happen, later than what is asked next. Ownership ends it,
+ * and is what a side lacks that calls us stale.
  */
 static void mind_lost(struct flip *flip, const struct flip_event *event)
 {
-    flip->contact |= event->kind == FLIP_EVENT_FAILED && event->uncertain;
+    flip->contact |=
+        event->kind == FLIP_EVENT_FAILED && (event->uncertain || event->error.code == ERROR_STALE);
 }
 
 static void names_answer(struct flip *flip, const struct flip_event *event)
