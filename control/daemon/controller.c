@@ -193,6 +193,10 @@ static void look_at_sides(struct controller *controller)
     for (int i = 0; i < SIDE_COUNT; i++) {
         note_side(controller, (enum side)i, sample.sides[i].reachable, sample.sides[i].problem);
         wrong |= sample.sides[i].reachable && (sample.sides[i].fence_wrong || sample.sides[i].names_wrong);
+        /* It came up just after the start had found it down: nobody has met it yet. */
+        const struct flip_side_facts *facts = &controller->flip.facts.sides[i];
+        wrong |= sample.sides[i].reachable && controller->flip.prepared && !facts->reachable &&
+                 facts->foreign[0] == '\0';
     }
     const int64_t now_us = clock_mono_us();
     wrong = wrong && controller->flip.mode == FLIP_MODE_STEADY &&
