@@ -22,6 +22,7 @@ static enum verdict judge_active(struct strand *strand, const struct reply *repl
 {
     struct phase_database *database = phase_database(strand);
     (void)error;
+    database->asked = reply->ok;
     database->n = reply->ok ? reply_uint(reply, 0, 0) : 0;
     for (int i = 0; i < 2; i++) {
         const char *lsn = reply->ok ? reply_value(reply, 0, 1 + i) : NULL;
@@ -83,13 +84,16 @@ static void build_holds_more(struct strand *strand, struct strbuf *sql)
 static enum verdict judge_holds_more(struct strand *strand, const struct reply *reply, struct error *error)
 {
     (void)error;
-    /* What can't be read (a lost slot) can't be ruled out: it stays diverged. */
-    bool more = !reply->ok || reply_bool(reply, 0, 0);
+    /* What can't be read (a lost slot) can't be ruled out: it stays diverged. And where the active side could
+     * not be asked, it isn't known from where to follow it: what was made here would come back. */
+    bool asked = phase_database(strand)->asked;
+    bool more = !asked || !reply->ok || reply_bool(reply, 0, 0);
     if (more) {
-        LOG_WARN(
-            "side_diverged", LOG_STR("side", side_name(strand->side)),
-            LOG_STR("database", strand->database_name),
-            LOG_STR("reason", reply->ok ? "it holds changes that were never sent" : reply->error.message));
+        LOG_WARN("side_diverged", LOG_STR("side", side_name(strand->side)),
+                 LOG_STR("database", strand->database_name),
+                 LOG_STR("reason", !asked      ? "the active side could not be asked what it has"
+                                   : reply->ok ? "it holds changes that were never sent"
+                                               : reply->error.message));
     }
     return more ? VERDICT_END : VERDICT_NEXT;
 }
