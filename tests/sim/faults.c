@@ -217,6 +217,17 @@ void faults_aim(struct sim *sim, const struct flip_request *request)
     if (request->ticket != 0 && sim_chance(sim, sim->faults.aims) && pick(sim, &fault)) {
         const int64_t soon_us = sim_chance(sim, 500) ? 400 : 8 * SIM_MS;
         sim_later(sim, sim_between(sim, 0, soon_us), strike_now, fault, 0, 0);
+        if (sim_chance(sim, 300) && pick(sim, &fault)) { /* misfortunes come in pairs */
+            sim_later(sim, sim_between(sim, 0, soon_us), strike_now, fault, 0, 0);
+        }
+    }
+}
+
+/* The disk took a row that it said it didn't: the interesting moment to die at. */
+void faults_unseen_row(struct sim *sim)
+{
+    if (sim->faults.on[FAULT_PROXY_CRASH] && !sim->faults.over && sim_chance(sim, 500)) {
+        sim_later(sim, sim_between(sim, 0, 60 * SIM_MS), strike_now, FAULT_PROXY_CRASH, 0, 0);
     }
 }
 

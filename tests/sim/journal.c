@@ -50,7 +50,10 @@ static void written(struct sim *sim, const struct moment *moment)
     }
     const struct journal_write write = journal->queue[0];
     const bool failed = journal->full;
-    const bool unseen = failed && sim_chance(sim, 100); /* a failed fsync: it may be there all the same */
+    const bool unseen = failed && sim_chance(sim, 300); /* a failed fsync: it may be there all the same */
+    if (unseen) {
+        faults_unseen_row(sim);
+    }
     if (!failed || unseen) {
         store(journal, &write.row);
         note_settled(sim, &write.row);

@@ -136,6 +136,9 @@ static bool is_wrong(const struct sim *sim)
 {
     const struct sampler *sampler = &sim->sampler;
     for (int s = 0; s < SIDE_COUNT; s++) {
+        if (sampler->reachable[s] && sim->runner.prepared && !sim->runner.facts.sides[s].reachable) {
+            return true; /* nobody has met it yet */
+        }
         if (sampler->reachable[s] && sim->clusters[s].up && sim->clusters[s].named &&
             sampler->active != (enum side)s) {
             return true;

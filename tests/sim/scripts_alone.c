@@ -12,6 +12,7 @@ static enum verdict ask_active(struct sim *sim, struct call *call, struct strand
     (void)call;
     (void)error;
     if (now->standing == STANDING_ACTIVE) {
+        strand->asked = true;
         strand->opened_for = now->opened_for;
         strand->start = now->start;
         strand->has = now->origin;
@@ -42,7 +43,7 @@ static enum verdict compare(struct sim *sim, struct call *call, struct strand *s
 {
     (void)error;
     const struct claim claim = call_claim(sim, call, strand);
-    strand->skips = schema_holds_more(sim, &claim, strand->has);
+    strand->skips = schema_holds_more(sim, &claim, strand->has) || !strand->asked;
     return VERDICT_OK;
 }
 

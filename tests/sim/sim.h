@@ -324,7 +324,7 @@ struct strand {
     position start, has, commit;
     uint64_t marker, opened_for;
     unsigned tables, told;
-    bool open, reached;
+    bool open, reached, asked;
 };
 
 struct call {
@@ -619,6 +619,7 @@ void faults_start(struct sim *sim);
 /* A request goes out: a fault may be aimed at it. */
 void faults_aim(struct sim *sim, const struct flip_request *request);
 void faults_heal(struct sim *sim);
+void faults_unseen_row(struct sim *sim);
 bool faults_double(struct sim *sim);
 bool faults_mute(struct sim *sim);
 
