@@ -96,6 +96,9 @@ if [ $unit = 1 ]; then
   step "simulated flips"
   "$folder/tests/sim" | tee "$output" || true
   count "$output"
+  step "mutations of the simulator"
+  /usr/bin/python3 tests/sim/mutations.py | tee "$output" || true
+  count "$output"
   step "unit tests under ThreadSanitizer"
   build "$folder-tsan" thread
   TSAN_OPTIONS="suppressions=$top/tests/tsan.supp ${TSAN_OPTIONS:-}" unit_tests "$folder-tsan" -R '_test$'

@@ -189,6 +189,9 @@ const char *oracle_unrest(struct sim *sim)
             return "a client is at work";
         }
     }
+    if (sim->clusters[side_other(runner->history.active)].named) {
+        return "names are left behind on a standby";
+    }
     struct error error;
     return sampler_way_back_open(sim, &error) ? NULL : "the way back is closed";
 }
@@ -232,8 +235,5 @@ void oracle_final(struct sim *sim)
         if (link != NO_LINK && sim->links[link].side != active) {
             oracle_broke(sim, "client %u is on %s in the end", i, side_name(side_other(active)));
         }
-    }
-    if (sim->clusters[side_other(active)].named) {
-        oracle_broke(sim, "names are left behind on %s, the standby", side_name(side_other(active)));
     }
 }
