@@ -114,7 +114,9 @@ void flip_begin(struct flip *flip, const struct flip_spec *spec)
     flip->cut_off = flip->commit_asked = flip->given_up = flip->source_seen = false;
     flip->lossless = spec->kind == FLIP_KIND_CUTOVER && flip->options.lossless;
     flip->turn_until_us = 0;
-    flip->hold = (struct flip_hold){0};
+    if (!flip->hold.left) { /* else the clients of the flip that made way for this one are still waiting */
+        flip->hold = (struct flip_hold){0};
+    }
     flip->moved = (struct flip_counts){0};
     flip->retry = (struct flip_retry){0};
     error_clear(&flip->why);

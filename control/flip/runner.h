@@ -89,6 +89,7 @@ struct flip_hold {
     bool stands;  /* asked for, and neither released nor over */
     bool refuses; /* the deadline means 57P03 */
     bool over;    /* the workers ended it */
+    bool left;    /* its flip made way for a takeover, which takes the hold over */
     int64_t until_us;
     bool drained;
     struct flip_counts counts;

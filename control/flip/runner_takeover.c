@@ -40,6 +40,7 @@ static void give_way(struct flip *flip)
     }
     flip_drop_await(flip);
     flip->fenced = flip->in_doubt = false;
+    flip->hold.left = flip->hold.stands || (flip->hold.over && flip->hold.refuses);
     flip->retry = (struct flip_retry){0};
     error_set(&flip->why, ERROR_SIDE_DEAD, "%s does not answer: a takeover follows",
               side_name(flip->spec.source));

@@ -7,7 +7,7 @@
 
 static void hold_released(struct flip *flip, const struct flip_event *event)
 {
-    flip->hold.stands = false;
+    flip->hold.stands = flip->hold.left = false;
     flip->moved.stall_p50_us = event->counts.stall_p50_us;
     flip->moved.stall_p99_us = event->counts.stall_p99_us;
     flip->moved.stall_max_us = event->counts.stall_max_us;
@@ -30,6 +30,9 @@ void flip_undo(struct flip *flip, const struct error *why, enum flip_outcome out
     flip->ends_as = outcome;
     flip->mode = FLIP_MODE_UNDO;
     flip->undo_phase = flip->phase;
+    if (flip->hold.left && flip->phase < FLIP_PHASE_HOLD) {
+        flip->undo_phase = FLIP_PHASE_HOLD; /* nobody else would release the hold that it has taken over */
+    }
     flip->retry = (struct flip_retry){0};
     flip_undo_next(flip);
 }
@@ -60,7 +63,7 @@ static bool let_go(struct flip *flip)
         request.side = flip->spec.source;
         request.epoch = flip->spec.epoch + (flip->reopened ? 2 : 0);
         request.open = true;
-        flip->hold.over = false;
+        flip->hold.over = flip->hold.left = false;
         flip_tell(flip, &request);
         request.kind = FLIP_ACTION_ROUTE;
         flip_tell(flip, &request);
