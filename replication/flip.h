@@ -30,7 +30,7 @@ struct phase {
         uint64_t n;               /* of a marker, a flip */
         char lsn[2][REPLICATION_LSN_SIZE];
         bool committed;
-        bool asked; /* the active side has told what it knows of the other */
+        bool asked;          /* the active side has told what it knows of the other */
         struct probe *probe; /* promise.h */
     } * databases;           /* by index */
 };

@@ -216,7 +216,8 @@ class Twin:
         seen = {}
         seen["unnamed"] = self.describe(session, "")
         rows = self.ask(session, "select name, setting, source, reset_val, pending_restart from pg_catalog.pg_settings"
-                                 " where name not like 'plpgsql.%'")  # a library that was loaded is not carried
+                                 " where name not like 'plpgsql.%'"  # a library that was loaded is not carried
+                                 " and name <> 'synchronous_standby_names'")  # the server's, which the flip changes
         for name, *rest in rows:
             seen["setting " + name] = rest
         for name in ["app.tenant", "app.user_id", "app.mixed", "a.b.c", "by.function", "by.parameter", "app.started", "app.never"]:
