@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { LOCK_RETRY_US = 1 * SIM_MS, BATCH_US = 50, NOTICE_MOST_US = 20 * SIM_MS };
+enum { LOCK_RETRY_US = 1 * SIM_MS, BATCH_US = 50, NOTICE_MOST_US = 20 * SIM_MS, HANG_UP_US = 200 };
 
 static void send_step(struct sim *sim, struct call *call, struct strand *strand);
 static void advance(struct sim *sim, struct call *call, struct strand *strand);
@@ -483,8 +483,20 @@ void call_abort(struct sim *sim, struct call *call)
     }
 }
 
+/* An idle connection sees its server go, and is made anew by the next statement. */
+static void hung_up(struct sim *sim, const struct moment *moment)
+{
+    const enum side side = (enum side)moment->who;
+    if (sim->connected[side] && sim->connection[side] == (uint64_t)moment->value) {
+        sim->connected[side] = false;
+    }
+}
+
 void call_side_crashed(struct sim *sim, enum side side)
 {
+    if (sim->connected[side] && network_passes(sim, (enum node)side, NODE_PROXY)) {
+        sim_later(sim, HANG_UP_US, hung_up, (uint32_t)side, 0, (int64_t)sim->connection[side]);
+    }
     for (unsigned i = 0; i < CALLS; i++) {
         struct call *call = &sim->calls[i];
         for (int s = 0; s < SIDE_COUNT; s++) {

@@ -214,6 +214,7 @@ static void strike_any_time(struct sim *sim, const struct moment *moment)
 void faults_aim(struct sim *sim, const struct flip_request *request)
 {
     enum fault fault;
+    faults_aim_between(sim, request);
     if (request->ticket != 0 && sim_chance(sim, sim->faults.aims) && pick(sim, &fault)) {
         const int64_t soon_us = sim_chance(sim, 500) ? 400 : 8 * SIM_MS;
         sim_later(sim, sim_between(sim, 0, soon_us), strike_now, fault, 0, 0);
@@ -251,6 +252,7 @@ void faults_choose(struct sim *sim)
     }
     faults->aims = faults->any ? (unsigned)sim_between(sim, 0, 300) : 0;
     faults->pause_us = sim_between(sim, 100 * SIM_MS, 4 * SIM_SECOND);
+    faults_choose_aimed(sim);
 }
 
 void faults_start(struct sim *sim)

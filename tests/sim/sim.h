@@ -17,7 +17,7 @@
  *   proxy.c     workers, sessions; gate.c: holds; client.c: who uses them, and who goes around
  *   sampler.c   heartbeats, lag, gates, contact
  *   operator.c  who starts, aborts, holds, prepares
- *   faults.c    what goes wrong, and when
+ *   faults.c    what goes wrong, and when; faults_aimed.c: at which moment
  *   oracle.c    what must hold
  */
 #ifndef SWITCHBACK_TESTS_SIM_SIM_H
@@ -611,6 +611,7 @@ struct faults {
     int64_t pause_us; /* at most, between two that strike at any time */
     int64_t lag_us[SIDE_COUNT];
     bool bad_green;
+    bool aimed; /* this seed has the faults of faults_aimed.c */
 };
 
 const char *fault_name(enum fault fault);
@@ -622,6 +623,9 @@ void faults_heal(struct sim *sim);
 void faults_unseen_row(struct sim *sim);
 bool faults_double(struct sim *sim);
 bool faults_mute(struct sim *sim);
+/* faults_aimed.c */
+void faults_choose_aimed(struct sim *sim);
+void faults_aim_between(struct sim *sim, const struct flip_request *request);
 
 /* --- oracle.c */
 
