@@ -27,6 +27,18 @@ def until_listening(d):
     d.until(tries, what="it takes clients")
 
 
+def start_unreached(d, name):
+    """Starts a daemon that can't reach its active side; that this is the active one it knows of an earlier start in plain text."""
+    wanted = d.settings["sides"][name]["tls"]
+    d.write(sides={name: {"tls": {"mode": "disable"}}})
+    d.start()
+    d.wait_status(lambda s: s["active"] == name, what="%s is active" % name)
+    d.stop()
+    d.write(sides={name: {"tls": wanted}})
+    d.start(wait=False)
+    until_listening(d)
+
+
 def until_turned(d):
     """The reverse stream runs: a flip can begin."""
     d.wait_status(lambda status: status["phase"] in ("steady", "watch") and status["way_back"]["open"], what="the way back is open")
@@ -48,8 +60,7 @@ def test_modes_to_servers(world):
     for mode, works in (("prefer", True), ("require", False)):
         d = world.daemon(start=False, initial="green", sides={"green": {"tls": {"mode": mode}}})
         d.write(unmanaged="pass")
-        d.start(wait=False)
-        until_listening(d)
+        start_unreached(d, "green")
         error = login_error(d.address, user="postgres", database="postgres", timeout=60)
         assert (error is None) == works, (mode, error)
         if error:
@@ -60,8 +71,7 @@ def test_modes_to_servers(world):
                        ({"mode": "require", "ca": other.cert}, "can't be trusted"),
                        ({"mode": "verify-full", "ca": s.ca.cert, "server_name": "green.db"}, "not for \"green.db\"")):
         d = world.daemon(start=False, sides={"blue": {"tls": tls}})
-        d.start(wait=False)
-        until_listening(d)
+        start_unreached(d, "blue")
         error = login_error(d.address, timeout=60)
         assert error and error.sqlstate == "08006" and words in error.message, (tls, error)
         d.stop()
@@ -148,8 +158,7 @@ def test_bytes_with_the_servers_answer_are_refused(world):
 
     address = relayed(world.blue.address, None, add)
     d = world.daemon(start=False, sides={"blue": {"port": address[1], "tls": {"mode": "prefer"}}})
-    d.start(wait=False)
-    until_listening(d)
+    start_unreached(d, "blue")
     error = login_error(d.address, timeout=60)
     assert error and error.sqlstate == "08006" and "unencrypted data" in error.message, error
 
