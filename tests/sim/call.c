@@ -313,6 +313,11 @@ static void arrive(struct sim *sim, const struct moment *moment)
         reset(sim, call, strand);
         return;
     }
+    const int64_t still_us = faults_stand_still(sim, strand->at, strand->connection);
+    if (still_us > 0) {
+        sim_later(sim, still_us, arrive, moment->who, moment->life, moment->value);
+        return;
+    }
     if (strand->connects) {
         sim->connection_life[strand->at] = cluster->life;
         if (!scripts_own_side(sim, call, strand)) {

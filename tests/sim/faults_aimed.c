@@ -4,16 +4,17 @@
  */
 #include "tests/sim/sim.h"
 
-enum { SEEDS_WITH = 4 /* one in so many */ };
+enum { SEEDS_WITH = 4, RESTARTS = 0, ORPHANS = 1 }; /* of so many seeds one has these, another those */
 
 void faults_choose_aimed(struct sim *sim)
 {
-    sim->faults.aimed = sim->faults.any && sim->seed % SEEDS_WITH == 0;
+    sim->faults.restarts = sim->faults.any && sim->seed % SEEDS_WITH == RESTARTS;
+    sim->faults.orphans = sim->faults.any && sim->seed % SEEDS_WITH == ORPHANS;
 }
 
-static bool strikes(struct sim *sim, unsigned in_a_thousand)
+static bool strikes(struct sim *sim, bool has, unsigned in_a_thousand)
 {
-    return sim->faults.aimed && !sim->faults.over && sim_chance(sim, in_a_thousand);
+    return has && !sim->faults.over && sim_chance(sim, in_a_thousand);
 }
 
 /* --- a cluster that is away and back before anybody asks it again --- */
@@ -50,10 +51,45 @@ static void restart_before(struct sim *sim)
     sim_later(sim, sim_between(sim, 0, SIM_MS), crash, side, 0, away_us);
 }
 
+/* --- a statement that outlives its controller --- */
+
+static void die(struct sim *sim, const struct moment *moment)
+{
+    (void)moment;
+    if (!sim->faults.over) {
+        daemon_crash(sim);
+    }
+}
+
+/*
+ * The commit row can't be written, but is there; the undo that follows lies in the socket of a backend of the
+ * source that stands still, and the controller dies. The next one finds the commit, and the fence.
+ */
+static void orphan_an_undo(struct sim *sim)
+{
+    const enum side source = sim->runner.spec.source;
+    sim->journal.full = true;
+    sim_later(sim, sim_between(sim, 3 * SIM_MS, 30 * SIM_MS), mend_disk, 0, 0, 0);
+    sim->faults.still_connection[source] = sim->connected[source] ? sim->connection[source] : 0;
+    sim->faults.still_until_us[source] = sim->now_us + sim_between(sim, 20 * SIM_MS, 400 * SIM_MS);
+    sim_later(sim, sim_between(sim, 3 * SIM_MS, 30 * SIM_MS), die, 0, 0, 0);
+}
+
+/* The backend begins with what it was sent so much later. */
+int64_t faults_stand_still(const struct sim *sim, enum side side, uint64_t connection)
+{
+    const bool still = connection != 0 && sim->faults.still_connection[side] == connection &&
+                       sim->faults.still_until_us[side] > sim->now_us;
+    return still ? sim->faults.still_until_us[side] - sim->now_us : 0;
+}
+
 void faults_aim_between(struct sim *sim, const struct flip_request *request)
 {
+    if (request->kind == FLIP_ACTION_JOURNAL_COMMIT && strikes(sim, sim->faults.orphans, 300)) {
+        orphan_an_undo(sim);
+    }
     const bool intent = request->kind == FLIP_ACTION_JOURNAL && request->row.kind == RECORD_INTENT;
-    if (intent && strikes(sim, request->row.phase == FLIP_PHASE_READY ? 200 : 10)) {
+    if (intent && strikes(sim, sim->faults.restarts, request->row.phase == FLIP_PHASE_READY ? 200 : 10)) {
         restart_before(sim);
     }
 }
