@@ -155,10 +155,12 @@ static void strike(struct sim *sim, enum fault fault)
         sim->journal.slow_us = sim_between(sim, 0, 4 * SIM_SECOND);
         sim_later(sim, sim_between(sim, 0, 4 * SIM_SECOND), mend_disk, 0, 0, 0);
         break;
-    case FAULT_STALL:
-        sim->stalled_until_us =
+    case FAULT_STALL: { /* never shortened: what waits for its end would come after what came later */
+        const int64_t until_us =
             sim->now_us + sim_between(sim, 0, sim_chance(sim, 200) ? 12 * SIM_SECOND : SIM_SECOND);
+        sim->stalled_until_us = until_us > sim->stalled_until_us ? until_us : sim->stalled_until_us;
         break;
+    }
     case FAULT_WALL_CLOCK:
         sim->wall_offset_us += sim_between(sim, -3600, 3600) * SIM_SECOND;
         break;
