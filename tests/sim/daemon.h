@@ -1,0 +1,84 @@
+/* The daemon's controller: the runner's ports, the journal's disk, the sampler. */
+#ifndef SWITCHBACK_TESTS_SIM_DAEMON_H
+#define SWITCHBACK_TESTS_SIM_DAEMON_H
+
+#include "control/flip/ports.h"
+#include "control/flip/record.h"
+#include "control/gates/gate.h"
+#include "tests/sim/clock.h"
+
+/* --- ports.c */
+
+/* An event on its way to the runner. */
+struct answer_slot {
+    bool used, again;
+    uint64_t life;
+    struct flip_event event;
+    struct flip_facts facts;
+};
+
+enum { ANSWERS = 64 };
+
+void ports_request(void *context, const struct flip_request *request);
+void ports_feed(struct sim *sim, struct flip_event *event);
+/* What happened reaches the runner soon. */
+void ports_post(struct sim *sim, const struct flip_event *event);
+/* Answers a ticket, now or, if the controller is slow, later. */
+void ports_answer(struct sim *sim, uint64_t ticket, bool ok, bool uncertain, const struct error *error,
+                  const struct flip_counts *counts);
+void ports_facts(struct sim *sim, uint64_t ticket, const struct flip_facts *facts);
+void ports_wake(struct sim *sim);
+void daemon_start(struct sim *sim);
+void daemon_crash(struct sim *sim);
+
+/* --- journal.c */
+
+struct journal_write {
+    struct record row;
+    uint64_t ticket;
+};
+
+enum { QUEUE = 128 };
+
+struct journal {
+    struct record *rows; /* on disk */
+    uint32_t count, size;
+    struct journal_write queue[QUEUE];
+    unsigned queued;
+    bool writing;
+    uint64_t life;
+    bool full;       /* every write fails */
+    int64_t slow_us; /* added to each write */
+};
+
+void journal_write(struct sim *sim, const struct record *row, uint64_t ticket);
+void journal_crash(struct sim *sim);
+void journal_begin(struct sim *sim, const struct record *first);
+bool journal_says(const struct sim *sim, uint64_t flip, enum record_kind kind, enum flip_phase phase);
+
+/* --- sampler.c */
+
+struct sampler {
+    bool told;
+    enum side active;
+    uint64_t epoch;
+    int64_t rest_until_us;
+    bool reachable[SIDE_COUNT], lost[SIDE_COUNT];
+    int64_t answered_us[SIDE_COUNT];
+    int64_t seen_us, contact_us;
+    uint64_t life;
+    bool contact_due;
+    bool watch;
+    int64_t dead_us, told_dead_us, told_stream_us;
+    bool told_open;
+    struct gate gates[2];
+    struct gate_traffic traffic[SIDE_COUNT];
+};
+
+void sampler_start(struct sim *sim);
+void sampler_set_active(struct sim *sim, enum side active, uint64_t epoch);
+void sampler_watch(struct sim *sim, bool on);
+bool sampler_way_back_open(const struct sim *sim, struct error *error);
+void sampler_rest(struct sim *sim, int64_t until_us);
+
+#endif
