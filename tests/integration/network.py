@@ -39,7 +39,7 @@ def _slow(net, links):
 
 
 class Forwarder:
-    """tests/drivers/forwarder.c: see there what each command does."""
+    """tests/drivers/forwarder/forwarder.c: see there what each command does."""
 
     FAULTS = {  # what can be done to some links, and whether it lasts until it is healed
         "partition": (_each("stall", "both"), True),
