@@ -16,14 +16,14 @@ static void advance(struct sim *sim, struct call *call, struct strand *strand);
 
 static uint32_t name_of(const struct sim *sim, const struct call *call, const struct strand *strand)
 {
-    return (uint32_t)(call - sim->calls) * SIDE_COUNT * DATABASES + (uint32_t)strand->side * DATABASES +
+    return (uint32_t)(call - sim->my->calls) * SIDE_COUNT * DATABASES + (uint32_t)strand->side * DATABASES +
            strand->database;
 }
 
 /* The strand that a moment is for; NULL: its statement is over. */
 static struct strand *strand_of(struct sim *sim, const struct moment *moment, struct call **call)
 {
-    *call = &sim->calls[moment->who / (SIDE_COUNT * DATABASES)];
+    *call = &sim->my->calls[moment->who / (SIDE_COUNT * DATABASES)];
     struct strand *strand = &(*call)->strands[moment->who / DATABASES % SIDE_COUNT][moment->who % DATABASES];
     const bool current = (*call)->used && (*call)->life == moment->life && strand->in_flight &&
                          strand->number == (uint64_t)moment->value;
@@ -59,7 +59,7 @@ static void noticed(struct sim *sim, const struct moment *moment)
  */
 static void let_notice(struct sim *sim, enum side side, uint64_t connection)
 {
-    const bool heard = network_passes(sim, NODE_PROXY, (enum node)side);
+    const bool heard = network_passes(sim, sim->my->node, (enum node)side);
     const int64_t left_alone_us = sim->options.max_hold_us + 10 * SIM_SECOND;
     sim_later(sim, heard ? sim_between(sim, 100, NOTICE_MOST_US) : left_alone_us, noticed, (uint32_t)side, 0,
               (int64_t)connection);
@@ -67,28 +67,27 @@ static void let_notice(struct sim *sim, enum side side, uint64_t connection)
 
 static void lose_connection(struct sim *sim, enum side side)
 {
-    if (sim->connected[side] || sim->connecting[side]) {
-        let_notice(sim, side, sim->connection[side]);
+    if (sim->my->connected[side] || sim->my->connecting[side]) {
+        let_notice(sim, side, sim->my->connection[side]);
     }
-    sim->connected[side] = sim->connecting[side] = false;
+    sim->my->connected[side] = sim->my->connecting[side] = false;
 }
 
 static void use_connection(struct sim *sim, struct strand *strand)
 {
     const enum side side = strand->at;
-    if (!sim->connected[side] && !sim->connecting[side]) {
-        sim->connection[side] = ++sim->connections;
-        sim->connecting[side] = true;
+    if (!sim->my->connected[side] && !sim->my->connecting[side]) {
+        sim->my->connection[side] = ++sim->connections;
+        sim->my->connecting[side] = true;
     }
-    strand->connects = !sim->connected[side];
-    strand->connection = sim->connection[side];
+    strand->connects = !sim->my->connected[side];
+    strand->connection = sim->my->connection[side];
 }
 
-/* Ends the controller's backends on a side: all but those of `but`'s own connection. */
-void call_end_backends(struct sim *sim, enum side side, uint64_t but)
+static void end_backends_of(struct daemon *daemon, enum side side, uint64_t but)
 {
     for (unsigned i = 0; i < CALLS; i++) {
-        struct call *call = &sim->calls[i];
+        struct call *call = &daemon->calls[i];
         for (int s = 0; call->used && s < SIDE_COUNT; s++) {
             for (unsigned d = 0; d < DATABASES; d++) {
                 struct strand *strand = &call->strands[s][d];
@@ -98,6 +97,14 @@ void call_end_backends(struct sim *sim, enum side side, uint64_t but)
                 }
             }
         }
+    }
+}
+
+/* Ends the controllers' backends on a side: all but those of `but`'s own connection. */
+void call_end_backends(struct sim *sim, enum side side, uint64_t but)
+{
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        end_backends_of(&sim->daemons[i], side, but);
     }
     for (unsigned d = 0; d < DATABASES; d++) {
         struct ready *ready = &sim->clusters[side].databases[d].ready;
@@ -123,8 +130,8 @@ static bool is_over(const struct call *call, bool for_all)
 static void release(struct sim *sim, struct call *call)
 {
     call->dead = true;
-    if (sim->phase_call == call->life) {
-        sim->phase_call = 0;
+    if (sim->my->phase_call == call->life) {
+        sim->my->phase_call = 0;
         scripts_phase_over(sim);
     }
     if (is_over(call, true)) {
@@ -198,7 +205,7 @@ static void fail_strand(struct sim *sim, struct call *call, struct strand *stran
 
 static void on_deadline(struct sim *sim, const struct moment *moment)
 {
-    struct call *call = &sim->calls[moment->who];
+    struct call *call = &sim->my->calls[moment->who];
     if (!call->used || call->life != moment->life || call->dead || moment->at_us < call->deadline_us) {
         return;
     }
@@ -237,7 +244,7 @@ static void send_reply(struct sim *sim, struct call *call, struct strand *strand
         end_strand(sim, call, strand);
         return;
     }
-    network_send(sim, (enum node)strand->at, NODE_PROXY, reply, name_of(sim, call, strand), call->life,
+    network_send(sim, (enum node)strand->at, sim->my->node, reply, name_of(sim, call, strand), call->life,
                  (int64_t)strand->number);
 }
 
@@ -308,7 +315,7 @@ static void arrive(struct sim *sim, const struct moment *moment)
         return;
     }
     struct cluster *cluster = &sim->clusters[strand->at];
-    if (!cluster->up || (!strand->connects && sim->connection_life[strand->at] != cluster->life) ||
+    if (!cluster->up || (!strand->connects && sim->my->connection_life[strand->at] != cluster->life) ||
         strand->killed) {
         reset(sim, call, strand);
         return;
@@ -319,7 +326,7 @@ static void arrive(struct sim *sim, const struct moment *moment)
         return;
     }
     if (strand->connects) {
-        sim->connection_life[strand->at] = cluster->life;
+        sim->my->connection_life[strand->at] = cluster->life;
         if (!scripts_own_side(sim, call, strand)) {
             reset(sim, call, strand);
             return;
@@ -333,7 +340,7 @@ static void arrive(struct sim *sim, const struct moment *moment)
 
 static void send_again(struct sim *sim, const struct moment *moment)
 {
-    struct call *call = &sim->calls[moment->who / (SIDE_COUNT * DATABASES)];
+    struct call *call = &sim->my->calls[moment->who / (SIDE_COUNT * DATABASES)];
     struct strand *strand = &call->strands[moment->who / DATABASES % SIDE_COUNT][moment->who % DATABASES];
     if (call->used && !call->dead && call->life == moment->life && strand->runs && !strand->in_flight &&
         strand->number == (uint64_t)moment->value) {
@@ -367,9 +374,9 @@ static void reply(struct sim *sim, const struct moment *moment)
         fail_strand(sim, call, strand, ERROR_UNREACHABLE, !strand->connects || strand->executed);
         return;
     }
-    if (sim->connecting[strand->at] && sim->connection[strand->at] == strand->connection) {
-        sim->connected[strand->at] = true;
-        sim->connecting[strand->at] = false;
+    if (sim->my->connecting[strand->at] && sim->my->connection[strand->at] == strand->connection) {
+        sim->my->connected[strand->at] = true;
+        sim->my->connecting[strand->at] = false;
     }
     if (call->dead || call->aborted) {
         fail_strand(sim, call, strand, ERROR_ABORTED, false);
@@ -393,7 +400,7 @@ static void send_step(struct sim *sim, struct call *call, struct strand *strand)
     strand->executing = strand->killed = strand->lost = strand->executed = false;
     strand->sent_us = sim->now_us;
     use_connection(sim, strand);
-    network_send(sim, NODE_PROXY, (enum node)strand->at, arrive, name_of(sim, call, strand), call->life,
+    network_send(sim, sim->my->node, (enum node)strand->at, arrive, name_of(sim, call, strand), call->life,
                  (int64_t)strand->number);
 }
 
@@ -414,19 +421,19 @@ static void advance(struct sim *sim, struct call *call, struct strand *strand)
 
 struct call *call_new(struct sim *sim, const struct flip_request *request, int64_t deadline_us)
 {
-    struct call *call = sim->calls;
+    struct call *call = sim->my->calls;
     while (call->used) {
         call++;
-        ENSURE(call < &sim->calls[CALLS]);
+        ENSURE(call < &sim->my->calls[CALLS]);
     }
     memset(call, 0, sizeof *call);
     call->used = true;
     call->life = ++sim->life;
     call->request = *request;
-    call->owner = sim->owner;
+    call->owner = sim->my->owner;
     call->deadline_us = deadline_us > sim->now_us ? deadline_us : sim->now_us;
-    sim_later(sim, call->deadline_us - sim->now_us, on_deadline, (uint32_t)(call - sim->calls), call->life,
-              0);
+    sim_later(sim, call->deadline_us - sim->now_us, on_deadline, (uint32_t)(call - sim->my->calls),
+              call->life, 0);
     return call;
 }
 
@@ -462,15 +469,15 @@ void call_run(struct sim *sim, struct call *call, const struct script *script)
 void call_extend(struct sim *sim, struct call *call, int64_t by_us)
 {
     call->deadline_us = sim->now_us + by_us;
-    sim_later(sim, by_us, on_deadline, (uint32_t)(call - sim->calls), call->life, 0);
+    sim_later(sim, by_us, on_deadline, (uint32_t)(call - sim->my->calls), call->life, 0);
 }
 
 struct call *call_of(struct sim *sim, uint64_t life)
 {
-    struct call *call = sim->calls;
+    struct call *call = sim->my->calls;
     while (!call->used || call->life != life) {
         call++;
-        ENSURE(call < &sim->calls[CALLS]);
+        ENSURE(call < &sim->my->calls[CALLS]);
     }
     return call;
 }
@@ -492,18 +499,18 @@ void call_abort(struct sim *sim, struct call *call)
 static void hung_up(struct sim *sim, const struct moment *moment)
 {
     const enum side side = (enum side)moment->who;
-    if (sim->connected[side] && sim->connection[side] == (uint64_t)moment->value) {
-        sim->connected[side] = false;
+    if (sim->my->connected[side] && sim->my->connection[side] == (uint64_t)moment->value) {
+        sim->my->connected[side] = false;
     }
 }
 
-void call_side_crashed(struct sim *sim, enum side side)
+static void lose_side(struct sim *sim, enum side side)
 {
-    if (sim->connected[side] && network_passes(sim, (enum node)side, NODE_PROXY)) {
-        sim_later(sim, HANG_UP_US, hung_up, (uint32_t)side, 0, (int64_t)sim->connection[side]);
+    if (sim->my->connected[side] && network_passes(sim, (enum node)side, sim->my->node)) {
+        sim_later(sim, HANG_UP_US, hung_up, (uint32_t)side, 0, (int64_t)sim->my->connection[side]);
     }
     for (unsigned i = 0; i < CALLS; i++) {
-        struct call *call = &sim->calls[i];
+        struct call *call = &sim->my->calls[i];
         for (int s = 0; s < SIDE_COUNT; s++) {
             for (unsigned d = 0; call->used && d < DATABASES; d++) {
                 struct strand *strand = &call->strands[s][d];
@@ -515,18 +522,27 @@ void call_side_crashed(struct sim *sim, enum side side)
     }
 }
 
+void call_side_crashed(struct sim *sim, enum side side)
+{
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        struct daemon *before = sim_as(sim, i);
+        lose_side(sim, side);
+        sim->my = before;
+    }
+}
+
 /* kill -9: what was sent is on its way all the same. */
 void call_daemon_died(struct sim *sim)
 {
     for (unsigned i = 0; i < CALLS; i++) {
-        struct call *call = &sim->calls[i];
+        struct call *call = &sim->my->calls[i];
         if (call->used) {
             call->dead = true;
             check_over(sim, call);
         }
     }
-    sim->phase_call = 0;
-    sim->undo_waits = false;
+    sim->my->phase_call = 0;
+    sim->my->undo_waits = false;
     lose_connection(sim, SIDE_BLUE);
     lose_connection(sim, SIDE_GREEN);
 }

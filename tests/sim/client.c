@@ -169,7 +169,7 @@ static void next(struct sim *sim, const struct moment *moment)
         return;
     }
     if (!client->connected) {
-        if (sim->running) {
+        if (sim->my->running) {
             proxy_client_arrives(sim, moment->who);
         } else {
             think(sim, moment->who, LOGIN_AGAIN_US);
@@ -198,7 +198,7 @@ void client_answered(struct sim *sim, unsigned number, enum answer answer)
 {
     struct client *client = &sim->clients[number];
     const struct transaction *transaction = transaction_of(sim, client->transaction);
-    struct gate_traffic *traffic = &sim->sampler.traffic[proxy_worker(sim, number)->side];
+    struct gate_traffic *traffic = &sim->my->sampler.traffic[proxy_worker(sim, number)->side];
     const bool last = transaction->statements == 0 || client->said > transaction->statements;
     traffic->statements++;
     traffic->errors += answer != ANSWER_OK;

@@ -50,6 +50,7 @@ void sim_later(struct sim *sim, int64_t delay_us, happening happen, uint32_t who
                                   .order = ++sim->order,
                                   .happen = happen,
                                   .who = who,
+                                  .daemon = (unsigned)(sim->my - sim->daemons),
                                   .life = life,
                                   .value = value};
     size_t at = sim->moment_count++;

@@ -14,6 +14,7 @@ enum {
     SIM_SECOND = 1000000,
     DATABASES = 2,
     TABLES = 3,
+    DAEMONS = 2, /* at most */
     WORKERS = 2,
     CLIENTS = 4, /* through the proxy */
     WRITERS = 2, /* directly to one side */
@@ -29,7 +30,8 @@ struct moment {
     uint64_t order; /* of two at the same time the earlier made comes first */
     void (*happen)(struct sim *sim, const struct moment *moment);
     uint32_t who;
-    uint64_t life; /* of whoever it is for: a later one passes it over */
+    unsigned daemon; /* in whose name */
+    uint64_t life;   /* of whoever it is for: a later one passes it over */
     int64_t value;
 };
 

@@ -216,7 +216,8 @@ int link_open(struct sim *sim, enum side side, unsigned database, uint32_t clien
                                      .database = database,
                                      .server = sim->clusters[side].life,
                                      .life = ++sim->life,
-                                     .client = client};
+                                     .client = client,
+                                     .daemon = (unsigned)(sim->my - sim->daemons)};
     return link;
 }
 
@@ -239,7 +240,7 @@ void link_abandon(struct sim *sim, int number)
         return;
     }
     struct link *link = &sim->links[number];
-    const bool heard = link->around || network_passes(sim, NODE_PROXY, (enum node)link->side);
+    const bool heard = link->around || network_passes(sim, sim->my->node, (enum node)link->side);
     link->abandoned = true;
     sim_later(sim, heard ? sim_between(sim, 0, EOF_MOST_US) : KEEPALIVE_US, noticed, (uint32_t)number,
               link->life, 0);

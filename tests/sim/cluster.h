@@ -94,6 +94,7 @@ struct link {
     uint64_t server; /* life of the cluster */
     uint64_t life;
     uint32_t client;
+    unsigned daemon;      /* whose session it serves */
     uint32_t transaction; /* under way; 0 */
     unsigned executed;    /* statements of it */
     bool writes;          /* it holds locks that a fence waits for */

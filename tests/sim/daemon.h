@@ -1,11 +1,18 @@
-/* The daemon's controller: the runner's ports, the journal's disk, the sampler. */
+/*
+ * A daemon: its runner in ports, the journal's disk, the sampler, its procedures and its proxy. There may be
+ * a second one for the same pair.
+ */
 #ifndef SWITCHBACK_TESTS_SIM_DAEMON_H
 #define SWITCHBACK_TESTS_SIM_DAEMON_H
 
 #include "control/flip/ports.h"
 #include "control/flip/record.h"
+#include "control/flip/runner.h"
 #include "control/gates/gate.h"
+#include "tests/sim/call.h"
 #include "tests/sim/clock.h"
+#include "tests/sim/network.h"
+#include "tests/sim/proxy.h"
 
 /* --- ports.c */
 
@@ -80,5 +87,30 @@ void sampler_set_active(struct sim *sim, enum side active, uint64_t epoch);
 void sampler_watch(struct sim *sim, bool on);
 bool sampler_way_back_open(const struct sim *sim, struct error *error);
 void sampler_rest(struct sim *sim, int64_t until_us);
+
+/* --- all of it */
+
+struct daemon {
+    enum node node; /* its machine */
+    bool running;
+    int64_t stalled_until_us;
+    uint64_t life;
+    struct flip runner;
+    uint64_t owner, owner_kept; /* in state.dir: the highest that was ever taken */
+    uint64_t connection[SIDE_COUNT], connection_life[SIDE_COUNT];
+    bool connected[SIDE_COUNT], connecting[SIDE_COUNT];
+    bool target_open[DATABASES]; /* as READY found it, or OPEN made it */
+    uint64_t wake;               /* number of the tick that counts */
+    int64_t wake_us;
+    bool feeding; /* the runner is at work */
+    struct answer_slot answers[ANSWERS];
+    struct call calls[CALLS];
+    uint64_t phase_call;      /* life of the call that serves the flip; 0 */
+    struct flip_request undo; /* it waits for the phase to end */
+    bool undo_waits;
+    struct journal journal;
+    struct proxy proxy;
+    struct sampler sampler;
+};
 
 #endif

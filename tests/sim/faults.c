@@ -63,8 +63,9 @@ static void mend_cut(struct sim *sim, const struct moment *moment)
 
 static void cut(struct sim *sim, bool both)
 {
-    const enum node from = (enum node)sim_between(sim, 0, NODE_COUNT - 1);
-    const enum node to = (enum node)((from + (unsigned)sim_between(sim, 1, NODE_COUNT - 1)) % NODE_COUNT);
+    const int64_t nodes = network_nodes(sim);
+    const enum node from = (enum node)sim_between(sim, 0, nodes - 1);
+    const enum node to = (enum node)((from + (unsigned)sim_between(sim, 1, nodes - 1)) % (unsigned)nodes);
     const int64_t for_us =
         sim_chance(sim, 300) ? sim_between(sim, 0, 15 * SIM_SECOND) : sim_between(sim, 0, 1500 * SIM_MS);
     network_set_cut(sim, from, to, true);
@@ -84,8 +85,8 @@ static void mend_network(struct sim *sim, const struct moment *moment)
 static void mend_disk(struct sim *sim, const struct moment *moment)
 {
     (void)moment;
-    sim->journal.full = false;
-    sim->journal.slow_us = 0;
+    sim->my->journal.full = false;
+    sim->my->journal.slow_us = 0;
 }
 
 static void mend_lag(struct sim *sim, const struct moment *moment)
@@ -101,7 +102,7 @@ static void mend_green(struct sim *sim, const struct moment *moment)
 
 static void add_table(struct sim *sim)
 {
-    const enum side active = sim->runner.history.active;
+    const enum side active = sim->my->runner.history.active;
     const unsigned number = (unsigned)sim_between(sim, 0, DATABASES - 1);
     struct cluster *cluster = &sim->clusters[active];
     struct catalog *now = &cluster->databases[number].now;
@@ -144,21 +145,22 @@ static void strike(struct sim *sim, enum fault fault)
         cut(sim, fault == FAULT_CUT);
         break;
     case FAULT_SLOW_NETWORK:
-        sim->network.slow_us[sim_between(sim, 0, NODE_COUNT - 1)] = sim_between(sim, 0, 400 * SIM_MS);
+        sim->network.slow_us[sim_between(sim, 0, network_nodes(sim) - 1)] = sim_between(sim, 0, 400 * SIM_MS);
         sim_later(sim, sim_between(sim, 0, 3 * SIM_SECOND), mend_network, 0, 0, 0);
         break;
     case FAULT_DISK_FULL:
-        sim->journal.full = true;
+        sim->my->journal.full = true;
         sim_later(sim, sim_between(sim, 0, 4 * SIM_SECOND), mend_disk, 0, 0, 0);
         break;
     case FAULT_DISK_SLOW:
-        sim->journal.slow_us = sim_between(sim, 0, 4 * SIM_SECOND);
+        sim->my->journal.slow_us = sim_between(sim, 0, 4 * SIM_SECOND);
         sim_later(sim, sim_between(sim, 0, 4 * SIM_SECOND), mend_disk, 0, 0, 0);
         break;
     case FAULT_STALL: { /* never shortened: what waits for its end would come after what came later */
         const int64_t until_us =
             sim->now_us + sim_between(sim, 0, sim_chance(sim, 200) ? 12 * SIM_SECOND : SIM_SECOND);
-        sim->stalled_until_us = until_us > sim->stalled_until_us ? until_us : sim->stalled_until_us;
+        sim->my->stalled_until_us =
+            until_us > sim->my->stalled_until_us ? until_us : sim->my->stalled_until_us;
         break;
     }
     case FAULT_WALL_CLOCK:
@@ -278,7 +280,7 @@ void faults_heal(struct sim *sim)
         }
     }
     mend_disk(sim, NULL);
-    sim->stalled_until_us = 0;
+    sim->my->stalled_until_us = 0;
     for (int s = 0; s < SIDE_COUNT; s++) {
         for (unsigned d = 0; d < DATABASES; d++) {
             sim->clusters[s].databases[d].prepared = false;

@@ -36,17 +36,17 @@ static void crash(struct sim *sim, const struct moment *moment)
 static void mend_disk(struct sim *sim, const struct moment *moment)
 {
     (void)moment;
-    sim->journal.slow_us = 0;
-    sim->journal.full = false;
+    sim->my->journal.slow_us = 0;
+    sim->my->journal.full = false;
 }
 
 /* The intent of the next phase is slow to reach the disk; meanwhile the target restarts, or the source. */
 static void restart_before(struct sim *sim)
 {
-    const enum side target = side_other(sim->runner.spec.source);
+    const enum side target = side_other(sim->my->runner.spec.source);
     const enum side side = sim_chance(sim, 800) ? target : side_other(target);
     const int64_t away_us = sim_between(sim, 20 * SIM_MS, 300 * SIM_MS);
-    sim->journal.slow_us = 2 * away_us;
+    sim->my->journal.slow_us = 2 * away_us;
     sim_later(sim, 2 * away_us, mend_disk, 0, 0, 0);
     sim_later(sim, sim_between(sim, 0, SIM_MS), crash, side, 0, away_us);
 }
@@ -67,10 +67,10 @@ static void die(struct sim *sim, const struct moment *moment)
  */
 static void orphan_an_undo(struct sim *sim)
 {
-    const enum side source = sim->runner.spec.source;
-    sim->journal.full = true;
+    const enum side source = sim->my->runner.spec.source;
+    sim->my->journal.full = true;
     sim_later(sim, sim_between(sim, 3 * SIM_MS, 30 * SIM_MS), mend_disk, 0, 0, 0);
-    sim->faults.still_connection[source] = sim->connected[source] ? sim->connection[source] : 0;
+    sim->faults.still_connection[source] = sim->my->connected[source] ? sim->my->connection[source] : 0;
     sim->faults.still_until_us[source] = sim->now_us + sim_between(sim, 20 * SIM_MS, 400 * SIM_MS);
     sim_later(sim, sim_between(sim, 3 * SIM_MS, 30 * SIM_MS), die, 0, 0, 0);
 }

@@ -19,12 +19,13 @@ static void command(struct sim *sim, enum flip_action_kind kind, uint64_t hold, 
 
 static void take_for_flip(struct sim *sim, const struct flip_request *request)
 {
-    hold_take(&sim->proxy.ledger, HOLD_FLIP, sim->now_us, request->deadline_us, request->refuse, "a flip");
+    hold_take(&sim->my->proxy.ledger, HOLD_FLIP, sim->now_us, request->deadline_us, request->refuse,
+              "a flip");
 }
 
 static void begin_hold(struct sim *sim, const struct flip_request *request)
 {
-    struct proxy *proxy = &sim->proxy;
+    struct proxy *proxy = &sim->my->proxy;
     take_for_flip(sim, request);
     proxy->gate_hold = request->flip;
     proxy->gate_refusing = false;
@@ -38,7 +39,7 @@ static void begin_hold(struct sim *sim, const struct flip_request *request)
 /* The gate of an operator who holds on. */
 static bool hold_for_operator(struct sim *sim)
 {
-    struct proxy *proxy = &sim->proxy;
+    struct proxy *proxy = &sim->my->proxy;
     const struct hold_gate gate = hold_gate(&proxy->ledger);
     if (!gate.closed) {
         return false;
@@ -52,7 +53,7 @@ static bool hold_for_operator(struct sim *sim)
 
 static void release(struct sim *sim, const struct flip_request *request)
 {
-    struct proxy *proxy = &sim->proxy;
+    struct proxy *proxy = &sim->my->proxy;
     const uint64_t held = proxy->gate_hold;
     (void)hold_drop(&proxy->ledger, HOLD_FLIP);
     if (hold_for_operator(sim)) {
@@ -67,7 +68,7 @@ static void release(struct sim *sim, const struct flip_request *request)
 
 static void route(struct sim *sim, const struct flip_request *request)
 {
-    struct proxy *proxy = &sim->proxy;
+    struct proxy *proxy = &sim->my->proxy;
     SAY(sim, "runner", "clients go to %s", side_name(request->side));
     proxy_command(sim, request);
     if (proxy->gate_refusing) { /* it was closed by its deadline, and only waited for this */
@@ -80,7 +81,7 @@ static void route(struct sim *sim, const struct flip_request *request)
 
 void proxy_request(struct sim *sim, const struct flip_request *request)
 {
-    struct proxy *proxy = &sim->proxy;
+    struct proxy *proxy = &sim->my->proxy;
     switch (request->kind) {
     case FLIP_ACTION_HOLD:
         begin_hold(sim, request);
@@ -116,16 +117,16 @@ void proxy_request(struct sim *sim, const struct flip_request *request)
 
 static void answer(struct sim *sim, enum flip_action_kind kind, const struct flip_counts *counts)
 {
-    const uint64_t ticket = sim->proxy.tickets[kind];
+    const uint64_t ticket = sim->my->proxy.tickets[kind];
     struct error none;
     error_clear(&none);
-    sim->proxy.tickets[kind] = 0;
+    sim->my->proxy.tickets[kind] = 0;
     ports_answer(sim, ticket, true, false, &none, counts);
 }
 
 void gate_answer(struct sim *sim, enum flip_action_kind kind, const struct flip_counts *counts)
 {
-    if (++sim->proxy.answered[kind] == WORKERS) {
+    if (++sim->my->proxy.answered[kind] == WORKERS) {
         answer(sim, kind, counts);
         gate_progress(sim);
     }
@@ -134,8 +135,8 @@ void gate_answer(struct sim *sim, enum flip_action_kind kind, const struct flip_
 /* Every session is at its boundary, and the runner has been told so once. */
 void gate_progress(struct sim *sim)
 {
-    struct proxy *proxy = &sim->proxy;
-    if (!sim->running || !sim->runner.hold.stands || proxy->gate_hold != sim->runner.spec.id ||
+    struct proxy *proxy = &sim->my->proxy;
+    if (!sim->my->running || !sim->my->runner.hold.stands || proxy->gate_hold != sim->my->runner.spec.id ||
         proxy->drained_told || proxy->gate_hold >= operator_holds) {
         return;
     }
@@ -154,7 +155,7 @@ void gate_progress(struct sim *sim)
 
 void gate_expired(struct sim *sim, uint64_t hold)
 {
-    struct proxy *proxy = &sim->proxy;
+    struct proxy *proxy = &sim->my->proxy;
     if (hold != proxy->gate_hold || ++proxy->expired < WORKERS) {
         return;
     }
@@ -176,9 +177,9 @@ void gate_expired(struct sim *sim, uint64_t hold)
 
 bool gate_operator_holds(struct sim *sim, int64_t duration_us)
 {
-    struct proxy *proxy = &sim->proxy;
-    const enum flip_mode mode = sim->runner.mode;
-    if (!sim->running || mode == FLIP_MODE_RECOVER || mode == FLIP_MODE_UNDECIDED ||
+    struct proxy *proxy = &sim->my->proxy;
+    const enum flip_mode mode = sim->my->runner.mode;
+    if (!sim->my->running || mode == FLIP_MODE_RECOVER || mode == FLIP_MODE_UNDECIDED ||
         mode == FLIP_MODE_DEPOSED || proxy->ledger.holds[HOLD_FLIP].stands || proxy->gate_refusing) {
         return false;
     }
@@ -189,8 +190,8 @@ bool gate_operator_holds(struct sim *sim, int64_t duration_us)
 
 bool gate_operator_releases(struct sim *sim)
 {
-    struct proxy *proxy = &sim->proxy;
-    if (!sim->running || proxy->gate_refusing || !hold_drop(&proxy->ledger, HOLD_OPERATOR)) {
+    struct proxy *proxy = &sim->my->proxy;
+    if (!sim->my->running || proxy->gate_refusing || !hold_drop(&proxy->ledger, HOLD_OPERATOR)) {
         return false;
     }
     SAY(sim, "operator", "releases the clients");
@@ -204,7 +205,7 @@ bool gate_operator_releases(struct sim *sim)
 /* A deadline that the proxy doesn't know of, because a flip held the gate in front of it. */
 void gate_tick(struct sim *sim)
 {
-    struct hold_ledger *ledger = &sim->proxy.ledger;
+    struct hold_ledger *ledger = &sim->my->proxy.ledger;
     if (ledger->holds[HOLD_FLIP].stands && ledger->holds[HOLD_OPERATOR].stands &&
         ledger->holds[HOLD_OPERATOR].deadline_us <= sim->now_us) {
         (void)hold_drop(ledger, HOLD_OPERATOR);

@@ -36,7 +36,7 @@ static void note_settled(struct sim *sim, const struct record *row)
 
 void journal_begin(struct sim *sim, const struct record *first)
 {
-    store(&sim->journal, first);
+    store(&sim->my->journal, first);
     note_settled(sim, first);
 }
 
@@ -44,7 +44,7 @@ static void begin(struct sim *sim);
 
 static void written(struct sim *sim, const struct moment *moment)
 {
-    struct journal *journal = &sim->journal;
+    struct journal *journal = &sim->my->journal;
     if (moment->life != journal->life) {
         return;
     }
@@ -74,7 +74,7 @@ static void written(struct sim *sim, const struct moment *moment)
 
 static void begin(struct sim *sim)
 {
-    struct journal *journal = &sim->journal;
+    struct journal *journal = &sim->my->journal;
     if (journal->queued > 0 && !journal->writing) {
         journal->writing = true;
         const int64_t slow_us = journal->slow_us;
@@ -85,7 +85,7 @@ static void begin(struct sim *sim)
 
 void journal_write(struct sim *sim, const struct record *row, uint64_t ticket)
 {
-    struct journal *journal = &sim->journal;
+    struct journal *journal = &sim->my->journal;
     if (journal->queued == QUEUE) {
         oracle_broke(sim, "the journal's queue grows without bound");
         return;
@@ -97,7 +97,7 @@ void journal_write(struct sim *sim, const struct record *row, uint64_t ticket)
 /* The daemon dies: of what is queued the first row may have reached the disk. */
 void journal_crash(struct sim *sim)
 {
-    struct journal *journal = &sim->journal;
+    struct journal *journal = &sim->my->journal;
     if (journal->writing && !journal->full && sim_chance(sim, 500)) {
         store(journal, &journal->queue[0].row);
         note_settled(sim, &journal->queue[0].row);
@@ -109,8 +109,8 @@ void journal_crash(struct sim *sim)
 
 bool journal_says(const struct sim *sim, uint64_t flip, enum record_kind kind, enum flip_phase phase)
 {
-    for (uint32_t i = sim->journal.count; i > 0; i--) {
-        const struct record *row = &sim->journal.rows[i - 1];
+    for (uint32_t i = sim->my->journal.count; i > 0; i--) {
+        const struct record *row = &sim->my->journal.rows[i - 1];
         if (row->flip == flip && row->kind == kind && (phase == FLIP_PHASE_NONE || row->phase == phase)) {
             return true;
         }

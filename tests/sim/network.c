@@ -3,7 +3,14 @@
 
 const char *network_node(enum node node)
 {
-    return node == NODE_PROXY ? "proxy" : side_name((enum side)node);
+    return node == NODE_PROXY    ? "proxy"
+           : node == NODE_SECOND ? "the second proxy"
+                                 : side_name((enum side)node);
+}
+
+int64_t network_nodes(const struct sim *sim)
+{
+    return NODE_PROXY + (int64_t)sim->daemon_count;
 }
 
 bool network_passes(const struct sim *sim, enum node from, enum node to)
@@ -30,7 +37,13 @@ void network_send(struct sim *sim, enum node from, enum node to, happening happe
         sim_later(sim, delay_us(sim, from, to), happen, who, life, value);
     } else if (network->parked_count < PARKED && sim_chance(sim, 500)) {
         network->parked[network->parked_count++] = (struct parked){
-            .moment = {.happen = happen, .who = who, .life = life, .value = value}, .from = from, .to = to};
+            .moment = {.happen = happen,
+                       .who = who,
+                       .daemon = (unsigned)(sim->my - sim->daemons),
+                       .life = life,
+                       .value = value},
+            .from = from,
+            .to = to};
     }
 }
 
@@ -43,15 +56,18 @@ void network_set_cut(struct sim *sim, enum node from, enum node to, bool cut)
     SAY(sim, "network", "%s %s %s", network_node(from), cut ? "no longer reaches" : "reaches again",
         network_node(to));
     network->cut[from][to] = cut;
-    if (cut && (from == NODE_PROXY || to == NODE_PROXY)) {
-        oracle_away(sim, from == NODE_PROXY ? (enum side)to : (enum side)from);
+    const enum node proxy = from > to ? from : to, side = from > to ? to : from;
+    if (cut && proxy >= NODE_PROXY && side < NODE_PROXY) {
+        oracle_away(sim, (enum side)side);
     }
     unsigned kept = 0;
     for (unsigned i = 0; i < network->parked_count && !cut; i++) {
         const struct parked *parked = &network->parked[i];
         if (parked->from == from && parked->to == to) {
+            struct daemon *before = sim_as(sim, parked->moment.daemon);
             sim_later(sim, sim_between(sim, 100, 300 * SIM_MS), parked->moment.happen, parked->moment.who,
                       parked->moment.life, parked->moment.value);
+            sim->my = before;
         } else {
             network->parked[kept++] = *parked;
         }

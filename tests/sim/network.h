@@ -4,7 +4,7 @@
 
 #include "tests/sim/clock.h"
 
-enum node { NODE_BLUE = SIDE_BLUE, NODE_GREEN = SIDE_GREEN, NODE_PROXY, NODE_COUNT };
+enum node { NODE_BLUE = SIDE_BLUE, NODE_GREEN = SIDE_GREEN, NODE_PROXY, NODE_SECOND, NODE_COUNT };
 
 struct parked {
     struct moment moment;
@@ -20,6 +20,7 @@ struct network {
     unsigned parked_count;
 };
 
+int64_t network_nodes(const struct sim *sim); /* that there are in this world */
 bool network_passes(const struct sim *sim, enum node from, enum node to);
 bool network_both_ways(const struct sim *sim, enum node one, enum node other);
 /* Arrives after a delay; over a cut: after it heals, or never. */

@@ -10,10 +10,10 @@ static void start(struct sim *sim, enum flip_kind kind)
     struct flip_spec spec;
     struct error error;
     struct flip_event event = {.kind = FLIP_EVENT_START, .spec = &spec};
-    if (!flip_may_start(&sim->runner, kind, side_other(sim->runner.history.active), &error)) {
+    if (!flip_may_start(&sim->my->runner, kind, side_other(sim->my->runner.history.active), &error)) {
         return;
     }
-    flip_next_spec(&sim->runner, kind, &spec);
+    flip_next_spec(&sim->my->runner, kind, &spec);
     (void)snprintf(spec.reason, sizeof spec.reason, "by hand");
     SAY(sim, "operator", "%s %" PRIu64 " to %s", flip_kind_name(kind), spec.id,
         side_name(side_other(spec.source)));
@@ -26,12 +26,13 @@ static void take_over(struct sim *sim)
     struct flip_spec spec;
     struct error error;
     struct flip_event event = {.kind = FLIP_EVENT_START, .spec = &spec};
-    const enum side target = side_other(sim->runner.history.active);
+    const enum side target = side_other(sim->my->runner.history.active);
     const bool accept_loss = sim_chance(sim, 500);
-    if (!flip_side_dead(&sim->runner) || !flip_may_take_over(&sim->runner, target, accept_loss, &error)) {
+    if (!flip_side_dead(&sim->my->runner) ||
+        !flip_may_take_over(&sim->my->runner, target, accept_loss, &error)) {
         return;
     }
-    flip_next_spec(&sim->runner, FLIP_KIND_TAKEOVER, &spec);
+    flip_next_spec(&sim->my->runner, FLIP_KIND_TAKEOVER, &spec);
     spec.accept_loss = accept_loss;
     (void)snprintf(spec.reason, sizeof spec.reason, "by hand");
     sim->loss_accepted = accept_loss ? spec.id : 0;
@@ -43,7 +44,7 @@ static void take_over(struct sim *sim)
 static void abort_flip(struct sim *sim)
 {
     struct flip_event event = {.kind = FLIP_EVENT_ABORT};
-    if (flip_may_abort(&sim->runner, &event.error)) {
+    if (flip_may_abort(&sim->my->runner, &event.error)) {
         (void)error_set(&event.error, ERROR_ABORTED, "aborted by hand");
         SAY(sim, "operator", "aborts");
         ports_feed(sim, &event);
@@ -62,7 +63,7 @@ static bool needs_prepare(const struct sim *sim, enum side active)
             return true;
         }
     }
-    return sim->runner.history.finalized;
+    return sim->my->runner.history.finalized;
 }
 
 /* The standby becomes a copy of the active side, and follows it from here. */
@@ -93,19 +94,19 @@ static void copy_database(struct sim *sim, enum side active, unsigned number)
 
 bool operator_prepare(struct sim *sim)
 {
-    const struct flip *runner = &sim->runner;
+    const struct flip *runner = &sim->my->runner;
     const enum side active = runner->history.active;
-    const bool idle = sim->running && runner->mode == FLIP_MODE_STEADY && sim->phase_call == 0 &&
+    const bool idle = sim->my->running && runner->mode == FLIP_MODE_STEADY && sim->my->phase_call == 0 &&
                       runner->await.action == FLIP_ACTION_NONE &&
                       runner->watch.probe.action == FLIP_ACTION_NONE && runner->history.known;
     if (!idle || !needs_prepare(sim, active) || !sim->clusters[SIDE_BLUE].up ||
-        !sim->clusters[SIDE_GREEN].up || !network_both_ways(sim, NODE_PROXY, NODE_BLUE) ||
-        !network_both_ways(sim, NODE_PROXY, NODE_GREEN)) {
+        !sim->clusters[SIDE_GREEN].up || !network_both_ways(sim, sim->my->node, NODE_BLUE) ||
+        !network_both_ways(sim, sim->my->node, NODE_GREEN)) {
         return false;
     }
     for (unsigned d = 0; d < DATABASES; d++) {
         const struct catalog *now = &sim->clusters[active].databases[d].now;
-        if (now->standing != STANDING_ACTIVE || now->fence || now->owner != sim->owner) {
+        if (now->standing != STANDING_ACTIVE || now->fence || now->owner != sim->my->owner) {
             return false;
         }
     }
@@ -141,7 +142,7 @@ static void interfere(struct sim *sim)
         (void)gate_operator_releases(sim);
         break;
     case 3:
-        if (sim_chance(sim, 100) && sim->runner.mode == FLIP_MODE_STEADY) {
+        if (sim_chance(sim, 100) && sim->my->runner.mode == FLIP_MODE_STEADY) {
             struct flip_event event = {.kind = FLIP_EVENT_END_WATCH};
             SAY(sim, "operator", "ends the watch");
             ports_feed(sim, &event);
@@ -156,7 +157,7 @@ static void act(struct sim *sim, const struct moment *moment)
 {
     sim_later(sim, sim_between(sim, 50 * SIM_MS, 900 * SIM_MS), act, 0, 0, 0);
     (void)moment;
-    if (!sim->running || sim->now_us < sim->stalled_until_us) {
+    if (!sim->my->running || sim->now_us < sim->my->stalled_until_us) {
         return;
     }
     if (sim->faults.over) {
@@ -169,11 +170,12 @@ static void act(struct sim *sim, const struct moment *moment)
     if (sim_chance(sim, 300)) {
         (void)operator_prepare(sim);
     }
-    if (sim->runner.mode == FLIP_MODE_STEADY && flip_side_dead(&sim->runner) && sim_chance(sim, 400)) {
+    if (sim->my->runner.mode == FLIP_MODE_STEADY && flip_side_dead(&sim->my->runner) &&
+        sim_chance(sim, 400)) {
         take_over(sim);
     }
-    if (sim->runner.mode == FLIP_MODE_STEADY && sim_chance(sim, sim->haste)) {
-        const bool back = sim->runner.watch.on || sim_chance(sim, 300);
+    if (sim->my->runner.mode == FLIP_MODE_STEADY && sim_chance(sim, sim->haste)) {
+        const bool back = sim->my->runner.watch.on || sim_chance(sim, 300);
         start(sim, back ? FLIP_KIND_FLIP_BACK : FLIP_KIND_CUTOVER);
     }
 }

@@ -31,7 +31,7 @@ void oracle_away(struct sim *sim, enum side side)
 void oracle_met(struct sim *sim, enum side side)
 {
     struct cluster *cluster = &sim->clusters[side];
-    if (cluster->excused_until_us == INT64_MAX && network_both_ways(sim, NODE_PROXY, (enum node)side)) {
+    if (cluster->excused_until_us == INT64_MAX && network_both_ways(sim, sim->my->node, (enum node)side)) {
         cluster->excused_until_us = sim->now_us + CONTACT_WITHIN_US;
     }
 }
@@ -43,10 +43,10 @@ void oracle_met(struct sim *sim, enum side side)
 void oracle_opened(struct sim *sim, enum side side, unsigned database)
 {
     struct database *place = &sim->clusters[side].databases[database];
-    if (sim->runner.spec.kind != FLIP_KIND_TAKEOVER) {
+    if (sim->my->runner.spec.kind != FLIP_KIND_TAKEOVER) {
         return;
     }
-    if (sim->loss_accepted == sim->runner.spec.id) {
+    if (sim->loss_accepted == sim->my->runner.spec.id) {
         place->excused = place->missing;
         sim->sequence_used[database] = 0; /* numbers of rows that are lost may come again */
         return;
@@ -77,7 +77,7 @@ static void look_at_sides(struct sim *sim)
 static void look_at_holds(struct sim *sim)
 {
     for (unsigned i = 0; i < WORKERS; i++) {
-        const struct worker *worker = &sim->proxy.workers[i];
+        const struct worker *worker = &sim->my->proxy.workers[i];
         if (!worker->stands || worker->refusing) {
             continue;
         }
@@ -91,7 +91,7 @@ static void look_at_holds(struct sim *sim)
         }
     }
     for (unsigned i = 0; i < CLIENTS; i++) {
-        if (sim->proxy.sessions[i].waits && !proxy_is_held(proxy_worker(sim, i))) {
+        if (sim->my->proxy.sessions[i].waits && !proxy_is_held(proxy_worker(sim, i))) {
             oracle_broke(sim, "client %u waits at an open gate", i);
         }
     }
@@ -100,7 +100,11 @@ static void look_at_holds(struct sim *sim)
 void oracle_look(struct sim *sim)
 {
     look_at_sides(sim);
-    look_at_holds(sim);
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        struct daemon *before = sim_as(sim, i);
+        look_at_holds(sim);
+        sim->my = before;
+    }
 }
 
 /* --- invariant 4 --- */
@@ -150,7 +154,7 @@ void oracle_before(struct sim *sim, uint64_t flip, enum flip_action_kind action)
 
 static bool streams_rest(const struct sim *sim)
 {
-    const enum side standby = side_other(sim->runner.history.active);
+    const enum side standby = side_other(sim->my->runner.history.active);
     for (unsigned d = 0; d < DATABASES; d++) {
         if (!stream_is_idle(sim, standby, d)) {
             return false;
@@ -162,19 +166,19 @@ static bool streams_rest(const struct sim *sim)
 /* What keeps the world from rest; NULL: nothing. */
 const char *oracle_unrest(struct sim *sim)
 {
-    const struct flip *runner = &sim->runner;
-    if (!sim->running || !sim->clusters[SIDE_BLUE].up || !sim->clusters[SIDE_GREEN].up) {
+    const struct flip *runner = &sim->my->runner;
+    if (!sim->my->running || !sim->clusters[SIDE_BLUE].up || !sim->clusters[SIDE_GREEN].up) {
         return "something isn't up";
     }
     if (runner->mode != FLIP_MODE_STEADY) {
         return runner->mode == FLIP_MODE_UNDECIDED ? "an operator is to decide" : flip_phase_text(runner);
     }
     if (runner->await.action != FLIP_ACTION_NONE || runner->watch.probe.action != FLIP_ACTION_NONE ||
-        sim->phase_call != 0 || sim->journal.queued > 0) {
+        sim->my->phase_call != 0 || sim->my->journal.queued > 0) {
         return "the runner waits for an answer";
     }
     for (unsigned i = 0; i < WORKERS; i++) {
-        if (proxy_is_held(&sim->proxy.workers[i])) {
+        if (proxy_is_held(&sim->my->proxy.workers[i])) {
             return "clients are held";
         }
     }
@@ -203,9 +207,9 @@ static void look_at_catalogs(struct sim *sim, enum side active, unsigned d)
     if (now->standing != STANDING_ACTIVE || now->fence || now->fenced_for != 0) {
         oracle_broke(sim, "%s/%u should be active and open", side_name(active), d);
     }
-    if (now->epoch != sim->runner.history.epoch) {
+    if (now->epoch != sim->my->runner.history.epoch) {
         oracle_broke(sim, "%s/%u is at epoch %" PRIu64 ", the journal at %" PRIu64, side_name(active), d,
-                     now->epoch, sim->runner.history.epoch);
+                     now->epoch, sim->my->runner.history.epoch);
     }
     if (other->standing != STANDING_STANDBY || !other->fence || other->epoch > now->epoch) {
         oracle_broke(sim, "%s/%u should be a fenced standby", side_name(side_other(active)), d);
@@ -214,7 +218,7 @@ static void look_at_catalogs(struct sim *sim, enum side active, unsigned d)
 
 void oracle_final(struct sim *sim)
 {
-    const enum side active = sim->runner.history.active;
+    const enum side active = sim->my->runner.history.active;
     for (unsigned d = 0; d < DATABASES; d++) {
         const struct database *here = &sim->clusters[active].databases[d];
         const struct database *there = &sim->clusters[side_other(active)].databases[d];
@@ -231,7 +235,7 @@ void oracle_final(struct sim *sim)
         }
     }
     for (unsigned i = 0; i < CLIENTS; i++) {
-        const int link = sim->proxy.sessions[i].link;
+        const int link = sim->my->proxy.sessions[i].link;
         if (link != NO_LINK && sim->links[link].side != active) {
             oracle_broke(sim, "client %u is on %s in the end", i, side_name(side_other(active)));
         }

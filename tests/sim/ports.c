@@ -12,31 +12,31 @@ enum { WALL_US = 1000000000, ANSWER_MOST_US = 200, LOCAL_MOST_US = 3 * SIM_MS, F
 
 static void check_runner(struct sim *sim, enum flip_mode before)
 {
-    if (sim->runner.mode != before && sim->runner.mode == FLIP_MODE_UNDECIDED) {
-        SAY(sim, "runner", "UNDECIDED: %s", sim->runner.why.message);
+    if (sim->my->runner.mode != before && sim->my->runner.mode == FLIP_MODE_UNDECIDED) {
+        SAY(sim, "runner", "UNDECIDED: %s", sim->my->runner.why.message);
     }
 }
 
 void ports_feed(struct sim *sim, struct flip_event *event)
 {
-    if (!sim->running) {
+    if (!sim->my->running) {
         return;
     }
-    const enum flip_mode mode = sim->runner.mode;
+    const enum flip_mode mode = sim->my->runner.mode;
     event->now_us = sim->now_us;
     event->wall_us = WALL_US + sim->now_us + sim->wall_offset_us;
     event->options = &sim->options;
-    sim->feeding = true;
-    flip_step(&sim->runner, event);
-    sim->feeding = false;
+    sim->my->feeding = true;
+    flip_step(&sim->my->runner, event);
+    sim->my->feeding = false;
     check_runner(sim, mode);
     ports_wake(sim);
 }
 
 static struct answer_slot *slot_of(struct sim *sim, const struct moment *moment)
 {
-    struct answer_slot *slot = &sim->answers[moment->who];
-    return slot->used && slot->life == moment->life && sim->running ? slot : NULL;
+    struct answer_slot *slot = &sim->my->answers[moment->who];
+    return slot->used && slot->life == moment->life && sim->my->running ? slot : NULL;
 }
 
 static void deliver(struct sim *sim, const struct moment *moment)
@@ -45,8 +45,8 @@ static void deliver(struct sim *sim, const struct moment *moment)
     if (slot == NULL) {
         return;
     }
-    if (sim->now_us < sim->stalled_until_us) {
-        sim_later(sim, sim->stalled_until_us - sim->now_us, deliver, moment->who, moment->life,
+    if (sim->now_us < sim->my->stalled_until_us) {
+        sim_later(sim, sim->my->stalled_until_us - sim->now_us, deliver, moment->who, moment->life,
                   moment->value);
         return;
     }
@@ -66,10 +66,10 @@ static void deliver(struct sim *sim, const struct moment *moment)
 /* The controller's loop brings it to the runner soon; twice or never where a fault says so. */
 static void post(struct sim *sim, const struct flip_event *event, const struct flip_facts *facts)
 {
-    struct answer_slot *slot = sim->answers;
+    struct answer_slot *slot = sim->my->answers;
     while (slot->used) {
         slot++;
-        ENSURE(slot < &sim->answers[ANSWERS]);
+        ENSURE(slot < &sim->my->answers[ANSWERS]);
     }
     if (event->ticket != 0 && faults_mute(sim)) {
         return;
@@ -81,13 +81,13 @@ static void post(struct sim *sim, const struct flip_event *event, const struct f
     if (facts != NULL) {
         slot->facts = *facts;
     }
-    sim_later(sim, sim_between(sim, 0, ANSWER_MOST_US), deliver, (uint32_t)(slot - sim->answers), slot->life,
-              0);
+    sim_later(sim, sim_between(sim, 0, ANSWER_MOST_US), deliver, (uint32_t)(slot - sim->my->answers),
+              slot->life, 0);
 }
 
 void ports_post(struct sim *sim, const struct flip_event *event)
 {
-    if (sim->running) {
+    if (sim->my->running) {
         post(sim, event, NULL);
     }
 }
@@ -97,7 +97,7 @@ void ports_answer(struct sim *sim, uint64_t ticket, bool ok, bool uncertain, con
 {
     struct flip_event event = {
         .kind = ok ? FLIP_EVENT_DONE : FLIP_EVENT_FAILED, .ticket = ticket, .uncertain = uncertain};
-    if (ticket == 0 || !sim->running) {
+    if (ticket == 0 || !sim->my->running) {
         return;
     }
     if (!ok) {
@@ -112,7 +112,7 @@ void ports_answer(struct sim *sim, uint64_t ticket, bool ok, bool uncertain, con
 void ports_facts(struct sim *sim, uint64_t ticket, const struct flip_facts *facts)
 {
     const struct flip_event event = {.kind = FLIP_EVENT_FACTS, .ticket = ticket};
-    if (sim->running) {
+    if (sim->my->running) {
         post(sim, &event, facts);
     }
 }
@@ -121,11 +121,11 @@ void ports_facts(struct sim *sim, uint64_t ticket, const struct flip_facts *fact
 
 static void tick(struct sim *sim, const struct moment *moment)
 {
-    if (!sim->running || moment->life != sim->wake) {
+    if (!sim->my->running || moment->life != sim->my->wake) {
         return;
     }
-    if (sim->now_us < sim->stalled_until_us) {
-        sim_later(sim, sim->stalled_until_us - sim->now_us, tick, 0, moment->life, 0);
+    if (sim->now_us < sim->my->stalled_until_us) {
+        sim_later(sim, sim->my->stalled_until_us - sim->now_us, tick, 0, moment->life, 0);
         return;
     }
     struct flip_event event = {.kind = FLIP_EVENT_TICK};
@@ -134,16 +134,16 @@ static void tick(struct sim *sim, const struct moment *moment)
 
 void ports_wake(struct sim *sim)
 {
-    const int64_t wake_us = flip_wake(&sim->runner);
-    if (wake_us == sim->wake_us) {
+    const int64_t wake_us = flip_wake(&sim->my->runner);
+    if (wake_us == sim->my->wake_us) {
         return;
     }
-    sim->wake_us = wake_us;
-    sim->wake = ++sim->life;
+    sim->my->wake_us = wake_us;
+    sim->my->wake = ++sim->life;
     if (wake_us != INT64_MAX) {
         const int64_t late_us = sim->faults.any && sim_chance(sim, 20) ? sim_between(sim, 0, 300 * SIM_MS)
                                                                        : sim_between(sim, 0, 1 * SIM_MS);
-        sim_later(sim, wake_us - sim->now_us + late_us, tick, 0, sim->wake, 0);
+        sim_later(sim, wake_us - sim->now_us + late_us, tick, 0, sim->my->wake, 0);
     }
 }
 
@@ -208,7 +208,7 @@ static void news(struct sim *sim, const struct flip_request *request)
 void ports_request(void *context, const struct flip_request *request)
 {
     struct sim *sim = context;
-    ENSURE(sim->feeding);
+    ENSURE(sim->my->feeding);
     faults_aim(sim, request);
     switch (request->kind) {
     case FLIP_ACTION_JOURNAL:
@@ -257,20 +257,20 @@ void ports_request(void *context, const struct flip_request *request)
 void daemon_start(struct sim *sim)
 {
     struct flip_history history;
-    if (sim->running) {
+    if (sim->my->running) {
         return;
     }
     flip_history_init(&history);
-    for (uint32_t i = 0; i < sim->journal.count; i++) {
-        sim->journal.rows[i].seq = i + 1;
-        flip_history_fold(&history, &sim->journal.rows[i]);
+    for (uint32_t i = 0; i < sim->my->journal.count; i++) {
+        sim->my->journal.rows[i].seq = i + 1;
+        flip_history_fold(&history, &sim->my->journal.rows[i]);
     }
-    SAY(sim, "daemon", "starts; the journal has %" PRIu32 " rows", sim->journal.count);
-    sim->running = true;
-    sim->owner = 0;
-    sim->stalled_until_us = 0;
-    sim->wake_us = -1;
-    flip_init(&sim->runner, (struct flip_port){.context = sim, .request = ports_request}, &sim->options);
+    SAY(sim, "daemon", "starts; the journal has %" PRIu32 " rows", sim->my->journal.count);
+    sim->my->running = true;
+    sim->my->owner = 0;
+    sim->my->stalled_until_us = 0;
+    sim->my->wake_us = -1;
+    flip_init(&sim->my->runner, (struct flip_port){.context = sim, .request = ports_request}, &sim->options);
     proxy_start(sim);
     sampler_start(sim);
     struct flip_event event = {.kind = FLIP_EVENT_RECOVER, .history = &history, .side = SIDE_BLUE};
@@ -279,23 +279,23 @@ void daemon_start(struct sim *sim)
 
 static void start_again(struct sim *sim, const struct moment *moment)
 {
-    if (moment->life == sim->daemon) {
+    if (moment->life == sim->my->life) {
         daemon_start(sim);
     }
 }
 
 void daemon_crash(struct sim *sim)
 {
-    if (!sim->running) {
+    if (!sim->my->running) {
         return;
     }
-    SAY(sim, "daemon", "DIES, in %s", flip_phase_text(&sim->runner));
+    SAY(sim, "daemon", "DIES, in %s", flip_phase_text(&sim->my->runner));
     sim->figures.crashes++;
-    sim->running = false;
-    sim->daemon = ++sim->life;
-    memset(sim->answers, 0, sizeof sim->answers);
+    sim->my->running = false;
+    sim->my->life = ++sim->life;
+    memset(sim->my->answers, 0, sizeof sim->my->answers);
     call_daemon_died(sim);
     journal_crash(sim);
     proxy_crash(sim);
-    sim_later(sim, sim_between(sim, 1 * SIM_MS, 3 * SIM_SECOND), start_again, 0, sim->daemon, 0);
+    sim_later(sim, sim_between(sim, 1 * SIM_MS, 3 * SIM_SECOND), start_again, 0, sim->my->life, 0);
 }

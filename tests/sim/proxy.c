@@ -18,7 +18,7 @@ enum {
 
 struct worker *proxy_worker(struct sim *sim, unsigned client)
 {
-    return &sim->proxy.workers[client % WORKERS];
+    return &sim->my->proxy.workers[client % WORKERS];
 }
 
 bool proxy_is_held(const struct worker *worker)
@@ -35,7 +35,7 @@ unsigned proxy_undrained(const struct sim *sim)
 {
     unsigned undrained = 0;
     for (unsigned i = 0; i < CLIENTS; i++) {
-        undrained += is_undrained(&sim->proxy.sessions[i]);
+        undrained += is_undrained(&sim->my->proxy.sessions[i]);
     }
     return undrained;
 }
@@ -44,7 +44,7 @@ unsigned proxy_undrained(const struct sim *sim)
 
 static void end_session(struct sim *sim, unsigned client, const char *sqlstate)
 {
-    struct session *session = &sim->proxy.sessions[client];
+    struct session *session = &sim->my->proxy.sessions[client];
     if (session->state == SESSION_NONE) {
         return;
     }
@@ -60,7 +60,7 @@ static void end_session(struct sim *sim, unsigned client, const char *sqlstate)
 
 void proxy_client_leaves(struct sim *sim, unsigned client)
 {
-    struct session *session = &sim->proxy.sessions[client];
+    struct session *session = &sim->my->proxy.sessions[client];
     if (session->state == SESSION_IDLE && !session->waits) {
         end_session(sim, client, "");
     }
@@ -68,19 +68,28 @@ void proxy_client_leaves(struct sim *sim, unsigned client)
 
 static void lost(struct sim *sim, const struct moment *moment)
 {
-    struct session *session = &sim->proxy.sessions[moment->who];
+    struct session *session = &sim->my->proxy.sessions[moment->who];
     if (session->life == moment->life && session->link == (int)moment->value) {
         end_session(sim, moment->who, "");
     }
 }
 
-void proxy_side_crashed(struct sim *sim, enum side side)
+static void lose_side(struct sim *sim, enum side side)
 {
     for (unsigned i = 0; i < CLIENTS; i++) {
-        const struct session *session = &sim->proxy.sessions[i];
+        const struct session *session = &sim->my->proxy.sessions[i];
         if (session->link != NO_LINK && sim->links[session->link].side == side) {
-            network_send(sim, (enum node)side, NODE_PROXY, lost, i, session->life, session->link);
+            network_send(sim, (enum node)side, sim->my->node, lost, i, session->life, session->link);
         }
+    }
+}
+
+void proxy_side_crashed(struct sim *sim, enum side side)
+{
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        struct daemon *before = sim_as(sim, i);
+        lose_side(sim, side);
+        sim->my = before;
     }
 }
 
@@ -88,10 +97,12 @@ void proxy_side_crashed(struct sim *sim, enum side side)
 void proxy_server_closed(struct sim *sim, int number)
 {
     const struct link *link = &sim->links[number];
-    if (link->client < CLIENTS && sim->proxy.sessions[link->client].link == number) {
-        network_send(sim, (enum node)link->side, NODE_PROXY, lost, link->client,
-                     sim->proxy.sessions[link->client].life, number);
+    struct daemon *before = sim_as(sim, link->daemon);
+    if (link->client < CLIENTS && sim->my->proxy.sessions[link->client].link == number) {
+        network_send(sim, (enum node)link->side, sim->my->node, lost, link->client,
+                     sim->my->proxy.sessions[link->client].life, number);
     }
+    sim->my = before;
 }
 
 /* --- statements --- */
@@ -102,7 +113,7 @@ static void answered(struct sim *sim, const struct moment *moment)
     if (!link->used || link->life != moment->life) {
         return;
     }
-    struct session *session = &sim->proxy.sessions[link->client];
+    struct session *session = &sim->my->proxy.sessions[link->client];
     if (session->link != (int)moment->who || session->state != SESSION_BUSY) {
         return;
     }
@@ -124,7 +135,7 @@ static void executed(struct sim *sim, const struct moment *moment)
         sim_later(sim, 1 * SIM_MS, executed, moment->who, moment->life, moment->value);
         return;
     }
-    network_send(sim, (enum node)link->side, NODE_PROXY, answered, moment->who, moment->life, answer);
+    network_send(sim, (enum node)link->side, sim->my->node, answered, moment->who, moment->life, answer);
 }
 
 static void at_server(struct sim *sim, const struct moment *moment)
@@ -134,8 +145,8 @@ static void at_server(struct sim *sim, const struct moment *moment)
         return;
     }
     if (!link_alive(sim, (int)moment->who)) {
-        network_send(sim, (enum node)link->side, NODE_PROXY, lost, link->client,
-                     sim->proxy.sessions[link->client].life, moment->who);
+        network_send(sim, (enum node)link->side, sim->my->node, lost, link->client,
+                     sim->my->proxy.sessions[link->client].life, moment->who);
         return;
     }
     const bool takes_long = sim_chance(sim, 15);
@@ -145,7 +156,7 @@ static void at_server(struct sim *sim, const struct moment *moment)
 
 static void out_of_patience(struct sim *sim, const struct moment *moment)
 {
-    struct session *session = &sim->proxy.sessions[moment->who];
+    struct session *session = &sim->my->proxy.sessions[moment->who];
     const bool same = session->state == SESSION_BUSY && session->statement == moment->life;
     if (same && session->link != NO_LINK && !sim->links[session->link].committed) {
         end_session(sim, moment->who, "");
@@ -156,12 +167,12 @@ static void out_of_patience(struct sim *sim, const struct moment *moment)
 
 static void forward(struct sim *sim, unsigned client)
 {
-    struct session *session = &sim->proxy.sessions[client];
+    struct session *session = &sim->my->proxy.sessions[client];
     const struct link *link = &sim->links[session->link];
     session->waits = false;
     session->state = SESSION_BUSY;
     session->statement = ++sim->life;
-    network_send(sim, NODE_PROXY, (enum node)link->side, at_server, (uint32_t)session->link, link->life,
+    network_send(sim, sim->my->node, (enum node)link->side, at_server, (uint32_t)session->link, link->life,
                  sim->clients[client].said);
     sim_later(sim, PATIENCE_US, out_of_patience, client, session->statement, 0);
 }
@@ -169,7 +180,7 @@ static void forward(struct sim *sim, unsigned client)
 /* The client sent its next statement. */
 void proxy_client_sends(struct sim *sim, unsigned client)
 {
-    struct session *session = &sim->proxy.sessions[client];
+    struct session *session = &sim->my->proxy.sessions[client];
     const struct worker *worker = proxy_worker(sim, client);
     if (session->link == NO_LINK || session->epoch != worker->epoch ||
         sim->links[session->link].side != worker->side) {
@@ -189,7 +200,7 @@ static void try_login(struct sim *sim, unsigned client);
 
 static void logged_in(struct sim *sim, const struct moment *moment)
 {
-    struct session *session = &sim->proxy.sessions[moment->who];
+    struct session *session = &sim->my->proxy.sessions[moment->who];
     const struct worker *worker = proxy_worker(sim, moment->who);
     if (session->life != moment->life || session->state != SESSION_LOGIN || session->link != NO_LINK) {
         return;
@@ -210,7 +221,7 @@ static void logged_in(struct sim *sim, const struct moment *moment)
     session->state = SESSION_IDLE;
     client_connected(sim, moment->who);
     if (worker->armed != 0 && sim->clusters[worker->target].up &&
-        network_both_ways(sim, NODE_PROXY, (enum node)worker->target)) {
+        network_both_ways(sim, sim->my->node, (enum node)worker->target)) {
         session->target = link_open(sim, worker->target, moment->who % DATABASES, moment->who);
     }
 }
@@ -218,12 +229,12 @@ static void logged_in(struct sim *sim, const struct moment *moment)
 static void login_at_server(struct sim *sim, const struct moment *moment)
 {
     const enum side side = (enum side)(moment->value % SIDE_COUNT);
-    network_send(sim, (enum node)side, NODE_PROXY, logged_in, moment->who, moment->life, moment->value);
+    network_send(sim, (enum node)side, sim->my->node, logged_in, moment->who, moment->life, moment->value);
 }
 
 static void login_waited(struct sim *sim, const struct moment *moment)
 {
-    const struct session *session = &sim->proxy.sessions[moment->who];
+    const struct session *session = &sim->my->proxy.sessions[moment->who];
     if (session->life == moment->life && session->state == SESSION_LOGIN) {
         end_session(sim, moment->who, "57P03");
     }
@@ -232,20 +243,20 @@ static void login_waited(struct sim *sim, const struct moment *moment)
 /* Connects, unless the gate is closed: then when it opens. */
 static void try_login(struct sim *sim, unsigned client)
 {
-    struct session *session = &sim->proxy.sessions[client];
+    struct session *session = &sim->my->proxy.sessions[client];
     const struct worker *worker = proxy_worker(sim, client);
     if (worker->refusing) {
         end_session(sim, client, "57P03");
     } else if (!proxy_is_held(worker) && session->patience_us == 0) {
         session->patience_us = sim->now_us + PATIENCE_US;
-        network_send(sim, NODE_PROXY, (enum node)worker->side, login_at_server, client, session->life,
+        network_send(sim, sim->my->node, (enum node)worker->side, login_at_server, client, session->life,
                      (int64_t)(worker->epoch * SIDE_COUNT) + (int64_t)worker->side);
     }
 }
 
 void proxy_client_arrives(struct sim *sim, unsigned client)
 {
-    struct session *session = &sim->proxy.sessions[client];
+    struct session *session = &sim->my->proxy.sessions[client];
     *session =
         (struct session){.state = SESSION_LOGIN, .link = NO_LINK, .target = NO_LINK, .life = ++sim->life};
     sim_later(sim, sim->options.max_hold_us + PATIENCE_US, login_waited, client, session->life, 0);
@@ -256,11 +267,11 @@ void proxy_client_arrives(struct sim *sim, unsigned client)
 
 static void open_gate(struct sim *sim, unsigned number)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     worker->stands = worker->refusing = false;
     worker->timer = ++sim->life;
     for (unsigned i = number; i < CLIENTS && worker->route_open; i += WORKERS) {
-        struct session *session = &sim->proxy.sessions[i];
+        struct session *session = &sim->my->proxy.sessions[i];
         if (session->state == SESSION_LOGIN) {
             try_login(sim, i);
         } else if (session->waits) {
@@ -272,9 +283,9 @@ static void open_gate(struct sim *sim, unsigned number)
 
 static void refuse_all(struct sim *sim, unsigned number)
 {
-    sim->proxy.workers[number].refusing = true;
+    sim->my->proxy.workers[number].refusing = true;
     for (unsigned i = number; i < CLIENTS; i += WORKERS) {
-        const struct session *session = &sim->proxy.sessions[i];
+        const struct session *session = &sim->my->proxy.sessions[i];
         if (session->state == SESSION_LOGIN || session->waits || is_undrained(session)) {
             end_session(sim, i, "57P03");
         }
@@ -283,7 +294,7 @@ static void refuse_all(struct sim *sim, unsigned number)
 
 static void expired(struct sim *sim, const struct moment *moment)
 {
-    if (moment->life == sim->proxy.life) {
+    if (moment->life == sim->my->proxy.life) {
         gate_expired(sim, (uint64_t)moment->value);
     }
 }
@@ -291,7 +302,7 @@ static void expired(struct sim *sim, const struct moment *moment)
 /* The deadline is the worker's own: a controller that is stuck or dead can't hold clients. */
 static void deadline(struct sim *sim, const struct moment *moment)
 {
-    struct worker *worker = &sim->proxy.workers[moment->who];
+    struct worker *worker = &sim->my->proxy.workers[moment->who];
     if (worker->timer != moment->life || !worker->stands || worker->refusing) {
         return;
     }
@@ -303,13 +314,13 @@ static void deadline(struct sim *sim, const struct moment *moment)
     } else {
         open_gate(sim, moment->who);
     }
-    sim_later(sim, sim_between(sim, 0, MAILBOX_MOST_US), expired, moment->who, sim->proxy.life,
+    sim_later(sim, sim_between(sim, 0, MAILBOX_MOST_US), expired, moment->who, sim->my->proxy.life,
               (int64_t)hold);
 }
 
 static void set_timer(struct sim *sim, unsigned number)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     worker->timer = ++sim->life;
     sim_later(sim, worker->deadline_us - sim->now_us, deadline, number, worker->timer, 0);
 }
@@ -317,13 +328,13 @@ static void set_timer(struct sim *sim, unsigned number)
 static void arm(struct sim *sim, unsigned number, const struct flip_request *request,
                 struct flip_counts *counts)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     const bool reachable =
-        sim->clusters[request->side].up && network_both_ways(sim, NODE_PROXY, (enum node)request->side);
+        sim->clusters[request->side].up && network_both_ways(sim, sim->my->node, (enum node)request->side);
     worker->armed = request->flip;
     worker->target = request->side;
     for (unsigned i = number; i < CLIENTS; i += WORKERS) {
-        struct session *session = &sim->proxy.sessions[i];
+        struct session *session = &sim->my->proxy.sessions[i];
         if (session->link == NO_LINK) {
             continue;
         }
@@ -336,12 +347,12 @@ static void arm(struct sim *sim, unsigned number, const struct flip_request *req
 static void swap(struct sim *sim, unsigned number, const struct flip_request *request,
                  struct flip_counts *counts)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     worker->side = request->side;
     worker->epoch = request->epoch;
     worker->route_open = true;
     for (unsigned i = number; i < CLIENTS; i += WORKERS) {
-        struct session *session = &sim->proxy.sessions[i];
+        struct session *session = &sim->my->proxy.sessions[i];
         if (session->link == NO_LINK) {
             continue;
         }
@@ -362,12 +373,12 @@ static void swap(struct sim *sim, unsigned number, const struct flip_request *re
 
 static void set_route(struct sim *sim, unsigned number, const struct flip_request *request)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     worker->side = request->side;
     worker->epoch = request->epoch;
     worker->route_open = request->open;
     for (unsigned i = number; i < CLIENTS; i += WORKERS) {
-        struct session *session = &sim->proxy.sessions[i];
+        struct session *session = &sim->my->proxy.sessions[i];
         if (session->link != NO_LINK && sim->links[session->link].side == request->side) {
             session->epoch = request->epoch;
         } else if (session->link != NO_LINK) {
@@ -381,7 +392,7 @@ static void set_route(struct sim *sim, unsigned number, const struct flip_reques
 
 static void hold(struct sim *sim, unsigned number, const struct flip_request *request)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     worker->since_us = sim->now_us;
     worker->stands = true;
     worker->refusing = false;
@@ -393,7 +404,7 @@ static void hold(struct sim *sim, unsigned number, const struct flip_request *re
 
 static void set_expire(struct sim *sim, unsigned number, const struct flip_request *request)
 {
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     if (worker->stands && !worker->refusing && worker->hold == request->flip) {
         worker->deadline_us = request->deadline_us;
         worker->refuses = request->refuse;
@@ -404,7 +415,7 @@ static void set_expire(struct sim *sim, unsigned number, const struct flip_reque
 static void disturb_undrained(struct sim *sim, unsigned number, bool terminate)
 {
     for (unsigned i = number; i < CLIENTS; i += WORKERS) {
-        struct session *session = &sim->proxy.sessions[i];
+        struct session *session = &sim->my->proxy.sessions[i];
         if (is_undrained(session) && terminate) {
             end_session(sim, i, "57P01");
         } else if (session->state == SESSION_BUSY) {
@@ -415,32 +426,32 @@ static void disturb_undrained(struct sim *sim, unsigned number, bool terminate)
 
 static void disarm(struct sim *sim, unsigned number)
 {
-    sim->proxy.workers[number].armed = 0;
+    sim->my->proxy.workers[number].armed = 0;
     for (unsigned i = number; i < CLIENTS; i += WORKERS) {
-        link_abandon(sim, sim->proxy.sessions[i].target);
-        sim->proxy.sessions[i].target = NO_LINK;
+        link_abandon(sim, sim->my->proxy.sessions[i].target);
+        sim->my->proxy.sessions[i].target = NO_LINK;
     }
 }
 
 static void told(struct sim *sim, const struct moment *moment)
 {
-    if (moment->life == sim->proxy.life) {
-        struct flip_counts *counts = &sim->proxy.counts;
+    if (moment->life == sim->my->proxy.life) {
+        struct flip_counts *counts = &sim->my->proxy.counts;
         gate_answer(sim, (enum flip_action_kind)moment->value, counts);
     }
 }
 
 static void obey(struct sim *sim, const struct moment *moment)
 {
-    if (moment->life != sim->proxy.life) {
+    if (moment->life != sim->my->proxy.life) {
         return;
     }
-    const struct flip_request *request = &sim->proxy.commands[moment->value % COMMANDS];
+    const struct flip_request *request = &sim->my->proxy.commands[moment->value % COMMANDS];
     const unsigned number = moment->who;
-    struct worker *worker = &sim->proxy.workers[number];
+    struct worker *worker = &sim->my->proxy.workers[number];
     switch (request->kind) {
     case FLIP_ACTION_ARM:
-        arm(sim, number, request, &sim->proxy.counts);
+        arm(sim, number, request, &sim->my->proxy.counts);
         break;
     case FLIP_ACTION_DISARM:
         disarm(sim, number);
@@ -456,7 +467,7 @@ static void obey(struct sim *sim, const struct moment *moment)
         disturb_undrained(sim, number, request->kind == FLIP_ACTION_TERMINATE_UNDRAINED);
         break;
     case FLIP_ACTION_SWAP:
-        swap(sim, number, request, &sim->proxy.counts);
+        swap(sim, number, request, &sim->my->proxy.counts);
         break;
     case FLIP_ACTION_RELEASE:
         if (worker->stands && worker->hold == request->flip) {
@@ -469,21 +480,21 @@ static void obey(struct sim *sim, const struct moment *moment)
     default:
         ENSURE(false);
     }
-    sim_later(sim, sim_between(sim, 0, MAILBOX_MOST_US), told, number, sim->proxy.life, request->kind);
+    sim_later(sim, sim_between(sim, 0, MAILBOX_MOST_US), told, number, sim->my->proxy.life, request->kind);
 }
 
 /* Each worker has its mailbox: commands keep their order. */
 void proxy_command(struct sim *sim, const struct flip_request *request)
 {
-    const unsigned slot = sim->proxy.command++;
-    sim->proxy.commands[slot % COMMANDS] = *request;
+    const unsigned slot = sim->my->proxy.command++;
+    sim->my->proxy.commands[slot % COMMANDS] = *request;
     for (unsigned i = 0; i < WORKERS; i++) {
         const int64_t least_us = request->kind == FLIP_ACTION_ARM ? ARM_MOST_US : 0;
         int64_t at_us = sim->now_us + least_us + sim_between(sim, 0, MAILBOX_MOST_US);
-        struct worker *worker = &sim->proxy.workers[i];
+        struct worker *worker = &sim->my->proxy.workers[i];
         at_us = at_us > worker->mailbox_us ? at_us : worker->mailbox_us + 1;
         worker->mailbox_us = at_us;
-        sim_later(sim, at_us - sim->now_us, obey, i, sim->proxy.life, slot);
+        sim_later(sim, at_us - sim->now_us, obey, i, sim->my->proxy.life, slot);
     }
 }
 
@@ -491,21 +502,21 @@ void proxy_command(struct sim *sim, const struct flip_request *request)
 
 void proxy_start(struct sim *sim)
 {
-    memset(&sim->proxy, 0, sizeof sim->proxy);
-    sim->proxy.life = ++sim->life;
+    memset(&sim->my->proxy, 0, sizeof sim->my->proxy);
+    sim->my->proxy.life = ++sim->life;
     for (unsigned i = 0; i < CLIENTS; i++) {
-        sim->proxy.sessions[i].link = sim->proxy.sessions[i].target = NO_LINK;
+        sim->my->proxy.sessions[i].link = sim->my->proxy.sessions[i].target = NO_LINK;
     }
 }
 
 /* Its clients see their connections close. */
 void proxy_crash(struct sim *sim)
 {
-    sim->proxy.life = ++sim->life;
+    sim->my->proxy.life = ++sim->life;
     for (unsigned i = 0; i < CLIENTS; i++) {
         end_session(sim, i, "");
     }
     for (unsigned i = 0; i < WORKERS; i++) {
-        sim->proxy.workers[i] = (struct worker){.timer = ++sim->life};
+        sim->my->proxy.workers[i] = (struct worker){.timer = ++sim->life};
     }
 }

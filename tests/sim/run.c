@@ -41,7 +41,9 @@ void sim_free(struct sim *sim)
         }
         free(sim->clusters[s].wal);
     }
-    free(sim->journal.rows);
+    for (unsigned i = 0; i < DAEMONS; i++) {
+        free(sim->daemons[i].journal.rows);
+    }
     free(sim->transactions);
     free(sim->moments);
     free(sim);
@@ -57,8 +59,13 @@ static void reset(struct sim *sim, uint64_t seed, bool telling)
     sim->transactions = kept.transactions;
     sim->transaction_size = kept.transaction_size;
     sim->transaction_count = 1; /* 0 is none */
-    sim->journal.rows = kept.journal.rows;
-    sim->journal.size = kept.journal.size;
+    for (unsigned i = 0; i < DAEMONS; i++) {
+        sim->daemons[i].journal.rows = kept.daemons[i].journal.rows;
+        sim->daemons[i].journal.size = kept.daemons[i].journal.size;
+        sim->daemons[i].node = (enum node)(NODE_PROXY + i);
+    }
+    sim->my = &sim->daemons[0];
+    sim->daemon_count = 1;
     sim->figures = kept.figures;
     for (int s = 0; s < SIDE_COUNT; s++) {
         sim->clusters[s].wal = kept.clusters[s].wal;
@@ -69,6 +76,13 @@ static void reset(struct sim *sim, uint64_t seed, bool telling)
     }
     sim->seed = sim->state = seed;
     sim->telling = telling;
+}
+
+struct daemon *sim_as(struct sim *sim, unsigned daemon)
+{
+    struct daemon *before = sim->my;
+    sim->my = &sim->daemons[daemon];
+    return before;
 }
 
 static void choose_options(struct sim *sim)
@@ -130,6 +144,7 @@ static void run_until(struct sim *sim, int64_t until_us)
            sim_next(sim, &moment)) {
         sim->now_us = moment.at_us;
         sim->figures.moments++;
+        sim->my = &sim->daemons[moment.daemon];
         moment.happen(sim, &moment);
         oracle_look(sim);
     }

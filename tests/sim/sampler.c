@@ -48,7 +48,7 @@ static const struct script beat_scripts[SIDE_COUNT] = {
 static bool beats(const struct sim *sim)
 {
     for (unsigned i = 0; i < CALLS; i++) {
-        if (sim->calls[i].used && !sim->calls[i].dead && sim->calls[i].for_sampler) {
+        if (sim->my->calls[i].used && !sim->my->calls[i].dead && sim->my->calls[i].for_sampler) {
             return true;
         }
     }
@@ -57,7 +57,7 @@ static bool beats(const struct sim *sim)
 
 static void send_beat(struct sim *sim)
 {
-    const struct sampler *sampler = &sim->sampler;
+    const struct sampler *sampler = &sim->my->sampler;
     if (!sampler->told || sim->now_us < sampler->rest_until_us || beats(sim)) {
         return;
     }
@@ -71,10 +71,10 @@ static void send_beat(struct sim *sim)
 
 static bool stream_serves(const struct sim *sim)
 {
-    const enum side standby = side_other(sim->sampler.active);
+    const enum side standby = side_other(sim->my->sampler.active);
     for (unsigned d = 0; d < DATABASES; d++) {
         const struct catalog *to = &sim->clusters[standby].databases[d].now;
-        const struct catalog *from = &sim->clusters[sim->sampler.active].databases[d].now;
+        const struct catalog *from = &sim->clusters[sim->my->sampler.active].databases[d].now;
         if (!stream_runs(sim, standby, d) || to->standing != STANDING_STANDBY ||
             from->managed != from->published || to->managed != from->managed ||
             to->published != from->published) {
@@ -87,7 +87,7 @@ static bool stream_serves(const struct sim *sim)
 /* What a flip asks before it begins: check, or whether the way back is open. */
 bool sampler_way_back_open(const struct sim *sim, struct error *error)
 {
-    const struct sampler *sampler = &sim->sampler;
+    const struct sampler *sampler = &sim->my->sampler;
     if (!sampler->told || !sampler->reachable[SIDE_BLUE] || !sampler->reachable[SIDE_GREEN]) {
         return error_set(error, ERROR_UNREACHABLE, "a side can't be reached");
     }
@@ -97,7 +97,7 @@ bool sampler_way_back_open(const struct sim *sim, struct error *error)
 
 static int64_t lag_us(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
+    struct sampler *sampler = &sim->my->sampler;
     bool seen = true;
     for (unsigned d = 0; d < DATABASES; d++) {
         const struct marker *written =
@@ -116,9 +116,9 @@ static int64_t lag_us(struct sim *sim)
 /* As control/daemon/controller.c: a side that was found dead and answers again is to be met. */
 static void note_sides(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
+    struct sampler *sampler = &sim->my->sampler;
     for (int s = 0; s < SIDE_COUNT; s++) {
-        const bool answers = sim->clusters[s].up && network_both_ways(sim, NODE_PROXY, (enum node)s);
+        const bool answers = sim->clusters[s].up && network_both_ways(sim, sim->my->node, (enum node)s);
         if (answers) {
             sampler->contact_due |= sampler->lost[s];
             sampler->lost[s] = false;
@@ -134,9 +134,9 @@ static void note_sides(struct sim *sim)
 /* A fence that contradicts the standing, names that nobody asked for. */
 static bool is_wrong(const struct sim *sim)
 {
-    const struct sampler *sampler = &sim->sampler;
+    const struct sampler *sampler = &sim->my->sampler;
     for (int s = 0; s < SIDE_COUNT; s++) {
-        if (sampler->reachable[s] && sim->runner.prepared && !sim->runner.facts.sides[s].reachable) {
+        if (sampler->reachable[s] && sim->my->runner.prepared && !sim->my->runner.facts.sides[s].reachable) {
             return true; /* nobody has met it yet */
         }
         if (sampler->reachable[s] && sim->clusters[s].up && sim->clusters[s].named &&
@@ -154,8 +154,8 @@ static bool is_wrong(const struct sim *sim)
 
 static void tell_contact(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
-    const bool wrong = sampler->told && is_wrong(sim) && sim->runner.mode == FLIP_MODE_STEADY &&
+    struct sampler *sampler = &sim->my->sampler;
+    const bool wrong = sampler->told && is_wrong(sim) && sim->my->runner.mode == FLIP_MODE_STEADY &&
                        sim->now_us - sampler->contact_us > CONTACT_AGAIN_US;
     if (wrong || sampler->contact_due) {
         const struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
@@ -171,8 +171,8 @@ static void tell_contact(struct sim *sim)
 
 static void tell_dead(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
-    const enum side active = sim->runner.history.active;
+    struct sampler *sampler = &sim->my->sampler;
+    const enum side active = sim->my->runner.history.active;
     const bool silent = sim->now_us - sampler->answered_us[active] >= sim->options.dead_after_us;
     if (sampler->reachable[active] || !silent || sim->now_us - sampler->told_dead_us < SIM_SECOND) {
         return;
@@ -188,7 +188,7 @@ static bool tables_differ(const struct sim *sim)
 {
     bool differ = false;
     for (unsigned d = 0; d < DATABASES; d++) {
-        const struct catalog *now = &sim->clusters[sim->sampler.active].databases[d].now;
+        const struct catalog *now = &sim->clusters[sim->my->sampler.active].databases[d].now;
         differ |= now->managed != now->published;
     }
     return differ;
@@ -196,8 +196,8 @@ static bool tables_differ(const struct sim *sim)
 
 static void tell_stream(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
-    const struct flip *runner = &sim->runner;
+    struct sampler *sampler = &sim->my->sampler;
+    const struct flip *runner = &sim->my->runner;
     const enum side active = runner->history.active;
     const bool matters = (runner->history.promise || runner->watch.on) &&
                          (runner->options.lossless || runner->history.promise);
@@ -227,7 +227,7 @@ static bool any_failed(const struct sampler *sampler)
 
 static void judge(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
+    struct sampler *sampler = &sim->my->sampler;
     const int64_t behind_us = lag_us(sim);
     const struct gate_replication replication = {
         .lag_us = behind_us, .known = true, .broken = !stream_serves(sim), .problem = ""};
@@ -260,18 +260,18 @@ static void judge(struct sim *sim)
 
 static void sample(struct sim *sim, const struct moment *moment)
 {
-    struct sampler *sampler = &sim->sampler;
-    if (!sim->running || moment->life != sampler->life) {
+    struct sampler *sampler = &sim->my->sampler;
+    if (!sim->my->running || moment->life != sampler->life) {
         return;
     }
     sim_later(sim, SAMPLE_US, sample, 0, moment->life, 0);
-    if (sim->now_us < sim->stalled_until_us) {
+    if (sim->now_us < sim->my->stalled_until_us) {
         return;
     }
     note_sides(sim);
     send_beat(sim);
     tell_contact(sim);
-    if (sim->runner.history.known) {
+    if (sim->my->runner.history.known) {
         tell_dead(sim);
         tell_stream(sim);
     }
@@ -281,7 +281,7 @@ static void sample(struct sim *sim, const struct moment *moment)
 
 void sampler_start(struct sim *sim)
 {
-    struct sampler *sampler = &sim->sampler;
+    struct sampler *sampler = &sim->my->sampler;
     memset(sampler, 0, sizeof *sampler);
     sampler->life = ++sim->life;
     sampler->answered_us[SIDE_BLUE] = sampler->answered_us[SIDE_GREEN] = sim->now_us + FIRST_ANSWER_US;
@@ -290,7 +290,7 @@ void sampler_start(struct sim *sim)
 
 void sampler_set_active(struct sim *sim, enum side active, uint64_t epoch)
 {
-    struct sampler *sampler = &sim->sampler;
+    struct sampler *sampler = &sim->my->sampler;
     sampler->told = true;
     sampler->active = active;
     sampler->epoch = epoch;
@@ -300,12 +300,12 @@ void sampler_set_active(struct sim *sim, enum side active, uint64_t epoch)
 
 void sampler_rest(struct sim *sim, int64_t until_us)
 {
-    sim->sampler.rest_until_us = until_us;
+    sim->my->sampler.rest_until_us = until_us;
 }
 
 void sampler_watch(struct sim *sim, bool on)
 {
-    struct sampler *sampler = &sim->sampler;
+    struct sampler *sampler = &sim->my->sampler;
     sampler->watch = on;
     for (size_t i = 0; on && i < ARRAY_LENGTH(sampler->gates); i++) {
         gate_start(&sampler->gates[i], &gate_settings[i], sim->now_us);

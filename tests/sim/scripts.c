@@ -130,7 +130,7 @@ bool scripts_any_failed(const struct call *call)
 static bool ready_ended(struct sim *sim, struct call *call)
 {
     for (unsigned d = 0; d < DATABASES; d++) {
-        sim->target_open[d] |= call->strands[call->request.side][d].open;
+        sim->my->target_open[d] |= call->strands[call->request.side][d].open;
     }
     return false;
 }
@@ -139,7 +139,7 @@ static enum verdict commit_ready(struct sim *sim, struct call *call, struct stra
                                  struct error *error)
 {
     const struct claim claim = call_claim(sim, call, strand);
-    if (sim->target_open[strand->database]) {
+    if (sim->my->target_open[strand->database]) {
         return VERDICT_OK;
     }
     const enum verdict verdict = schema_commit_ready(sim, &claim, error);
@@ -159,7 +159,7 @@ static bool open_ended(struct sim *sim, struct call *call)
     const bool failed = scripts_any_failed(call);
     for (unsigned d = 0; d < DATABASES; d++) {
         struct strand *strand = &call->strands[call->request.side][d];
-        sim->target_open[d] |= strand->open;
+        sim->my->target_open[d] |= strand->open;
         strand->uncertain |= failed && strand->open;
     }
     return false;
@@ -188,7 +188,7 @@ static bool target_has_no_transaction(const struct sim *sim, const struct strand
 {
     const enum side target = side_other(strand->side);
     const struct ready *ready = &sim->clusters[target].databases[strand->database].ready;
-    return !(ready->open && sim->connected[target] && ready->connection == sim->connection[target]);
+    return !(ready->open && sim->my->connected[target] && ready->connection == sim->my->connection[target]);
 }
 
 static const struct step undo_steps[] = {
@@ -338,13 +338,13 @@ static const struct plan *plan_of(const struct flip_request *request)
 static bool is_busy(struct sim *sim, const struct plan *plan, const struct flip_request *request)
 {
     struct error busy;
-    if (!plan->phase || sim->phase_call == 0) {
+    if (!plan->phase || sim->my->phase_call == 0) {
         return false;
     }
-    if (plan->takes_over && !sim->undo_waits) {
-        sim->undo = *request;
-        sim->undo_waits = true;
-        call_abort(sim, call_of(sim, sim->phase_call));
+    if (plan->takes_over && !sim->my->undo_waits) {
+        sim->my->undo = *request;
+        sim->my->undo_waits = true;
+        call_abort(sim, call_of(sim, sim->my->phase_call));
         return true;
     }
     (void)error_set(&busy, ERROR_FLIP_RUNNING, "another phase of a flip is running");
@@ -368,7 +368,7 @@ void scripts_begin(struct sim *sim, const struct flip_request *request)
     }
     if (request->kind == FLIP_ACTION_FENCE || request->kind == FLIP_ACTION_READY ||
         request->kind == FLIP_ACTION_READY_ALONE) {
-        memset(sim->target_open, 0, sizeof sim->target_open);
+        memset(sim->my->target_open, 0, sizeof sim->my->target_open);
     }
     const bool contact = request->kind == FLIP_ACTION_FENCE_ON_CONTACT;
     struct call *call =
@@ -376,7 +376,7 @@ void scripts_begin(struct sim *sim, const struct flip_request *request)
     call->plan = plan;
     if (plan->phase) {
         call->phase = true;
-        sim->phase_call = call->life;
+        sim->my->phase_call = call->life;
         sampler_rest(sim, call->deadline_us);
     }
     run_stage(sim, call, &plan->stages[0]);
@@ -384,9 +384,9 @@ void scripts_begin(struct sim *sim, const struct flip_request *request)
 
 void scripts_phase_over(struct sim *sim)
 {
-    if (sim->undo_waits && sim->running) {
-        sim->undo_waits = false;
-        const struct flip_request request = sim->undo;
+    if (sim->my->undo_waits && sim->my->running) {
+        sim->my->undo_waits = false;
+        const struct flip_request request = sim->my->undo;
         scripts_begin(sim, &request);
     }
 }

@@ -120,8 +120,8 @@ static bool end_ended(struct sim *sim, struct call *call)
     for (int s = 0; s < SIDE_COUNT; s++) {
         call->strands[s][0].failed = call->strands[s][0].uncertain = false;
     }
-    const uint64_t highest = call->highest > sim->owner_kept ? call->highest : sim->owner_kept;
-    sim->owner = sim->owner_kept = call->owner = highest + 1 + sim_random(sim) % 1000;
+    const uint64_t highest = call->highest > sim->my->owner_kept ? call->highest : sim->my->owner_kept;
+    sim->my->owner = sim->my->owner_kept = call->owner = highest + 1 + sim_random(sim) % 1000;
     call_extend(sim, call, 5 * SIM_SECOND);
     call_run(sim, call, &raise_scripts[sides]);
     return true;

@@ -70,28 +70,13 @@ struct sim {
     struct network network;
     struct cluster clusters[SIDE_COUNT];
 
-    bool running; /* the daemon lives */
-    int64_t stalled_until_us;
-    uint64_t daemon;
-    struct flip runner;
+    /* One daemon, or two for the same pair. What happens is one's: a moment belongs to who brought it about.
+     */
+    struct daemon daemons[DAEMONS];
+    struct daemon *my;
+    unsigned daemon_count;
     struct flip_options options;
-    uint64_t owner, owner_kept; /* in state.dir: the highest that was ever taken */
     uint64_t connections;
-    uint64_t connection[SIDE_COUNT], connection_life[SIDE_COUNT];
-    bool connected[SIDE_COUNT], connecting[SIDE_COUNT];
-    bool target_open[DATABASES]; /* as READY found it, or OPEN made it */
-    uint64_t wake;               /* number of the tick that counts */
-    int64_t wake_us;
-    bool feeding; /* the runner is at work */
-    struct answer_slot answers[ANSWERS];
-    struct call calls[CALLS];
-    uint64_t phase_call;      /* life of the call that serves the flip; 0 */
-    struct flip_request undo; /* it waits for the phase to end */
-    bool undo_waits;
-
-    struct journal journal;
-    struct proxy proxy;
-    struct sampler sampler;
     struct client clients[CLIENTS];
     struct writer writers[WRITERS];
     struct link links[LINKS];
@@ -109,6 +94,9 @@ struct sim {
     bool quiet;                       /* nobody begins anything any more */
     struct sim_figures figures;
 };
+
+/* From here on it is that daemon's doing. Returns whose it was. */
+struct daemon *sim_as(struct sim *sim, unsigned daemon);
 
 /* One seed, from beginning to end: NULL, or what broke (valid until the next run). */
 const char *sim_run(struct sim *sim, uint64_t seed, bool telling);
