@@ -2,42 +2,10 @@
  * Drives the runner through its ports in the small world of tests/sim: clean runs, every failure at every
  * action, a crash before, at and after every action. What must hold is checked by the world after each step.
  */
-#include "tests/sim/world.h"
+#include "tests/unit/flip_scene.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-
-#include <cmocka.h>
-
-enum { SETTLE_STEPS = 20000 };
-
-/* One at a time: each test starts it anew. */
-static struct world *world_new(const struct flip_options *options)
-{
-    static struct world world;
-    world_init(&world, options);
-    world_start_daemon(&world);
-    assert_true(world_settle(&world, SETTLE_STEPS));
-    return &world;
-}
-
-static void must(struct world *world, bool condition, const char *what)
-{
-    if (condition && world->broken[0] == '\0') {
-        return;
-    }
-    (void)fputs(world->story, stderr);
-    fail_msg("%s%s%s; strike %d at action %llu, then %d at %llu", what,
-             world->broken[0] != '\0' ? ", broken: " : "", world->broken, (int)world->strike,
-             (unsigned long long)world->strike_at, (int)world->second, (unsigned long long)world->second_at);
-}
-
-static void settle(struct world *world)
-{
-    must(world, world_settle(world, SETTLE_STEPS), "does not come to rest");
-    must(world, world_is_sound(world), "is not sound");
-}
+/* So many actions at the least a cutover and its flip-back have. */
+enum { BOTH_FLIPS = 60 };
 
 static void test_cutover_and_back(void **state)
 {
@@ -317,40 +285,12 @@ static void test_abort_at_every_action(void **state)
     }
 }
 
-/* What strikes a run: one thing, or a second one some actions later. */
-struct blow {
-    enum world_strike first, second;
-    uint64_t at, later, seed;
-    int64_t down_us;
-};
-
-static void flip_back_by_gate(struct world *world)
-{
-    for (unsigned i = 0; i < SETTLE_STEPS && world->runner.history.active == SIDE_GREEN; i++) {
-        if (world->running && world->runner.watch.on && !world->runner.watch.failing &&
-            world->runner.mode == FLIP_MODE_STEADY) { /* a daemon that died judges its gates anew */
-            world_tell(world, FLIP_EVENT_GATE_FAILED, "too many errors");
-        }
-        (void)world_step(world);
-        must(world, true, "on the way back");
-    }
-    settle(world);
-    must(world, world->runner.history.active == SIDE_BLUE, "it never went back");
-}
-
 /* Cutover, then a failed gate: all that a pair goes through, struck. True: the strike came in time. */
 static bool strike_once(const struct blow *blow)
 {
     const struct flip_options options = world_options();
-    struct world *world = world_new(&options);
-    world->strike = blow->first;
-    world->strike_at = world->actions + blow->at;
-    world->second = blow->second;
-    world->second_at = blow->second == WORLD_STRIKE_NONE ? 0 : world->strike_at + blow->later;
-    world->seed = blow->seed;
-    if (blow->down_us != 0) {
-        world->down_us = blow->down_us;
-    }
+    struct world *world = struck(&options, blow);
+    strike_from_now(world, blow);
     world_cutover(world);
     settle(world);
     if (world->runner.history.active == SIDE_BLUE && world->clusters[SIDE_GREEN].follows) {
@@ -360,22 +300,14 @@ static bool strike_once(const struct blow *blow)
     if (world->runner.history.active == SIDE_GREEN && world->runner.watch.on) {
         flip_back_by_gate(world);
     }
-    const bool in_time = world->actions >= world->strike_at;
-    return in_time;
-}
-
-static void strike_everywhere(struct blow blow)
-{
-    for (blow.at = 1; strike_once(&blow); blow.at++) {
-    }
-    assert_true(blow.at > 60); /* both flips were walked through */
+    return world->actions >= world->strike_at;
 }
 
 static void test_every_strike_at_every_action(void **state)
 {
     (void)state;
     for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
-        strike_everywhere((struct blow){.first = (enum world_strike)strike});
+        strike_everywhere(strike_once, (struct blow){.first = (enum world_strike)strike}, BOTH_FLIPS);
     }
 }
 
@@ -383,8 +315,10 @@ static void test_every_strike_at_every_action(void **state)
 static void test_a_side_away_for_long(void **state)
 {
     (void)state;
-    strike_everywhere((struct blow){.first = WORLD_STRIKE_SOURCE_DOWN, .down_us = 20000000});
-    strike_everywhere((struct blow){.first = WORLD_STRIKE_TARGET_DOWN, .down_us = 20000000});
+    strike_everywhere(strike_once, (struct blow){.first = WORLD_STRIKE_SOURCE_DOWN, .down_us = 20000000},
+                      BOTH_FLIPS);
+    strike_everywhere(strike_once, (struct blow){.first = WORLD_STRIKE_TARGET_DOWN, .down_us = 20000000},
+                      BOTH_FLIPS);
 }
 
 /* Two blows: the second hits what the runner or recovery does about the first. */
@@ -394,9 +328,11 @@ static void test_crash_after_every_strike(void **state)
     for (int strike = WORLD_STRIKE_FAIL; strike < WORLD_STRIKE_COUNT; strike++) {
         for (uint64_t later = 1; later <= 9; later++) {
             strike_everywhere(
+                strike_once,
                 (struct blow){.first = (enum world_strike)strike,
                               .second = later % 2 == 0 ? WORLD_STRIKE_CRASH : WORLD_STRIKE_CRASH_DONE,
-                              .later = later});
+                              .later = later},
+                BOTH_FLIPS);
         }
     }
 }
