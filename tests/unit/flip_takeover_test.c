@@ -175,6 +175,53 @@ static void test_given_up_undo_is_made_good(void **state)
     must(world, world->runner.history.active == SIDE_GREEN && promised(world), "it did not settle on green");
 }
 
+/* A try of a takeover whose first row isn't on disk yet. */
+static bool beginning(const struct world *world)
+{
+    return flip_running(&world->runner) && world->runner.spec.kind == FLIP_KIND_TAKEOVER &&
+           world->runner.phase == FLIP_PHASE_NONE;
+}
+
+/* A flip-back makes way for a takeover that can't begin, and the side that both would leave is back: whoever
+ * the flip-back held (or `refused` since its deadline) goes on there. */
+static void begin_in_vain(bool refused, bool aborted)
+{
+    const struct flip_options options = lossless();
+    struct world *world = world_new(&options);
+    cut_over(world);
+    world_flip_back(world);
+    while (world->runner.await.action != FLIP_ACTION_CATCHUP) {
+        must(world, world_step(world), "on the way to the fence");
+    }
+    world_go_down(world, SIDE_GREEN);
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_GREEN].up_again_us = world->clusters[SIDE_BLUE].up_again_us = 0;
+    for (unsigned i = 0; i < SETTLE_STEPS && (!beginning(world) || world->held == refused); i++) {
+        must(world, world_step(world), "on the way to a takeover");
+    }
+    must(world, beginning(world) && world->held != refused && world->serving != refused, "there is none");
+    const uint64_t flip = world->runner.spec.id;
+    if (aborted) {
+        world_tell(world, FLIP_EVENT_ABORT, "an operator said so");
+    } else { /* the disk is full */
+        world->strike = WORLD_STRIKE_FAIL;
+        world->strike_at = world->actions + world->pending_count;
+    }
+    world->clusters[SIDE_GREEN].up_again_us = world->now_us;
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us + 60000000;
+    settle(world);
+    must(world, world->last_flip == flip && world->outcome != FLIP_OUTCOME_DONE, "it began all the same");
+    must(world, world->serving && !world->held && world->route == SIDE_GREEN, "its clients were forgotten");
+}
+
+static void test_a_takeover_that_does_not_begin(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        begin_in_vain(i % 2 != 0, i / 2 != 0);
+    }
+}
+
 /* Neither side can be reached for a while; the standby is back first, and the promise still stands. */
 static void test_takeover_is_tried_again(void **state)
 {
@@ -315,6 +362,7 @@ int main(void)
         cmocka_unit_test(test_takeover_is_aborted),
         cmocka_unit_test(test_source_dies_in_a_flip_back),
         cmocka_unit_test(test_given_up_undo_is_made_good),
+        cmocka_unit_test(test_a_takeover_that_does_not_begin),
         cmocka_unit_test(test_takeover_is_tried_again),
         cmocka_unit_test(test_the_dead_do_not_wait),
         cmocka_unit_test(test_commit_in_doubt_and_no_target),
