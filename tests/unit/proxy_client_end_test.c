@@ -181,8 +181,7 @@ static void so_is_that_of_a_drain(void **state)
     assert_false(world_readable(world, world->servers[SIDE_BLUE], 500000));
     put(pair.server, BYTES(COMPLETE_END READY_I));
     expect(world, pair.client, BYTES(COMPLETE_END READY_I));
-    proxy_release(world->proxy, 7);
-    (void)world_event(world, PROXY_EVENT_RELEASED);
+    world_release(world, 7);
     pair_works(world, &pair);
     pair_close(&pair);
     world_free(world);

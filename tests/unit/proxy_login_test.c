@@ -189,10 +189,7 @@ static void clients_beyond_the_limit_are_refused_but_may_cancel(void **state)
 
     put(pair.client, BYTES(QUERY_1));
     expect(world, pair.server, BYTES(QUERY_1));
-    uint8_t cancel[16] = {0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e};
-    memcpy(cancel + 8, pair.key, 8);
-    int canceller = client_connect(world);
-    put(canceller, cancel, sizeof(cancel));
+    int canceller = client_cancel(world, pair.key);
     int server = server_accept(world, SIDE_BLUE);
     expect(world, server, BYTES("\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a" SERVER_KEY));
     expect_silence(world, canceller); /* it ends when the server has taken it */

@@ -109,18 +109,14 @@ static void a_cancel_goes_to_the_right_server(void **state)
     struct pair pairs[3] = {pair_new(world), pair_new(world), pair_new(world)};
     put(pairs[1].client, BYTES(QUERY_1));
     expect(world, pairs[1].server, BYTES(QUERY_1));
-    uint8_t cancel[16] = {0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e};
-    memcpy(cancel + 8, pairs[1].key, 8);
-    cancel[15] ^= 1; /* a wrong secret: nothing happens, and nothing is said */
-    int canceller = client_connect(world);
-    put(canceller, cancel, sizeof(cancel));
+    pairs[1].key[7] ^= 1; /* a wrong secret: nothing happens, and nothing is said */
+    int canceller = client_cancel(world, pairs[1].key);
     expect_end(world, canceller);
     (void)close(canceller);
     expect_silence(world, world->servers[SIDE_BLUE]);
 
-    cancel[15] ^= 1;
-    canceller = client_connect(world);
-    put(canceller, cancel, sizeof(cancel));
+    pairs[1].key[7] ^= 1;
+    canceller = client_cancel(world, pairs[1].key);
     int server = server_accept(world, SIDE_BLUE);
     expect(world, server, BYTES("\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x2a" SERVER_KEY));
     (void)close(server);

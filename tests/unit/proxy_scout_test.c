@@ -155,10 +155,8 @@ static void close_stage(struct stage *stage, uint64_t moved)
     proxy_swap(world->proxy, 5, target);
     struct proxy_event *event = world_event(world, PROXY_EVENT_SWAPPED);
     assert_int_equal(event->counts.moved, moved);
-    proxy_release(world->proxy, 5);
-    (void)world_event(world, PROXY_EVENT_RELEASED);
-    proxy_disarm(world->proxy, 5);
-    (void)world_event(world, PROXY_EVENT_DISARMED);
+    world_release(world, 5);
+    world_disarm(world, 5);
     for (size_t i = 0; i < SESSIONS; i++) {
         (void)close(stage->targets[i]);
         pair_close(&stage->pairs[i]);

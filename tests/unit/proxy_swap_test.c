@@ -38,8 +38,7 @@ static void swap_and_release(struct world *world)
     struct proxy_event *event = world_event(world, PROXY_EVENT_SWAPPED);
     assert_int_equal(event->counts.moved, 1);
     assert_int_equal(event->counts.disconnected, 0);
-    proxy_release(world->proxy, 5);
-    (void)world_event(world, PROXY_EVENT_RELEASED);
+    world_release(world, 5);
 }
 
 #define NOTIFY(pid) "A\0\0\0\x0e\0\0\0" pid "ping\0\0"
@@ -97,8 +96,7 @@ static void a_target_that_is_lost_for_good_is_given_up(void **state)
     struct proxy_event *event = world_event(world, PROXY_EVENT_DRAINED);
     assert_int_equal(event->counts.failed, 1);
     assert_string_equal(event->reason, "the target closed the connection");
-    proxy_release(world->proxy, 5);
-    (void)world_event(world, PROXY_EVENT_RELEASED);
+    world_release(world, 5);
     pair_works(world, &pair);
     pair_close(&pair);
     world_free(world);
@@ -194,10 +192,7 @@ static void a_moved_client_knows_its_own_notifications(void **state)
     /* and the key it was given cancels what runs there */
     put(pair.client, BYTES(QUERY_1));
     expect(world, green, BYTES(QUERY_1));
-    uint8_t cancel[16] = {0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e};
-    memcpy(cancel + 8, pair.key, 8);
-    int canceller = client_connect(world);
-    put(canceller, cancel, sizeof(cancel));
+    int canceller = client_cancel(world, pair.key);
     int server = server_accept(world, SIDE_GREEN);
     expect(world, server, BYTES("\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07key!"));
     (void)close(server);

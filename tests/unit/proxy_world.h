@@ -22,6 +22,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -397,6 +398,52 @@ static inline void client_greeted(struct world *world, int fd, uint8_t key[8])
         memcpy(key, body, 8);
     }
     expect(world, fd, BYTES(READY_I));
+}
+
+/* Asks to cancel what the session of that key runs. */
+static inline void put_cancel(int fd, const uint8_t key[8])
+{
+    uint8_t cancel[16] = {0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e};
+    memcpy(cancel + 8, key, 8);
+    put(fd, cancel, sizeof(cancel));
+}
+
+/* The same on a connection of its own, which it returns. */
+static inline int client_cancel(struct world *world, const uint8_t key[8])
+{
+    int fd = client_connect(world);
+    put_cancel(fd, key);
+    return fd;
+}
+
+/* --- flips --- */
+
+/* All workers hold. */
+static inline void world_hold(struct world *world, uint64_t hold, int64_t ms, enum proxy_expire expire)
+{
+    proxy_hold(world->proxy, hold, clock_mono_us() + ms * 1000, expire);
+    (void)world_event(world, PROXY_EVENT_HELD);
+}
+
+static inline void world_release(struct world *world, uint64_t hold)
+{
+    proxy_release(world->proxy, hold);
+    (void)world_event(world, PROXY_EVENT_RELEASED);
+}
+
+/* Arms its one session; returns its target link, logged in. */
+static inline int world_arm(struct world *world, uint64_t flip, struct proxy_route target)
+{
+    proxy_arm(world->proxy, flip, target, WORLD_PATIENCE_US);
+    int server = server_login(world, target.side);
+    assert_int_equal(world_event(world, PROXY_EVENT_ARMED)->counts.armed, 1);
+    return server;
+}
+
+static inline void world_disarm(struct world *world, uint64_t flip)
+{
+    proxy_disarm(world->proxy, flip);
+    (void)world_event(world, PROXY_EVENT_DISARMED);
 }
 
 struct pair {
