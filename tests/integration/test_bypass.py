@@ -237,10 +237,23 @@ def test_ddl_and_prepared_transactions_through_flips(world):
 test_ddl_and_prepared_transactions_through_flips.timeout = 400
 
 
+AGAINST_WRAPAROUND = "select count(*) from pg_stat_activity where query like 'autovacuum: %public.old (to prevent wraparound)'"
+
+
+def against_wraparound(side):
+    """Table `old` grows so old that autovacuum must freeze it, slowly. Only a side's own transaction numbers make it old."""
+    side.query("alter table old set (autovacuum_freeze_max_age = 100000, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)")
+    with side.connect("app", "postgres") as connection:
+        connection.query("create temp table burnt (n int)")
+        for _ in range(6):
+            connection.query("do $$ begin for i in 1..20000 loop begin insert into burnt values (i); "
+                             "exception when others then null; end; end loop; end $$")
+
+
 def test_locks_that_do_not_yield(world):
-    """A transaction of others, an index that is built concurrently, a vacuum by hand (one against wraparound yields as
-    little): the fence waits no longer than its time, then everything goes on where it was; what stands in the way is named."""
-    d = world.prepared()
+    """A transaction of others, an index that is built concurrently, a vacuum by hand and autovacuum's own against wraparound:
+    the fence waits no longer than its time, then everything goes on where it was; what stands in the way is named."""
+    d = world.prepared(pair={"autovacuum_naptime": "1s"})
     load = world.ledger(sessions=4, rate=20)
 
     def in_the_way(*words):
@@ -265,7 +278,8 @@ def test_locks_that_do_not_yield(world):
     building.results()
     world.green.query(AROUND_EVENT_TRIGGERS + "create index slow on public.account (note)")
     # a vacuum
-    world.blue.query("create table public.old (id int primary key, v text)")
+    world.blue.query("create table public.old (id int primary key, v text) with (autovacuum_analyze_threshold = 2000000000, "
+                     "autovacuum_vacuum_insert_threshold = -1)")  # so that autovacuum comes for nothing else
     world.green.query(AROUND_EVENT_TRIGGERS + "create table public.old (id int primary key, v text)")
     d.prepare()
     world.blue.query("insert into old select g, repeat('x', 500) from generate_series(1, 20000) g")
@@ -276,6 +290,16 @@ def test_locks_that_do_not_yield(world):
     d.until(lambda: world.blue.value("select count(*) from pg_stat_progress_vacuum where relid = 'old'::regclass") == "1", 60, "the vacuum runs")
     in_the_way("busy_tables")
     world.blue.query("select pg_terminate_backend(pid) from pg_stat_progress_vacuum where relid = 'old'::regclass")
+    # autovacuum's own against wraparound, which no deadlock_timeout makes yield
+    against_wraparound(world.blue)
+    d.until(lambda: world.blue.value(AGAINST_WRAPAROUND) == "1", 120, "autovacuum works against wraparound")
+    in_the_way("busy_tables")
+    assert world.blue.value(AGAINST_WRAPAROUND) == "1", "the vacuum was ended"
+    young = world.blue.connect("app", "postgres")
+    young.send(pg.query("alter table old set (autovacuum_freeze_max_age = 200000000)"))  # waits for the vacuum, and is next
+    d.until(lambda: world.blue.value("select count(*) from pg_locks where relation = 'old'::regclass and not granted") == "1", 60, "it waits")
+    world.blue.query("select pg_cancel_backend(pid) from pg_stat_progress_vacuum where relid = 'old'::regclass")
+    young.results()
     for verb, to in (("cutover", "green"), ("flip-back", "blue")):
         flip_when_free(d, verb, to)
     load.stop()
