@@ -10,12 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FACTS_WITHIN_US = 5000000 };
+enum { FACTS_WITHIN_US = 5000000, LOSSES = 3 };
 
 struct reading {
     struct replication *replication;
     struct pair_facts facts;
     bool *exists[SIDE_COUNT]; /* by database: there is one of that name */
+    int losses[SIDE_COUNT];
     replication_facts_done done;
     void *context;
 };
@@ -29,6 +30,20 @@ static struct side_facts *side_of(const struct strand *strand)
 {
     struct reading *reading = strand->data;
     return &reading->facts.sides[strand->side];
+}
+
+/*
+ * A connection that stood and was lost says little of its side: taking ownership ends what an earlier
+ * controller has there, and whatever of ours was just being opened. Only a side that can't be reached anew is
+ * out of reach.
+ */
+static bool is_lost(const struct strand *strand, const struct reply *reply)
+{
+    struct reading *reading = strand->data;
+    if (reply->ok || !reply->uncertain || reply->error.code != ERROR_UNREACHABLE) {
+        return false;
+    }
+    return reading->losses[strand->side]++ < LOSSES * (int)strand->replication->database_count;
 }
 
 /* --- the cluster --- */
@@ -49,6 +64,9 @@ static enum verdict judge_cluster(struct strand *strand, const struct reply *rep
     struct reading *reading = strand->data;
     struct side_facts *side = side_of(strand);
     (void)error;
+    if (is_lost(strand, reply)) {
+        return VERDICT_AGAIN;
+    }
     if (!reply->ok) {
         side->error = reply->error;
         return VERDICT_END;
@@ -138,6 +156,9 @@ static void parse_database(struct side_facts *side, struct database_facts *datab
 static enum verdict judge_database(struct strand *strand, const struct reply *reply, struct error *error)
 {
     struct side_facts *side = side_of(strand);
+    if (is_lost(strand, reply)) {
+        return VERDICT_AGAIN;
+    }
     if (reply->ok && reply_row_count(reply) > 0) {
         if (!identity_judge_row(strand->replication, strand->side, reply, IDENTITY_AT, error)) {
             side->foreign = *error;
