@@ -113,16 +113,29 @@ static void a_server_that_waits_is_not_cancelled(void **state)
     world->settings.timeouts.query_us = SHORT_US;
     world_start(world);
     struct pair pair = pair_new(world);
-    put(pair.client, BYTES(PARSE_FLUSH));
-    expect(world, pair.server, BYTES(PARSE_FLUSH));
-    put(pair.server, BYTES(PARSED));
-    expect(world, pair.client, BYTES(PARSED));
-    assert_false(world_readable(world, world->servers[SIDE_BLUE], 4 * SHORT_US));
-    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], 0);
+    bool in_time = false;
+    uint64_t before = 0;
+    for (int tries = 0; !in_time && tries < 20;
+         tries++) { /* on a busy machine this server may be slow itself */
+        before = stats_of(world).timeouts[PROXY_TIMEOUT_QUERY];
+        int64_t began_us = clock_mono_us();
+        put(pair.client, BYTES(PARSE_FLUSH));
+        expect(world, pair.server, BYTES(PARSE_FLUSH));
+        put(pair.server, BYTES(PARSED));
+        expect(world, pair.client, BYTES(PARSED));
+        in_time = clock_mono_us() - began_us < SHORT_US;
+        int64_t end_us = clock_mono_us() + 4 * SHORT_US;
+        while (clock_mono_us() < end_us) {
+            world_pump(world);
+            (void)poll(NULL, 0, 2);
+        }
+    }
+    assert_true(in_time);
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], before);
     put(pair.client, BYTES(PARSE_FLUSH));
     expect(world, pair.server, BYTES(PARSE_FLUSH));
     (void)close(expect_cancel(world));
-    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], 1);
+    assert_int_equal(stats_of(world).timeouts[PROXY_TIMEOUT_QUERY], before + 1);
     pair_close(&pair);
     world_free(world);
 }
@@ -163,10 +176,8 @@ static void a_dead_side_is_not_asked_by_everyone(void **state)
 {
     (void)state;
     struct world *world = world_new();
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    address.sin_port = htons((uint16_t)world->settings.sides[SIDE_BLUE].port);
     world->settings.workers = 1;
-    (void)close(world->servers[SIDE_BLUE]);
+    world_close_side(world, SIDE_BLUE);
     world_start(world);
     for (int i = 0; i < 20; i++) {
         refused_login(world);
@@ -177,19 +188,20 @@ static void a_dead_side_is_not_asked_by_everyone(void **state)
     assert_true(stats.connect_failures[SIDE_BLUE] >= 3);
     assert_int_equal(stats.connect_failures[SIDE_BLUE] + stats.refused[PROXY_REFUSED_SERVER], 20);
     /* it comes back: one of those who ask finds out, and then everybody gets in */
-    int on = 1, made = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(setsockopt(made, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
-    assert_int_equal(bind(made, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(made, 64), 0);
-    world->servers[SIDE_BLUE] = made;
+    assert_int_equal(listen(world->servers[SIDE_BLUE], 64), 0);
+    const int64_t end_us = clock_mono_us() + WORLD_PATIENCE_US;
     int client = -1;
-    do {
+    while (!world_readable(world, world->servers[SIDE_BLUE], SHORT_US / 10)) {
+        assert_true(clock_mono_us() < end_us);
+        if (client >= 0 && !world_readable(world, client, 0)) {
+            continue; /* it may be the one: its end would be the end of its connection there */
+        }
         if (client >= 0) {
             (void)close(client);
         }
         client = client_connect(world);
         client_startup(client);
-    } while (!world_readable(world, made, 20000));
+    }
     int server = server_login(world, SIDE_BLUE);
     client_greeted(world, client, NULL);
     assert_false(stats_of(world).side_down[SIDE_BLUE]);

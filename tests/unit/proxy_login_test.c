@@ -222,14 +222,13 @@ static void an_unreachable_server_is_said_so(void **state)
 {
     (void)state;
     struct world *world = world_new();
-    (void)close(world->servers[SIDE_BLUE]);
+    world_close_side(world, SIDE_BLUE);
     world_start(world);
     int client = client_connect(world);
     client_startup(client);
     expect_error(world, client, "57P03");
     expect_end(world, client);
     (void)close(client);
-    world->servers[SIDE_BLUE] = dup(0);
     world_free(world);
 }
 

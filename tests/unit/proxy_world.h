@@ -73,6 +73,21 @@ struct world {
     struct proxy_doubt doubt;                                         /* the last one */
 };
 
+/* A side's port on which nobody listens, and which nobody else is given; listen() on it brings the side back.
+ */
+static inline void world_close_side(struct world *world, enum side side)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    address.sin_port = htons((uint16_t)world->settings.sides[side].port);
+    const int on = 1, kept = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(kept >= 0);
+    assert_int_equal(setsockopt(world->servers[side], SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+    assert_int_equal(setsockopt(kept, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
+    assert_int_equal(bind(kept, (struct sockaddr *)&address, sizeof(address)), 0);
+    (void)close(world->servers[side]);
+    world->servers[side] = kept;
+}
+
 static inline void world_on_event(void *context, const struct proxy_event *event)
 {
     struct world *world = context;
