@@ -9,12 +9,15 @@ import time
 
 import disk
 import pg
+import strikes
 from daemon import SLOW
-from network import Strikes
+from network import Strikes, Witness
 from test_flip import assert_one_active
 
 PAIR = {"fsync": "on"}  # what a kill takes must be what a power failure would take
-FLIP = {"drain": {"timeout": "3s"}, "catchup": {"timeout": "3s"}, "max_hold": "9s"}
+MAX_HOLD_S = 9
+PATIENCE_S = 15  # of a hold past its deadline, on a machine that has other things to do
+FLIP = {"drain": {"timeout": "3s"}, "catchup": {"timeout": "3s"}, "max_hold": "%ds" % MAX_HOLD_S}
 # How long a phase lasts about, in ms: a strike comes at any moment of it.
 LASTS = {"preflight": 200, "arm": 100, "hold": 2, "drain": 100, "fence": 10, "catchup": 4, "ready": 8, "commit": 8, "open": 5,
          "release": 10, "turn": 50}
@@ -22,7 +25,7 @@ LASTS = {"preflight": 200, "arm": 100, "hold": 2, "drain": 100, "fence": 10, "ca
 
 class Scene:
     def __init__(self, world, cluster_disks=False, lossless=None, **settings):
-        self.world = world
+        self.world, self.lossless = world, lossless
         flip = FLIP if lossless is None else dict(FLIP, lossless=lossless)
         self.d = world.prepared(pair=PAIR, flip=flip, **settings)
         self.strikes = Strikes(world.folder)
@@ -87,11 +90,27 @@ class Scene:
         if not self.d.running:
             self.d.start()
 
-    def settle(self, load, active=None, phase="steady"):
+    def ready(self, source):
+        """`source` is active, and a flip away from it may begin: out of the watch with the promise, if there is one."""
+        watched = bool(self.lossless) and source == "green"
+        for _ in range(10):
+            s = self.d.wait_status(self.settled, timeout=120, what="a state in which a flip may begin")
+            if s["active"] == source and (s["phase"] == "watch") == watched:
+                return
+            self.d.verb("cutover" if s["active"] == "blue" else "flip-back")
+        raise AssertionError("%s doesn't become active" % source)
+
+    def settled(self, s):
+        """No flip, the way back open, and in a lossless watch what it promises."""
+        if s["phase"] == "watch" and not (self.lossless and s["way_back"]["promise"]["on"]):
+            return False
+        return s["phase"] in ("steady", "watch") and s["way_back"]["open"] and s["flip"] is None
+
+    def settle(self, load, active=None, phase=None):
         """One side active, the other fenced, the way back open, clients served; nothing promised is missing."""
         world, d = self.world, self.d
-        s = d.wait_status(lambda s: s["phase"] == phase and s["way_back"]["open"] and s["flip"] is None
-                          and active in (None, s["active"]), timeout=120, what="a settled state")
+        s = d.wait_status(lambda s: (s["phase"] == phase and s["way_back"]["open"] and s["flip"] is None if phase
+                                     else self.settled(s)) and active in (None, s["active"]), timeout=120, what="a settled state")
         check_sides(world, s["active"])
         with world.connect() as client:
             client.query("update account set note = 'served' where id = 1")
@@ -105,12 +124,18 @@ class Scene:
         assert d.verb("status").code == 0, d.verb("status")
         return s["active"]
 
+    def tell(self, group, what, victim, load, witness, elapsed):
+        """What a strike showed, when it has settled. Only a side that was away may be open beside the other, until it is met."""
+        assert not witness.splits or not victim.startswith("daemon"), witness.splits
+        assert witness.split_s < PATIENCE_S * SLOW, witness.splits
+        assert witness.longest_hold_s < (MAX_HOLD_S + PATIENCE_S) * SLOW, witness.longest_hold_s
+        strikes.tell(self.world, group, what, [load], witness, elapsed)
+
     def in_a_flip(self, verb, phase, victim, abort=False):
         """Strikes inside `phase` of a flip, or of its abort in that phase; the active side in the end."""
         d, source = self.d, "blue" if verb == "cutover" else "green"
-        if d.status()["active"] != source:
-            d.verb("flip-back" if verb == "cutover" else "cutover", code=0)
-            d.wait_steady(source)
+        self.ready(source)
+        witness = Witness(self.world, d)
         load = self.load()
         time.sleep(random.uniform(0.2, 0.5))
         since = len(d.log_text())
@@ -131,6 +156,7 @@ class Scene:
         self.mend()
         active = self.settle(load)
         elapsed = time.monotonic() - started
+        witness.stop()
         waiter.join(120 * SLOW)
         assert result, "the verb doesn't end"
         answer = result[0]
@@ -141,10 +167,8 @@ class Scene:
             code = aborting.finish().code
             assert code in (0, 1, 5), code
             assert code != 0 or active == source, "it said that it was aborted"
-        s = load.summary
-        self.world.note("%-9s %-9s %-34s last seen in %-9s -> %-5s exit %d, settled after %5.1f s, acknowledged %d, in doubt %d, "
-                        "failed %d" % ("abort" if abort else verb, phase, victim, at, active, answer.code, elapsed,
-                                       s["acknowledged_writes"], s["in_doubt"], s["failed"]))
+        group = "kill %s %s %s" % (strikes.MODES[self.lossless], "abort" if abort else verb, victim)
+        self.tell(group, "%-9s last seen in %-9s -> %-5s exit %d" % (phase, at, active, answer.code), victim, load, witness, elapsed)
         return active
 
 

@@ -43,6 +43,7 @@ def _reject(net, links):
 
 
 class Namespaces:
+    NAME = "namespaces"
     # `out`: what the first part of the link sends, the proxy or blue
     FAULTS = {
         "partition": (_lose("out", "in"), True),

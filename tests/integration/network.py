@@ -20,6 +20,8 @@ from world import DRIVERS
 
 LINKS = ("blue", "green", "from_blue", "from_green")
 MAX_HOLD_S = 7
+# the gate on lag would flip back once what had cut the sides off from each other is over, whenever that is
+WATCH = {"watch": {"duration": "30m"}, "gates": [{"name": "lag", "metric": "replication_lag", "max": "1h"}]}
 
 
 def _each(*words):
@@ -41,6 +43,7 @@ def _slow(net, links):
 class Forwarder:
     """tests/drivers/forwarder/forwarder.c: see there what each command does."""
 
+    NAME = "network"
     FAULTS = {  # what can be done to some links, and whether it lasts until it is healed
         "partition": (_each("stall", "both"), True),
         "requests_lost": (_each("stall", "up"), True),
@@ -159,20 +162,26 @@ class Witness:
             self.longest_hold_s = max(self.longest_hold_s, held or 0)
             self.stopping.wait(0.05)
 
+    @property
+    def split_s(self):
+        """How long both sides were open."""
+        return self.splits[-1][0] - self.splits[0][0] if self.splits else 0.0
+
     def stop(self):
         self.stopping.set()
         self.thread.join(60 * SLOW)
 
 
 class Scene:
-    def __init__(self, world, net=None, databases=("app",), **settings):
-        self.world, self.databases = world, databases
+    def __init__(self, world, net=None, databases=("app",), lossless=None, **settings):
+        """`lossless`: a flip back begins in a watch in which each commit is confirmed by both sides."""
+        self.world, self.databases, self.lossless = world, databases, lossless
         world.pair(ledger=True, databases=databases, **(net.pair() if net else {}))
         self.net = net or Forwarder(world)
         self.strikes = Strikes(world.folder)
+        flip = {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "3s"}, "max_hold": "%ds" % MAX_HOLD_S}
         self.d = world.daemon(start=False, sides=self.net.sides(), databases=list(databases), **{
-            "flip": {"drain": {"timeout": "1500ms"}, "catchup": {"timeout": "3s"}, "max_hold": "%ds" % MAX_HOLD_S},
-            **settings})
+            "flip": flip if lossless is None else dict(flip, lossless=lossless), **(WATCH if lossless else {}), **settings})
         self.d.start(environment={"SWITCHBACK_TEST_STRIKE": self.strikes.path})
         self.d.prepare()
         self.d.wait_steady("blue")
@@ -188,6 +197,20 @@ class Scene:
         """The side that is, if it can be reached and is fenced."""
         return next((name for name, side in s["sides"].items()
                      if side["standing"] == "diverged" and side["reachable"] and side["fenced"]), None)
+
+    def ready(self, source):
+        """`source` is active, and a flip away from it may begin."""
+        def waiting(s):
+            if s["phase"] == "watch" and not (self.lossless and s["way_back"]["promise"]["on"]):
+                return False
+            return s["phase"] in ("steady", "watch") and s["way_back"]["open"]
+        watched = bool(self.lossless) and source == "green"
+        for _ in range(10):
+            s = self.d.wait_status(waiting, 90, "a state in which a flip may begin")
+            if s["active"] == source and (s["phase"] == "watch") == watched:
+                return
+            self.d.verb("cutover" if s["active"] == "blue" else "flip-back")
+        raise AssertionError("%s doesn't become active" % source)
 
     def load(self):
         """On every database; for settle."""

@@ -8,6 +8,7 @@ import random
 
 import disk
 from kill_scene import Scene
+from network import WATCH
 from test_crash import PHASES
 
 KILLS = ("daemon_killed", "source_killed", "target_killed", "source_worker", "target_worker", "both_sides", "everything")
@@ -16,14 +17,14 @@ DAEMON_DISKS = tuple("daemon_" + fault for fault in FAULTS + ("disk_sync_fails_t
 CLUSTER_DISKS = tuple("%s_%s" % (side, fault) for side in ("source", "target") for fault in FAULTS)
 
 
-def make(verb, victim):
+def make(verb, victim, lossless):
     def test(world):
-        scene = Scene(world, cluster_disks=victim in CLUSTER_DISKS)
+        scene = Scene(world, cluster_disks=victim in CLUSTER_DISKS, lossless=lossless, **(WATCH if lossless else {}))
         for phase in PHASES:
             scene.in_a_flip(verb, phase, victim)
         if "disk" in victim and "full" not in victim:  # what a flip writes has room before anybody is held
             assert any(one.struck for one in scene.disks.values()), "no call was struck"
-    test.__doc__ = "%s in each phase of a %s." % (victim, verb)
+    test.__doc__ = "%s in each phase of a %s, %s the promise." % (victim, verb, "with" if lossless else "without")
     test.timeout = 1500
     test.long = True
     return test
@@ -31,7 +32,8 @@ def make(verb, victim):
 
 for _verb in ("cutover", "flip-back"):
     for _victim in KILLS + DAEMON_DISKS + CLUSTER_DISKS:
-        globals()["test_%s_%s" % (_verb.replace("-", "_"), _victim)] = make(_verb, _victim)
+        for _name, _lossless in (("plain", False), ("lossless", True)):
+            globals()["test_%s_%s_%s" % (_name, _verb.replace("-", "_"), _victim)] = make(_verb, _victim, _lossless)
 
 
 def make_abort(victim):

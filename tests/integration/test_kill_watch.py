@@ -3,7 +3,9 @@ without it (traffic waits for its side, and `status` says what an operator may d
 import random
 import time
 
+import strikes
 from kill_scene import Scene, revive
+from network import Witness
 from test_kill import CLUSTER_DISKS, DAEMON_DISKS, KILLS
 
 KEPT = [victim for victim in KILLS + DAEMON_DISKS + CLUSTER_DISKS if victim != "source_killed"]
@@ -30,6 +32,7 @@ def wait_watched(scene, lossless):
 def strike(scene, lossless, victim):
     """Something dies for less than dead_after, or something that isn't the active side: traffic stays."""
     load = scene.load()
+    witness = Witness(scene.world, scene.d)
     time.sleep(random.uniform(0.2, 0.8))
     started = time.monotonic()
     scene.strike(victim, "green")
@@ -41,10 +44,9 @@ def strike(scene, lossless, victim):
     else:
         wait_watched(scene, lossless)
         scene.settle(load, "green", "watch")
-    summary = load.summary
-    scene.world.note("watch%s %-34s -> %-5s settled after %5.1f s, acknowledged %d, in doubt %d, failed %d" % (
-        " lossless" if lossless else "         ", victim, s["active"], time.monotonic() - started, summary["acknowledged_writes"],
-        summary["in_doubt"], summary["failed"]))
+    witness.stop()
+    scene.tell("kill %s watch %s" % (strikes.MODES[lossless], victim), "-> %-5s" % s["active"], victim, load, witness,
+               time.monotonic() - started)
 
 
 def come_back(scene, lossless, load):
@@ -82,6 +84,7 @@ def test_active_side_stays_dead_again_and_again(world):
     d = scene.d
     for _ in range(10):
         load = scene.load()
+        witness = Witness(world, d)
         time.sleep(random.uniform(0.3, 1))
         world.green.kill()
         died = time.monotonic()
@@ -91,8 +94,9 @@ def test_active_side_stays_dead_again_and_again(world):
         served = time.monotonic() - died
         time.sleep(random.uniform(0, 1))
         come_back(scene, True, load)
-        world.note("takeover: clients served %.1f s after the death; acknowledged %d, in doubt %d, failed %d" % (
-            served, load.summary["acknowledged_writes"], load.summary["in_doubt"], load.summary["failed"]))
+        witness.stop()
+        scene.tell("kill lossless watch source_stays_dead", "clients served %.1f s after the death" % served, "source_killed", load,
+                   witness, time.monotonic() - died)
         cut_over(scene, True)
 
 
