@@ -169,6 +169,7 @@ returns pg_catalog.pg_lsn language plpgsql set search_path = pg_catalog, pg_temp
 declare
     s switchback.state := switchback.claim(claimed_owner);
     peer text := case s.side when 'blue' then 'green' else 'blue' end;
+    stream record;
     start pg_lsn;
 begin
     if s.standing = 'active' and s.epoch = claimed_epoch + 1 and s.opened_for = flip then
@@ -177,11 +178,18 @@ begin
     if s.standing <> 'standby' or s.epoch > claimed_epoch or s.aborted >= flip then
         perform switchback.stale(s, format('can''t be opened alone for flip %s at epoch %s', flip, claimed_epoch));
     end if;
-    if exists (select from pg_subscription u left join pg_stat_subscription w on w.subid = u.oid
-               where u.subname = 'switchback_from_' || peer and (u.subenabled or w.pid is not null)
-                 and u.subdbid = (select oid from pg_database where datname = current_database())) then
+    select oid, subenabled into stream from pg_subscription
+    where subname = 'switchback_from_' || peer
+      and subdbid = (select oid from pg_database where datname = current_database());
+    if stream.subenabled then
         raise exception using errcode = 'SB005', message = format('the stream from %s is not cut off', peer);
     end if;
+    -- One that was being started while the subscription was disabled appears after the others have ended.
+    loop
+        perform pg_terminate_backend(pid) from pg_stat_subscription where subid = stream.oid and pid is not null;
+        exit when not found;
+        perform pg_sleep(0.002);
+    end loop;
     perform switchback.set_sequences_alone(peer);
     perform switchback.set_fences(false);
     start := pg_current_wal_insert_lsn();

@@ -1,4 +1,6 @@
 """The promise on real clusters: what is acknowledged on the active side has been confirmed by the other."""
+import os
+import signal
 import threading
 import time
 
@@ -201,6 +203,31 @@ def test_takeover_loses_nothing(world):
     assert 77 <= int(rows(world.blue, "select nextval('unused')")[0][0]) < 77 + 2000
     facts = console.facts()
     assert facts["blue"]["app0"][:2] == ("active", 3) and not facts["green"]["reachable"], facts
+    console.stop()
+
+
+def test_worker_that_was_being_started(world):
+    """The active side is dead, its subscriber starts again and again: one that began while it was cut off is no reason not to
+    take over."""
+    console = promised(world)
+    rows(world.green, "insert into hist (tag, aid, delta) values (1, 1, 1)")
+    worker = int(rows(world.blue, "select pid from pg_stat_subscription where pid is not null")[0][0])
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        world.blue.query("alter subscription switchback_from_green disable", "app0", "switchback")
+        ready = console.start("ready-alone 2 green 2 60000")
+        end = time.monotonic() + 60
+        while rows(world.blue, "select count(*) from pg_stat_activity where query like '%make_ready_alone%' and state = 'active'"
+                               " and pid <> pg_backend_pid()") == [("0",)]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.1)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    console.wait(ready)
+    console.do("open 2 green 2 10000")
+    console.do("active blue 3")
+    assert console.facts()["blue"]["app0"][:2] == ("active", 3)
     console.stop()
 
 
