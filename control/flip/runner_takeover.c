@@ -204,9 +204,10 @@ static void look_later(struct flip *flip, const struct flip_event *event)
     if (flip->retry.tries == 0) {
         struct error why = event->error;
         if (event->kind != FLIP_EVENT_FAILED) {
-            error_set(&why, ERROR_UNREACHABLE, "neither %s nor %s can be reached: nobody is served",
+            error_set(&why, ERROR_UNREACHABLE,
+                      "%s can't be reached, and %s could not take over: nobody is served",
                       side_name(flip->spec.source), side_name(flip_target(flip)));
-            error_remedy(&why, "bring either side back");
+            error_remedy(&why, "bring either side back; switchback flip-back tries again");
         }
         flip_alarm(flip, &why);
     }
