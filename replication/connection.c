@@ -518,13 +518,28 @@ void connection_cancel(struct connection *connection)
     connection_set_deadline(connection);
 }
 
+static void drop(struct connection *connection, const struct error *why)
+{
+    connection_close_socket(connection);
+    fail_running(connection, why);
+    fail_queue(connection, why);
+}
+
 void connection_drop(struct connection *connection)
 {
     struct error aborted;
     (void)error_set(&aborted, ERROR_ABORTED, "%s: connection closed", connection->options.label);
-    connection_close_socket(connection);
-    fail_running(connection, &aborted);
-    fail_queue(connection, &aborted);
+    drop(connection, &aborted);
+}
+
+void connection_renew(struct connection *connection)
+{
+    struct error silent;
+    (void)error_set(&silent, ERROR_UNREACHABLE, "%s: the connection has fallen silent",
+                    connection->options.label);
+    connection->backoff_us = FIRST_BACKOFF_US;
+    connection->retry_us = 0;
+    drop(connection, &silent);
 }
 
 void connection_free(struct connection *connection, void (*closed)(void *context), void *context)

@@ -94,6 +94,9 @@ void connection_send_parameter(struct connection *connection, const char *sql, c
 void connection_cancel(struct connection *connection);
 /* Closes the socket at once: a running statement fails as uncertain. The next request connects again. */
 void connection_drop(struct connection *connection);
+/* The same because the other end has fallen silent: ERROR_UNREACHABLE, and the next request connects at
+ * once. */
+void connection_renew(struct connection *connection);
 
 bool connection_is_up(const struct connection *connection);
 bool connection_is_idle(

@@ -16,8 +16,8 @@
 #include <string.h>
 
 static const char *const purposes[] = {
-    [LANE_WORK] = "work",   [LANE_SAMPLE] = "sample",   [LANE_AUX] = "aux",     [LANE_GATE] = "gate",
-    [LANE_PROBE] = "probe", [LANE_CONTROL] = "control", [LANE_ROLES] = "roles",
+    [LANE_WORK] = "work",   [LANE_SAMPLE] = "sample", [LANE_AUX] = "aux",         [LANE_GATE] = "gate",
+    [LANE_PROBE] = "probe", [LANE_ANEW] = "anew",     [LANE_CONTROL] = "control", [LANE_ROLES] = "roles",
 };
 
 /* --- interrupting what runs too long, through the side's control lane --- */
@@ -82,7 +82,7 @@ static struct connection *open_lane(struct replication *replication, enum side s
         .kind = lane == LANE_GATE ? CONNECTION_GATE : CONNECTION_MANAGER,
         .context = replication,
     };
-    if (lane != LANE_CONTROL) {
+    if (lane != LANE_CONTROL && lane != LANE_ANEW) { /* of those only the socket is closed */
         options.interrupt = side == SIDE_BLUE ? interrupt_blue : interrupt_green;
     }
     return connection_new(replication->loop, &options, error);
@@ -122,6 +122,19 @@ void engine_set_logins(struct replication *replication)
                                           &of->tls, of->tls_server_name)) {
                     LOG_ERROR("reload_failed", LOG_STR("error", "out of memory for a connection"));
                 }
+            }
+        }
+    }
+}
+
+void engine_renew(struct replication *replication, enum side side)
+{
+    for (int lane = 0; lane < LANE_COUNT; lane++) {
+        const bool waited_for = lane == LANE_SAMPLE || lane == LANE_CONTROL || lane == LANE_ROLES;
+        for (size_t i = 0; i < lane_width(replication, (enum lane)lane); i++) {
+            struct connection *connection = replication->lanes[side][lane][i];
+            if (waited_for || connection_is_idle(connection)) {
+                connection_renew(connection);
             }
         }
     }

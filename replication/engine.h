@@ -17,6 +17,7 @@ enum lane {
     LANE_AUX,    /* what takes long and may: slot advance, questions */
     LANE_GATE,   /* the operator's queries */
     LANE_PROBE,  /* a commit that waits for the other side */
+    LANE_ANEW,   /* connects each time: is the side silent, or only a connection? (sampler_anew.c) */
     LANE_DATABASE_COUNT,
     /* of a side, connected to the database postgres (or a managed one where that is missing) */
     LANE_CONTROL = LANE_DATABASE_COUNT, /* ends backends, takes ownership, creates databases */
@@ -59,6 +60,10 @@ struct connection *engine_lane(struct replication *replication, enum side side, 
 
 /* The settings were replaced: connections made from now on log in as they say. */
 void engine_set_logins(struct replication *replication);
+
+/* The side's old connections have died without a word, new ones work: what nobody uses, or what others wait
+ * for, is opened again. What else is under way ends by its own deadline. */
+void engine_renew(struct replication *replication, enum side side);
 
 const struct settings *engine_settings(const struct replication *replication);
 size_t engine_database_count(const struct replication *replication);

@@ -122,7 +122,9 @@ struct replication_side_sample {
     bool names_wrong; /* synchronous_standby_names name slots of ours and not all of them, or on a standby */
     char version[REPLICATION_NAME_SIZE];
     int64_t unreachable_us; /* for how long; 0 */
-    char problem[256];      /* "" or what is wrong */
+    /* So is a connection that was opened since; not only those from before are silent. Of the active side. */
+    bool gone;
+    char problem[256]; /* "" or what is wrong */
 };
 
 /* Where the clusters say that traffic goes. A deposed controller asks them and does nothing else. */

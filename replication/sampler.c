@@ -470,6 +470,7 @@ static void on_tick(uv_timer_t *timer)
         return;
     }
     start_round(sampler, sampler->active);
+    sampler_try_anew(sampler, sampler->active);
     ENSURE(uv_timer_start(&sampler->look, on_look, LOOK_AFTER_MS, 0) == 0);
     if (sampler->ticks % ADVANCE_EVERY_TICKS == 0) {
         sampler_advance_idle_slot(sampler);

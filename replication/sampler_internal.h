@@ -10,6 +10,7 @@ enum {
     SAMPLE_EVERY_US = SAMPLE_EVERY_MS * 1000,
     LOOK_AFTER_MS = 20,    /* a marker crosses in 1.5 ms, in 9 at worst */
     CHECK_EVERY_TICKS = 4, /* fences and table sets */
+    SILENT_US = 1000000,   /* a side that was silent this long is not reachable */
     MARKERS_KEPT = 1024 /* written and not yet seen: four minutes; beyond that the clusters' clock counts */
 };
 
@@ -49,14 +50,23 @@ struct stream {
     bool idle_slot_lost, idle_slot_endangered;
 };
 
+/* Attempts to reach a silent side by a connection of its own, see sampler_anew.c. */
+struct anew {
+    bool trying;
+    int64_t begun_us;    /* the last attempt */
+    int64_t failed_us;   /* when the last one that ended began, if it failed; 0 */
+    int64_t answered_us; /* when one was last answered */
+};
+
 /* One side, all its databases together. */
 struct side_watch {
-    bool asking;           /* a round of requests is under way */
-    int64_t asked_us;      /* when the last one began */
-    bool heard_of;         /* a round has ended, one way or the other */
-    bool answered;         /* the last round was answered */
-    int64_t answered_us;   /* the last time it was */
-    int64_t lost_us;       /* when the first round began that it hasn't answered since; 0 */
+    bool asking;         /* a round of requests is under way */
+    int64_t asked_us;    /* when the last one began */
+    bool heard_of;       /* a round has ended, one way or the other */
+    bool answered;       /* the last round was answered */
+    int64_t answered_us; /* the last time it was */
+    int64_t lost_us;     /* when the first round began that it hasn't answered since; 0 */
+    struct anew anew;
     bool stale;            /* our ownership isn't known there */
     struct error error;    /* of this round */
     struct error standing; /* of the last whole round: what is wrong though it answers */
@@ -92,6 +102,8 @@ struct sampler {
  */
 void sampler_judge(struct sampler *sampler);
 void sampler_forget_streams(struct sampler *sampler);
+/* sampler_anew.c: each tick, of the active side */
+void sampler_try_anew(struct sampler *sampler, enum side side);
 /* sampler_idle.c */
 void sampler_advance_idle_slot(struct sampler *sampler);
 

@@ -8,7 +8,6 @@
 #include <string.h>
 
 enum {
-    SILENT_US = 1000000, /* a side that was silent this long is not reachable */
     SILENT_UNPREPARED_US =
         5000000, /* without our databases each look is a new connection, tried with pauses */
     WORKER_GONE_US =
@@ -50,6 +49,7 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
     /* A side that hangs is lost since it was asked, not since we gave up on its answer. */
     const int64_t lost_us = side->lost_us != 0 ? side->lost_us : side->asked_us;
     sample->unreachable_us = sample->reachable || lost_us == 0 ? 0 : now_us - lost_us;
+    sample->gone = sample->unreachable_us > 0 && side->anew.failed_us >= lost_us;
     (void)snprintf(sample->version, sizeof sample->version, "%s",
                    sampler->versions[which][0] != '\0' ? sampler->versions[which] : sample->version);
     sample->problem[0] = '\0';

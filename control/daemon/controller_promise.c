@@ -29,8 +29,8 @@ static void note_answers(struct controller_promise *promise, enum side active,
     }
 }
 
-/* Two views must agree: a side that still serves clients isn't dead, however few connections are left for
- * us. */
+/* All views must agree: a side that still serves clients isn't dead, however few connections are left for us,
+ * nor is one that a new connection reaches while the old ones have died without a word. */
 bool controller_is_active_dead(const struct controller *controller)
 {
     const struct controller_promise *promise = &controller->promise;
@@ -39,7 +39,7 @@ bool controller_is_active_dead(const struct controller *controller)
     replication_sample(controller->replication, &sample);
     const struct replication_side_sample *side = &sample.sides[promise->side];
     return promise->answered_us != 0 && sample.taken_us != 0 && !side->reachable &&
-           side->unreachable_us >= dead_after_us &&
+           side->unreachable_us >= dead_after_us && side->gone &&
            clock_mono_us() - promise->answered_us >= dead_after_us - PULSE_US;
 }
 

@@ -55,6 +55,7 @@ class Forwarder:
         "cut_answer": (_each("cut", "down", 9), False),
         "server_gone": (_each("half", "server"), True),
         "client_gone": (_each("half", "client"), True),
+        "forgotten": (_each("forget"), True),
     }
 
     def __init__(self, world, targets=None):

@@ -145,6 +145,38 @@ def test_active_side_cut_off_from_all(world):
 test_active_side_cut_off_from_all.timeout = 300
 
 
+def test_old_connections_forgotten(world):
+    """A firewall forgets every connection to the active side, ours and the clients': they die without a word, new ones work.
+    Nobody takes over from a side that is well."""
+    scene = promising(world)
+    d = scene.d
+    load = world.ledger(sessions=6, rate=20)
+    time.sleep(0.5)
+    for _ in range(3):
+        silent = d.log_text().count("old_connections_silent")
+        scene.inject("forgotten", "source", "green")
+        d.until(lambda: d.log_text().count("old_connections_silent") > silent, what="the old connections are given up")
+        s = d.wait_status(lambda s: s["sides"]["green"]["reachable"], 60, "green answers by new connections")
+        assert s["active"] == "green" and s["phase"] == "watch", s
+        assert scene.served()
+    began = time.monotonic()
+    while time.monotonic() - began < 6:
+        s = d.status()
+        assert s["active"] == "green" and s["flip"] is None, s
+        time.sleep(0.2)
+    d.wait_status(promised, 60, "the promise is on")
+    scene.net.heal()
+    d.verb("flip-back", code=0)
+    load.stop()
+    assert load.summary["wrong"] == 0, load.summary
+    load.verify(world.blue)
+    scene.settle_anew()
+    assert_one_active(world, "blue")
+
+
+test_old_connections_forgotten.timeout = 300
+
+
 def test_turn_cannot_promise(world):
     """The sides are cut off from each other when the flip comes to its turn: clients go on in time, without the promise."""
     scene = Scene(world, flip=FLIP, **WATCH)

@@ -276,6 +276,27 @@ static void a_silent_side_is_lost(void **state)
     assert_string_not_equal(scene->sampler.sample.sides[SIDE_GREEN].problem, "");
 }
 
+/* Old connections may die without a word while the side is well. */
+static void gone_is_whom_no_new_connection_reaches_either(void **state)
+{
+    struct scene *scene = *state;
+    struct side_watch *blue = &scene->sampler.sides[SIDE_BLUE];
+    assert_false(judge(scene)->sides[SIDE_BLUE].gone);
+    blue->answered = false;
+    blue->lost_us = scene->now_us - 4000000;
+    blue->anew.failed_us = blue->lost_us - 1; /* of an earlier silence */
+    assert_false(judge(scene)->sides[SIDE_BLUE].reachable);
+    assert_false(scene->sampler.sample.sides[SIDE_BLUE].gone);
+    blue->anew.failed_us = blue->lost_us + 500000;
+    assert_true(judge(scene)->sides[SIDE_BLUE].gone);
+    blue->anew.failed_us = 0; /* the next attempt was answered */
+    assert_false(judge(scene)->sides[SIDE_BLUE].gone);
+    blue->anew.failed_us = scene->now_us;
+    blue->answered = true;
+    blue->lost_us = 0;
+    assert_false(judge(scene)->sides[SIDE_BLUE].gone);
+}
+
 /* While the other side's silence is waited for by whoever takes ownership, this one isn't asked. */
 static void who_is_not_asked_is_not_silent(void **state)
 {
@@ -301,6 +322,7 @@ int main(void)
         TEST(fences_and_tables),
         TEST(slots),
         TEST(a_silent_side_is_lost),
+        TEST(gone_is_whom_no_new_connection_reaches_either),
         TEST(who_is_not_asked_is_not_silent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

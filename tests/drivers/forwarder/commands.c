@@ -61,6 +61,14 @@ static void halve(struct forwarder *forwarder, struct link *link, enum end gone)
     }
 }
 
+static void forget(struct forwarder *forwarder, const struct link *link)
+{
+    for (struct connection *connection = forwarder->connections; connection != NULL;
+         connection = connection->next) {
+        connection->half_open = connection->half_open || connection->link == link;
+    }
+}
+
 /* False: it isn't a fault that has a way. */
 static bool set_fault(struct fault *fault, const char *what, int64_t value)
 {
@@ -104,6 +112,8 @@ static bool command(struct forwarder *forwarder, struct link *link, const char *
         admit(link);
     } else if (strcmp(what, "reset") == 0) {
         reset_all(forwarder, link);
+    } else if (strcmp(what, "forget") == 0) {
+        forget(forwarder, link);
     } else if (strcmp(what, "half") == 0) {
         halve(forwarder, link, strcmp(which, "server") == 0 ? SERVER : CLIENT);
     } else {

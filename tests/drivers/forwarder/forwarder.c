@@ -16,6 +16,7 @@
  *   admit LINK                    and not any more; all else stays as it is
  *   reset LINK                    both ends of every connection are reset, what was kept back is lost
  *   half LINK client|server       that end is reset, the other one hears nothing
+ *   forget LINK                   no connection of now carries anything any more, new ones do
  *   count LINK                    "ok CONNECTIONS": those whose both ends are there
  *
  * WAY: up (to the server), down (to the client) or both. LINK: a name, or * for all.

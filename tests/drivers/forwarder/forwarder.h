@@ -51,7 +51,7 @@ struct connection {
     struct connection *next;
     struct link *link;
     int sockets[ENDS]; /* -1: gone */
-    bool connecting, half_open, over;
+    bool connecting, half_open /* or forgotten */, over;
     struct way ways[ENDS];
 };
 
