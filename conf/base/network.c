@@ -23,6 +23,18 @@ static bool bit_is_set(const uint8_t *address, unsigned bit)
     return (address[bit / 8] >> (7 - bit % 8) & 1) != 0;
 }
 
+bool network_parse_address(const char *text, int *family, uint8_t bytes[16])
+{
+    if (inet_pton(AF_INET, text, bytes) == 1) {
+        *family = AF_INET;
+    } else if (inet_pton(AF_INET6, text, bytes) == 1) {
+        *family = AF_INET6;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 bool network_parse(const char *text, struct network *network)
 {
     char host[INET6_ADDRSTRLEN];
@@ -33,11 +45,7 @@ bool network_parse(const char *text, struct network *network)
     }
     memcpy(host, text, length);
     host[length] = '\0';
-    if (inet_pton(AF_INET, host, network->address) == 1) {
-        network->family = AF_INET;
-    } else if (inet_pton(AF_INET6, host, network->address) == 1) {
-        network->family = AF_INET6;
-    } else {
+    if (!network_parse_address(host, &network->family, network->address)) {
         return false;
     }
     unsigned most = network->family == AF_INET ? V4_BITS : V6_BITS;
@@ -53,9 +61,11 @@ bool network_parse(const char *text, struct network *network)
     return true;
 }
 
-/* The bytes of an address, and its family; a mapped one is v4. */
-static const uint8_t *bytes_of(const struct sockaddr *address, int *family)
+const uint8_t *network_bytes(const struct sockaddr *address, int *family)
 {
+    if (address == NULL) {
+        return NULL;
+    }
     *family = address->sa_family;
     if (address->sa_family == AF_INET) {
         return (const uint8_t *)&((const struct sockaddr_in *)(const void *)address)->sin_addr;
@@ -73,14 +83,15 @@ static const uint8_t *bytes_of(const struct sockaddr *address, int *family)
 
 bool network_is_address(const char *text)
 {
-    uint8_t parsed[16];
-    return inet_pton(AF_INET, text, parsed) == 1 || inet_pton(AF_INET6, text, parsed) == 1;
+    int family = AF_UNSPEC;
+    uint8_t bytes[16];
+    return network_parse_address(text, &family, bytes);
 }
 
 bool network_contains(const struct network *network, const struct sockaddr *address)
 {
     int family = AF_UNSPEC;
-    const uint8_t *bytes = bytes_of(address, &family);
+    const uint8_t *bytes = network_bytes(address, &family);
     if (bytes == NULL || family != network->family) {
         return false;
     }

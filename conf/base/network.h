@@ -20,8 +20,12 @@ struct network {
 /* False: not an address, or bits that can't be; bits set beyond the mask are refused, too. */
 MUST_USE bool network_parse(const char *text, struct network *network);
 
-/* An address, v4 or v6, and not a name. */
+/* An address, v4 or v6, and not a name: its family, and its bytes in network order. */
+MUST_USE bool network_parse_address(const char *text, int *family, uint8_t bytes[16]);
 bool network_is_address(const char *text);
+
+/* The bytes of an address, which stay its own, and its family; a mapped one is v4. NULL: no IP address. */
+const uint8_t *network_bytes(const struct sockaddr *address, int *family);
 
 bool network_contains(const struct network *network, const struct sockaddr *address);
 

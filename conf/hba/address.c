@@ -1,47 +1,18 @@
 #include "conf/hba/address.h"
 
+#include "conf/base/network.h"
+
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { V4_BYTES = 4, V6_BYTES = 16, MAPPED_AT = 12 };
+enum { V4_BYTES = 4, V6_BYTES = 16 };
 
 static size_t size_of(int family)
 {
     return family == AF_INET ? V4_BYTES : V6_BYTES;
-}
-
-/* The bytes of an address, and its family; a mapped one is v4. NULL: no IP address. */
-static const uint8_t *bytes_of(const struct sockaddr *address, int *family)
-{
-    if (address == NULL) {
-        return NULL;
-    }
-    *family = address->sa_family;
-    if (address->sa_family == AF_INET) {
-        return (const uint8_t *)&((const struct sockaddr_in *)(const void *)address)->sin_addr;
-    }
-    if (address->sa_family != AF_INET6) {
-        return NULL;
-    }
-    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr;
-    if (!IN6_IS_ADDR_V4MAPPED(v6)) {
-        return v6->s6_addr;
-    }
-    *family = AF_INET;
-    return v6->s6_addr + MAPPED_AT;
-}
-
-static bool parse_host(const char *text, int *family, uint8_t bytes[V6_BYTES])
-{
-    if (inet_pton(AF_INET, text, bytes) == 1) {
-        *family = AF_INET;
-        return true;
-    }
-    *family = AF_INET6;
-    return inet_pton(AF_INET6, text, bytes) == 1;
 }
 
 bool hba_address_parse(const char *text, struct hba_address *address, bool *needs_mask)
@@ -55,7 +26,7 @@ bool hba_address_parse(const char *text, struct hba_address *address, bool *need
     }
     memcpy(host, text, length);
     host[length] = '\0';
-    if (!parse_host(host, &address->family, address->bytes)) {
+    if (!network_parse_address(host, &address->family, address->bytes)) {
         return false;
     }
     if (*needs_mask) {
@@ -79,7 +50,7 @@ bool hba_address_parse(const char *text, struct hba_address *address, bool *need
 bool hba_address_parse_mask(const char *text, struct hba_address *address)
 {
     int family = AF_UNSPEC;
-    return parse_host(text, &family, address->mask) && family == address->family;
+    return network_parse_address(text, &family, address->mask) && family == address->family;
 }
 
 static bool same_network(const uint8_t *a, const uint8_t *b, const uint8_t *mask, size_t size)
@@ -102,8 +73,8 @@ static bool is_own(const uint8_t *bytes, int family, bool subnet)
     }
     for (const struct ifaddrs *one = interfaces; one != NULL && !own; one = one->ifa_next) {
         int own_family = AF_UNSPEC, mask_family = AF_UNSPEC;
-        const uint8_t *address = bytes_of(one->ifa_addr, &own_family);
-        const uint8_t *mask = bytes_of(one->ifa_netmask, &mask_family);
+        const uint8_t *address = network_bytes(one->ifa_addr, &own_family);
+        const uint8_t *mask = network_bytes(one->ifa_netmask, &mask_family);
         if (address == NULL || own_family != family) {
             continue;
         }
@@ -117,7 +88,7 @@ static bool is_own(const uint8_t *bytes, int family, bool subnet)
 bool hba_address_holds(const struct hba_address *address, const struct sockaddr *client)
 {
     int family = AF_UNSPEC;
-    const uint8_t *bytes = bytes_of(client, &family);
+    const uint8_t *bytes = network_bytes(client, &family);
     if (bytes == NULL) {
         return false;
     }
