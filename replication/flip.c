@@ -131,12 +131,25 @@ const struct replication_flip *phase_flip(const struct strand *strand)
     return &phase->flip;
 }
 
-void phase_begin_sql(const struct strand *strand, struct strbuf *sql)
+static void begin_sql(const struct strand *strand, struct strbuf *sql, int64_t lock_us)
 {
     /* What an earlier phase left open when it failed goes first. */
     bool left_open = connection_in_transaction(
         engine_lane(strand->replication, strand->side, LANE_WORK, strand->database));
     strbuf_puts(sql, left_open ? "rollback; begin; " : "begin; ");
     sql_limits(sql, strand->plan->deadline_us);
+    if (lock_us > 0) {
+        sql_format(sql, "set local lock_timeout = %d; ", lock_us / 1000);
+    }
     strbuf_puts(sql, "select switchback.");
+}
+
+void phase_begin_sql(const struct strand *strand, struct strbuf *sql)
+{
+    begin_sql(strand, sql, 0);
+}
+
+void phase_begin_hasty_sql(const struct strand *strand, struct strbuf *sql, int64_t lock_us)
+{
+    begin_sql(strand, sql, lock_us);
 }

@@ -30,6 +30,7 @@ struct phase {
         uint64_t n;               /* of a marker, a flip */
         char lsn[2][REPLICATION_LSN_SIZE];
         bool committed;
+        bool blocked;        /* foreign sessions stood in the way of the fence */
         bool asked;          /* the active side has told what it knows of the other */
         struct probe *probe; /* promise.h */
     } * databases;           /* by index */
@@ -69,5 +70,7 @@ const struct replication_flip *phase_flip(const struct strand *strand);
 
 /* "begin; set local ...; select switchback.": how every writing request of a phase on its side begins. */
 void phase_begin_sql(const struct strand *strand, struct strbuf *sql);
+/* The same, waiting for a lock no longer than that. */
+void phase_begin_hasty_sql(const struct strand *strand, struct strbuf *sql, int64_t lock_us);
 
 #endif

@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEAL_MARGIN_US = 50000, PROBES_AT_ONCE = 8 };
+enum {
+    SEAL_MARGIN_US = 50000,
+    PROBES_AT_ONCE = 8,
+    RESCUE_PATIENCE_US = 200000 /* of an automatic flip-back with foreign writers */
+};
 
 /* --- probe: a marker crosses --- */
 
@@ -136,7 +140,10 @@ static void build_fence(struct strand *strand, struct strbuf *sql)
     uint64_t owner = strand->replication->owner;
     /* Ends a little before the statement is cancelled, because it can say who is in the way. */
     int64_t patience_us = phase->deadline_us - clock_mono_us() - SEAL_MARGIN_US;
-    phase_begin_sql(strand, sql);
+    if (phase_database(strand)->blocked) {
+        sql_format(sql, "do $$ begin perform switchback.end_foreign(%L); end $$; ", phase->sessions);
+    }
+    phase_begin_hasty_sql(strand, sql, flip->rescue ? RESCUE_PATIENCE_US : 0);
     /* Not flushed by itself: the closing marker's commit flushes both, and without it the fence doesn't
      * count. */
     sql_format(sql, "raise_fence(%u, %u, %u); set local synchronous_commit = off; commit; ", owner,
@@ -149,8 +156,12 @@ static enum verdict judge_fence(struct strand *strand, const struct reply *reply
 {
     if (!reply->ok) {
         *error = reply->error;
+        /* Whoever stands before the locks is ended behind the fence anyway. One that idles in its
+         * transaction would keep an automatic flip-back from a side that is failing. */
+        bool in_the_way = phase_flip(strand)->rescue && strcmp(reply->sqlstate, "55P03") == 0;
+        phase_database(strand)->blocked = phase_database(strand)->blocked || in_the_way;
         /* A foreign writer took its tables in another order: it is behind the fence now or gone next time. */
-        return strcmp(reply->sqlstate, "40P01") == 0 ? VERDICT_AGAIN : VERDICT_FAIL;
+        return in_the_way || strcmp(reply->sqlstate, "40P01") == 0 ? VERDICT_AGAIN : VERDICT_FAIL;
     }
     /* begin and limits first: the first rows are raise_fence's */
     for (size_t i = 0; i < reply->count; i++) {

@@ -172,6 +172,7 @@ struct replication_flip {
     uint64_t flip;
     enum side source; /* the target is the other one */
     uint64_t epoch;   /* before: the target opens at epoch + 1 */
+    bool rescue;      /* the fence doesn't wait for foreign writers: it ends them before it has its locks */
 };
 
 /* A marker written on `from` has been seen on the other side in every database before the deadline. */

@@ -232,8 +232,9 @@ static void fence_with_sessions(struct controller *controller, void *context,
 {
     struct port_call *call = context;
     const struct flip_request *request = &controller->fence;
-    const struct replication_flip flip = flip_of(request);
+    struct replication_flip flip = flip_of(request);
     size_t pids = 0;
+    flip.rescue = controller->flip.spec.automatic;
     if (controller->stopping) {
         call_end(call, false, false, NULL);
         return;

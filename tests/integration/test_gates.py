@@ -57,6 +57,36 @@ def test_sql_gate_flips_back(world):
     load.verify(world.green)
 
 
+def test_foreign_idle_writer_does_not_stop_a_rescue(world):
+    """A direct session that idles in a transaction with writes: a cutover by hand waits for it and gives up, a flip-back by a
+    failing gate ends it."""
+    with_flag(world)
+    d = ready(world, gates=[SQL_GATE], watch={"duration": "10m"}, flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "1s"}, "max_hold": "4s"})
+
+    def idle_writer(side):
+        writer = side.connect("app", "app")
+        writer.query("begin")
+        writer.query("update account set note = 'idle' where id = 3")
+        return writer
+
+    with idle_writer(world.blue) as writer:
+        refused = d.verb("cutover")
+        assert refused.code == 1, refused
+        writer.query("rollback")
+    d.wait_steady("blue")
+    d.verb("cutover", code=0)
+    d.wait_status(lambda s: s["phase"] == "watch" and s["way_back"]["open"], what="the watch")
+    writer = idle_writer(world.green)
+    world.connect().query("update flag set ok = false")
+    d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, 90, "it flipped back")
+    d.until(writer.closed_by_peer, what="the idle writer was ended")
+    back = [line for line in d.log_text().splitlines() if "flip-back from green to blue" in line and "type=flip" in line]
+    assert len(back) == 1 and "done" in back[0], back  # at its first try
+    d.wait_steady("blue")
+    assert_one_active(world, "blue")
+    world.assert_same_data()
+
+
 def test_watch_that_passes(world):
     """--watch ends with 0 when the gates have passed all the time."""
     with_flag(world)
