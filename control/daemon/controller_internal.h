@@ -315,6 +315,7 @@ void controller_method_finalize(void *context, struct rpc_call *call);
 /* --- controller_plan.c */
 void controller_dry_run(struct controller *controller, struct rpc_call *call, enum flip_kind kind,
                         enum side target);
+/* Negative: none could begin now, the sides are apart. */
 int64_t controller_predict_stall_us(const struct controller *controller, enum flip_kind kind);
 
 /* --- controller_identity.c */

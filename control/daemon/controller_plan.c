@@ -26,19 +26,30 @@ static uint64_t sessions_now(const struct controller *controller)
     return stats.sessions;
 }
 
+/* A flip begins once a marker crosses in half the time that catching up may take: before that there is no
+ * pause, whatever the lag. */
+static bool could_begin(const struct controller *controller, const struct replication_sample *sample)
+{
+    return sample->sides[SIDE_BLUE].reachable && sample->sides[SIDE_GREEN].reachable && sample->streaming &&
+           sample->lag_us >= 0 && sample->lag_us <= controller->settings->catchup_timeout_us / 2;
+}
+
 int64_t controller_predict_stall_us(const struct controller *controller, enum flip_kind kind)
 {
     struct replication_sample sample;
     const uint64_t sessions = sessions_now(controller);
     int64_t sum_us = 0;
+    replication_sample(controller->replication, &sample);
+    if (!could_begin(controller, &sample)) {
+        return -1;
+    }
     for (int phase = FLIP_PHASE_HOLD; phase <= FLIP_PHASE_RELEASE; phase++) {
         sum_us += expected_us(controller, (enum flip_phase)phase, sessions);
     }
     if (kind == FLIP_KIND_CUTOVER && controller->settings->lossless) {
         sum_us += expected_us(controller, FLIP_PHASE_TURN, sessions); /* clients wait for the promise */
     }
-    replication_sample(controller->replication, &sample);
-    return sum_us + (sample.lag_us > 0 ? sample.lag_us : 0);
+    return sum_us + sample.lag_us;
 }
 
 static int64_t timeout_us(const struct flip_options *options, enum flip_timeout timeout)
@@ -132,12 +143,13 @@ static void on_checked(struct controller *controller, void *context, const struc
                         json_incref(json_object_get(check, "remedy")));
         }
     }
+    const int64_t stall_us = controller_predict_stall_us(controller, plan->kind);
     rpc_reply(plan->call,
-              json_pack("{s:b, s:s, s:s, s:f, s:o, s:o}", "dry_run", 1, "from",
+              json_pack("{s:b, s:s, s:s, s:o, s:o, s:o}", "dry_run", 1, "from",
                         side_name(side_other(plan->target)), "to", side_name(plan->target),
                         "predicted_stall_ms",
-                        (double)controller_predict_stall_us(controller, plan->kind) / CONTROLLER_MS_US,
-                        "phases", phases_json(controller, plan->kind), "blockers", blockers));
+                        stall_us < 0 ? json_null() : json_real((double)stall_us / CONTROLLER_MS_US), "phases",
+                        phases_json(controller, plan->kind), "blockers", blockers));
     free(plan);
 }
 

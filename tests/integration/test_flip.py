@@ -120,7 +120,8 @@ def test_dry_run(world):
     assert d.status()["active"] == "blue"
     world.green.stop()
     d.wait_status(lambda s: not s["sides"]["green"]["reachable"], what="green is seen to be gone")
-    assert d.verb("cutover", "--dry-run", code=1).json["blockers"]
+    plan = d.verb("cutover", "--dry-run", code=1).json
+    assert plan["blockers"] and plan["predicted_stall_ms"] is None, plan
     assert d.verb("cutover").code == 1
     load.stop()
     load.assert_clean()
