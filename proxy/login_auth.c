@@ -290,6 +290,7 @@ static void ask_role(struct session *session)
         return;
     }
     if (!login_may_reach_side(session)) {
+        session->login->asks_again = login_client_waits(session);
         return;
     }
     size_t size = strlen(session->startup.user) + 1;
@@ -344,6 +345,10 @@ void login_client_verifier(struct worker *worker, uint64_t request, const struct
         if (!role->refused) { /* an error that a strange name may bring about must not take the side from all
                                */
             side_health_failed(worker, worker->hold.route.side, "it could not be asked for a role");
+        }
+        if (!role->refused && login_awaits_side(session)) {
+            session->login->asks_again = true;
+            return;
         }
         counter_add(&worker->statistics.logins_failed, 1);
         session_end(session, "57P03", "the active side can't be asked for the role now", NULL);

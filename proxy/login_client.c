@@ -151,6 +151,9 @@ static void on_failed(struct server_link *link, const struct link_failure *failu
 {
     struct session *session = link->session;
     (void)session_unlink(session); /* it closes itself */
+    if (failure->unreachable && login_awaits_side(session)) {
+        return;
+    }
     counter_add(&session->worker->statistics.logins_failed, 1);
     LOG_INFO("server_login_failed", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("database", session->startup.database), LOG_STR("side", side_name(link->side)),
@@ -215,6 +218,9 @@ bool login_may_reach_side(struct session *session)
         session->login->reaches_side = true;
         return true;
     }
+    if (login_awaits_side(session)) {
+        return false;
+    }
     char message[SIDE_PROBLEM_SIZE + 64];
     (void)snprintf(message, sizeof(message), "the active side does not answer: %s",
                    worker->health[side].problem);
@@ -240,6 +246,7 @@ void login_client_resume(struct session *session)
     if (session->closing || session->finishing || (!session->login->asks_again && !admit(session))) {
         return; /* refused, or given up by its client, and not gone yet */
     }
+    session->login->try_again_us = 0;
     if (hold_is_refusing(worker)) {
         session_end(session, "57P03", "no side is active now", NULL);
         return;
@@ -258,7 +265,7 @@ void login_client_resume(struct session *session)
         return;
     }
     session->login->phase = PHASE_SERVER;
-    session->deadline_us = clock_mono_us() + worker->config->timeouts.server_connect_us;
+    session->deadline_us = login_connects_until_us(session);
     hold_note_forwarded(session);
     struct server_link *link = link_open(session, side, worker->hold.route.epoch, &login_link_events);
     if (link == NULL) {
@@ -274,6 +281,8 @@ void login_client_suspend(struct session *session)
     if (login_client_connects(session)) {
         link_close(session_unlink(session), false);
         login_client_resume(session);
+    } else if (login_client_awaits(session)) {
+        login_client_resume(session); /* now for the gate, whose deadline counts */
     }
 }
 

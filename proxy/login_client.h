@@ -27,8 +27,10 @@ bool login_client_wants_bytes(const struct session *session);
 bool login_client_is_cancel(const struct session *session);
 /* Nothing came from it that says what it wants. */
 bool login_client_is_silent(const struct session *session);
-/* Authenticated, and waits for the gate. */
+/* Authenticated, and waits for the gate, or for a side that can be reached. */
 bool login_client_waits(const struct session *session);
+/* The same, for a side that can't be reached. */
+bool login_client_awaits(const struct session *session);
 /* Its link to the server is being opened. */
 bool login_client_connects(const struct session *session);
 
@@ -39,6 +41,9 @@ bool login_client_goes_on(const struct session *session);
 void login_client_resume(struct session *session);
 /* The gate has closed: a login to the server that has begun is given up, and begun again afterwards. */
 void login_client_suspend(struct session *session);
+
+/* The worker's tick: who waits for a side that can't be reached tries again. */
+void login_client_tick(struct session *session, int64_t now_us);
 
 /* The worker's mailbox brings an answer of the main loop. */
 void login_client_verifier(struct worker *worker, uint64_t request, const struct proxy_verifier *verifier);

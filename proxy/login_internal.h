@@ -1,8 +1,9 @@
 /*
  * What the files of a client's login share: login_client.c (its phases, and the login to the server),
- * login_proxied.c (the header of a load balancer), login_startup.c (startup packets, and the limits and
- * policies that may refuse one), login_auth.c (what the client has to prove, and whether it did),
- * login_sasl.c, login_md5.c and login_peer.c (how). Nobody else looks into a struct client_login.
+ * login_await.c (waiting for a side that can't be reached), login_proxied.c (the header of a load balancer),
+ * login_startup.c (startup packets, and the limits and policies that may refuse one), login_auth.c (what the
+ * client has to prove, and whether it did), login_sasl.c, login_md5.c and login_peer.c (how). Nobody else
+ * looks into a struct client_login.
  */
 #ifndef SWITCHBACK_PROXY_LOGIN_INTERNAL_H
 #define SWITCHBACK_PROXY_LOGIN_INTERNAL_H
@@ -32,18 +33,21 @@ enum login_phase {
     PHASE_MD5,          /* the client answers the salt */
     PHASE_SASL_INITIAL, /* the client chooses a mechanism and sends its first message */
     PHASE_SASL_RESPONSE,
-    PHASE_ROUTE, /* authenticated, or the side can't be asked for its role; the gate is closed */
+    PHASE_ROUTE, /* authenticated, or the side can't be asked for its role; the gate is closed, or it awaits
+                  */
     PHASE_SERVER /* the link to the server is being opened */
 };
 
 struct client_login {
     enum login_phase phase;
     bool ssl_answered, gss_answered;
-    bool reaches_side;    /* it may try, though the side may count as down */
-    bool direct_tls;      /* the handshake came without a request */
-    bool proxied_known;   /* PHASE_PROXIED: the address was read */
-    size_t proxied_left;  /* and so much of the header is still to be skipped */
-    struct strbuf buffer; /* received, not used yet */
+    bool reaches_side;       /* it may try, though the side may count as down */
+    int64_t awaits_until_us; /* the active side could not be reached: so long it waits for one; 0 */
+    int64_t try_again_us;    /* meanwhile; 0: it doesn't await now */
+    bool direct_tls;         /* the handshake came without a request */
+    bool proxied_known;      /* PHASE_PROXIED: the address was read */
+    size_t proxied_left;     /* and so much of the header is still to be skipped */
+    struct strbuf buffer;    /* received, not used yet */
 
     struct hba *hba; /* the rules, and what the one that holds demands; NULL: not known yet */
     const struct hba_demand *demand;
@@ -69,6 +73,10 @@ void login_send(struct session *session, const struct build *build);
 
 /* The login goes on with the active side, unless that counts as down: then it was refused. */
 MUST_USE bool login_may_reach_side(struct session *session);
+/* The active side can't be reached, and its takeover or return is waited for. False: it isn't, any more. */
+MUST_USE bool login_awaits_side(struct session *session);
+/* For so long a login may try to get to a server, or wait for one. */
+int64_t login_connects_until_us(const struct session *session);
 /* Nothing can go on before the gate opens. */
 void login_wait_for_route(struct session *session);
 

@@ -225,6 +225,10 @@ static bool on_error(struct server_link *link, const struct frame_piece *piece)
     if (error.sqlstate.length == 5) {
         slice_copy(error.sqlstate, login->failure.sqlstate, sizeof(login->failure.sqlstate));
     }
+    /* it starts, stops, or ends its sessions because one of them crashed */
+    login->failure.unreachable = slice_equals(error.sqlstate, "57P01") ||
+                                 slice_equals(error.sqlstate, "57P02") ||
+                                 slice_equals(error.sqlstate, "57P03");
     /* as a message of its own, to be passed on */
     strbuf_clear(&login->greeting);
     uint8_t header[FRAME_HEADER_SIZE];

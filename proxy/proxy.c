@@ -35,7 +35,7 @@ struct command {
     void (*run)(struct worker *worker, const struct command *command);
     uint64_t id;
     int64_t time_us;
-    bool ask;
+    bool ask, rescue;
     enum proxy_expire expire;
     enum proxy_outcome outcome;
     struct proxy_route route;
@@ -349,6 +349,17 @@ static void run_set_route(struct worker *worker, const struct command *command)
 void proxy_set_route(struct proxy *proxy, struct proxy_route route)
 {
     const struct command command = {.run = run_set_route, .route = route};
+    post_to_all(proxy, &command);
+}
+
+static void run_set_rescue(struct worker *worker, const struct command *command)
+{
+    worker->rescue = command->rescue;
+}
+
+void proxy_set_rescue(struct proxy *proxy, bool rescue)
+{
+    const struct command command = {.run = run_set_rescue, .rescue = rescue};
     post_to_all(proxy, &command);
 }
 

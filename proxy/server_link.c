@@ -65,6 +65,7 @@ static void fail_unreachable(struct server_link *link, int status)
 {
     link_failure_set(&link->login->failure, "57P03", "the database server can't be reached: %s",
                      uv_strerror(status));
+    link->login->failure.unreachable = true;
     int64_t *told_us = &link->worker->unreachable_told_us[link->side];
     int64_t now_us = clock_mono_us();
     if (now_us - *told_us > UNREACHABLE_INTERVAL_US) {
@@ -211,6 +212,7 @@ static void on_ended(struct stream *stream, int status)
         }
     } else if (link->phase == LINK_LOGIN) {
         link_failure_set(&link->login->failure, "08006", "the server closed the connection during login");
+        link->login->failure.unreachable = true;
         side_health_failed(link->worker, link->side, "it closed the connection during login");
         fail(link);
     }

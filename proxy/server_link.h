@@ -29,6 +29,7 @@ struct link_failure {
     char hint[400];
     struct slice verbatim; /* the server's own ErrorResponse, whole: passed on as it is; or empty */
     bool authenticated;    /* it had said AuthenticationOk before */
+    bool unreachable;      /* nothing listens, answers, or takes logins yet: another time it may */
 };
 
 struct link_events {

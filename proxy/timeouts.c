@@ -59,7 +59,9 @@ static void count(const struct session *session, enum proxy_timeout timeout)
 static void end_login(struct session *session)
 {
     if (login_client_waits(session)) {
-        session_end(session, "57P03", "no side is active now", NULL);
+        session_end(
+            session, "57P03",
+            login_client_awaits(session) ? "the active side does not answer" : "no side is active now", NULL);
         return;
     }
     if (session->worker->stopping && login_client_is_silent(session)) {
@@ -229,6 +231,7 @@ static bool is_over(const struct session *session)
 
 void timeouts_check(struct session *session, int64_t now_us, bool sweep)
 {
+    login_client_tick(session, now_us);
     check_deadline(session, now_us);
     if (!sweep || is_over(session)) {
         return;

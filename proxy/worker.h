@@ -59,6 +59,7 @@ struct worker {
     int64_t unreachable_told_us[SIDE_COUNT]; /* one line a second says it */
     struct server_addresses addresses[SIDE_COUNT];
     struct side_health health[SIDE_COUNT];
+    bool rescue; /* an active side that dies is taken over from: proxy_set_rescue() */
     struct route_hold hold;
     struct mover_flip flip;
     struct session_list list;

@@ -81,7 +81,7 @@ struct controller_promise {
     uint64_t answers; /* of it to clients, and when they last grew */
     int64_t answered_us;
     int64_t told_dead_us, told_stream_us; /* 0: there is nothing to tell */
-    bool stream_open;
+    bool stream_open, rescue;
     int64_t unnamed_us; /* since when the stream runs and no commit waits for it; 0: it does */
 };
 

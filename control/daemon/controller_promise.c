@@ -155,6 +155,17 @@ static void tell_stream(struct controller *controller, const struct replication_
     controller_feed(controller, &event);
 }
 
+/* --- logins meanwhile --- */
+
+static void tell_rescue(struct controller *controller)
+{
+    const bool rescue = flip_takes_over(&controller->flip);
+    if (rescue != controller->promise.rescue) {
+        controller->promise.rescue = rescue;
+        proxy_set_rescue(controller->proxy, rescue);
+    }
+}
+
 /* --- the pulse --- */
 
 void controller_promise_pulse(struct controller *controller)
@@ -173,4 +184,5 @@ void controller_promise_pulse(struct controller *controller)
         tell_dead(controller, &sample.sides[controller->flip.history.active]);
         tell_stream(controller, &sample);
     }
+    tell_rescue(controller);
 }

@@ -170,6 +170,8 @@ MUST_USE bool flip_may_decide(const struct flip *flip, enum side side, struct er
 bool flip_side_dead(const struct flip *flip);
 /* What the active side has acknowledged is on the other side. */
 bool flip_promise_stands(const struct flip *flip);
+/* If it dies now, the other side takes over by itself. */
+bool flip_takes_over(const struct flip *flip);
 
 /* The phase under way ends with the action under way. */
 bool flip_at_last_step(const struct flip *flip);

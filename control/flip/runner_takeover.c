@@ -18,6 +18,15 @@ bool flip_side_dead(const struct flip *flip)
     return flip->dead.seen_us != 0 && flip->now_us - flip->dead.seen_us <= FLIP_FRESH_US;
 }
 
+bool flip_takes_over(const struct flip *flip)
+{
+    const struct flip_history *history = &flip->history;
+    /* A side that was restored meanwhile has lost what it once confirmed. */
+    const bool whole = !flip->facts.sides[side_other(history->active)].identity_changed;
+    return history->known && history->watching && flip_promise_stands(flip) && whole &&
+           flip->options.watch_flip_back == FLIP_BACK_AUTO;
+}
+
 /* --- when it begins --- */
 
 /* Traffic is released, and what goes on of the flip can wait. */
@@ -115,11 +124,7 @@ void flip_side_dead_event(struct flip *flip, const struct flip_event *event)
     if (flip->mode != FLIP_MODE_STEADY && !is_only_hooked(flip) && !flip_is_stuck(flip)) {
         return;
     }
-    /* A side that was restored meanwhile has lost what it once confirmed. */
-    const bool whole = !flip->facts.sides[side_other(history->active)].identity_changed;
-    const bool alone = history->watching && flip_promise_stands(flip) && whole &&
-                       flip->options.watch_flip_back == FLIP_BACK_AUTO;
-    if (!alone) {
+    if (!flip_takes_over(flip)) {
         if (!dead->told && flip->prepared && !history->finalized) {
             dead->told = true;
             alarm_dead(flip);

@@ -12,6 +12,7 @@ def watched(world, **settings):
     """Green is active, in a lossless watch whose promise stands."""
     settings.setdefault("flip", LOSSLESS)
     settings.setdefault("watch", {"duration": "30m"})
+    settings.setdefault("timeouts", {"server_connect": "60s"})  # so long a login waits for a takeover
     d = world.prepared(pair={"fsync": "on"}, **settings)
     cut_over(d)
     return d
@@ -69,7 +70,10 @@ def take_over(world, d):
     time.sleep(1)
     assert d.status()["way_back"]["commits_at_risk"] == 0
     world.green.kill()
-    waited = serve(world)
+    begin = time.monotonic()
+    with world.connect(timeout=90) as client:  # it waits for the side that takes over, and hears of no error
+        client.query("update account set balance = balance where id = 1")
+    waited = time.monotonic() - begin
     status = d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, timeout=60, what="blue took over")
     time.sleep(0.5)
     load.stop()

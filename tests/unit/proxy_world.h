@@ -66,6 +66,7 @@ struct world {
     const char *verifier; /* of every role; NULL: unknown */
     const char *stray;    /* an answer that comes for a session that had the ticket before; NULL: none */
     bool refuses;         /* the side answers by an error */
+    bool unavailable;     /* it doesn't answer */
     bool md5;             /* unknown roles are asked for md5 */
     const char *group;    /* that every role is a member of; NULL: none */
     bool stopped;
@@ -115,7 +116,8 @@ static inline void world_on_verifier(void *context, uint64_t request, enum side 
     if (verifier.found) {
         (void)snprintf(verifier.text, sizeof(verifier.text), "%s", world->verifier);
     }
-    verifier.unavailable = verifier.refused = world->refuses;
+    verifier.refused = world->refuses;
+    verifier.unavailable = world->refuses || world->unavailable;
     proxy_verifier_answer(world->proxy, request, &verifier);
 }
 
