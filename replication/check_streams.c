@@ -6,6 +6,10 @@
 #define OUR_SUBSCRIPTION                                                                                     \
     "s.subname = current_setting('switchback.subscription') and s.subdbid = " THIS_DATABASE
 #define IS_STANDBY "current_setting('switchback.side') = 'standby'"
+/* A crash may take back what the other side will not send again (stream.h). */
+#define NOT_FLUSHED                                                                                          \
+    "select 'fail', s.subname::text, format('synchronous_commit is %s, not local: a crash may lose rows',"   \
+    " s.subsynccommit) from pg_subscription s where " OUR_SUBSCRIPTION " and s.subsynccommit <> 'local'"
 
 static const struct check checks[] = {
     {.id = "state",
@@ -84,6 +88,7 @@ static const struct check checks[] = {
          " s.subenabled then 'no worker: it fails, or waits to be started' else 'disabled' end from"
          " pg_subscription s where " OUR_SUBSCRIPTION " and (not s.subenabled or not exists (select from"
          " pg_stat_subscription w where w.subid = s.oid and w.relid is null and w.pid is not null)) union all"
+         " " NOT_FLUSHED " union all"
          " select 'fail', r.srrelid::regclass::text, 'not copied yet' from pg_subscription s join"
          " pg_subscription_rel r on r.srsubid = s.oid where " OUR_SUBSCRIPTION " and r.srsubstate <> 'r'"},
     {.id = "stream",
@@ -111,7 +116,8 @@ static const struct check checks[] = {
      .sql =
          "select 'fail', current_setting('switchback.subscription'), 'missing' where not exists (select from"
          " pg_subscription s where " OUR_SUBSCRIPTION ") union all select 'fail', s.subname::text, 'enabled:"
-         " rows would go round' from pg_subscription s where " OUR_SUBSCRIPTION " and s.subenabled"},
+         " rows would go round' from pg_subscription s where " OUR_SUBSCRIPTION " and s.subenabled union all"
+         " " NOT_FLUSHED},
     {.id = "way_back",
      .scope = CHECK_DATABASE,
      .on = CHECK_ON_STANDBY,

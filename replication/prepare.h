@@ -72,8 +72,6 @@ MUST_USE char *prepare_mark(struct prepare *prepare, size_t database, struct err
 /* During the copy: looks for tables that never get in sync (stream_find_stuck), and makes the stream anew. */
 MUST_USE bool prepare_suspect(struct prepare *prepare, size_t database, char **suspects, struct error *error);
 MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error);
-/* After it: the standby needn't flush each commit any more. */
-MUST_USE bool prepare_relax(struct prepare *prepare, size_t database, struct error *error);
 
 /* The steps, in their order (the table in prepare.c says what each does). */
 MUST_USE bool prepare_settings(struct prepare *prepare, struct error *error);

@@ -286,17 +286,6 @@ static bool nudge(struct prepare *prepare, const struct copy *copy, struct error
     return true;
 }
 
-static bool relax(struct prepare *prepare, struct error *error)
-{
-    for (size_t i = 0; i < prepare->database_count; i++) {
-        if (prepare_connect(prepare, i, prepare->standby, error) == NULL ||
-            !prepare_relax(prepare, i, error)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool watch(struct prepare *prepare, struct copy *copy, struct error *error)
 {
     for (size_t i = 0; i < prepare->database_count; i++) {
@@ -308,7 +297,7 @@ static bool watch(struct prepare *prepare, struct copy *copy, struct error *erro
     bool finished = false;
     while (look_at_all(prepare, copy, &finished, error)) {
         if (finished) {
-            return relax(prepare, error);
+            return true;
         }
         if (!nudge(prepare, copy, error)) {
             return false;

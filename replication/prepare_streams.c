@@ -123,8 +123,6 @@ static bool extend_forward(struct prepare *prepare, size_t database, struct erro
     strbuf_clear(&sql);
     strbuf_puts(&sql, NOTE_COPIED);
     ok = ok && prepare_run(standby, error, &sql);
-    struct stream stream = forward_of(prepare, database);
-    ok = ok && stream_set_commit(&stream, true, error);
     strbuf_clear(&sql);
     sql_format(&sql, "alter subscription %I refresh publication with (copy_data = true)", name);
     ok = ok && prepare_run(standby, error, &sql);
@@ -187,12 +185,6 @@ bool prepare_unstick(struct prepare *prepare, size_t database, struct error *err
     return build_forward(prepare, database, error);
 }
 
-bool prepare_relax(struct prepare *prepare, size_t database, struct error *error)
-{
-    struct stream stream = forward_of(prepare, database);
-    return stream_set_commit(&stream, false, error);
-}
-
 static bool forward_database(struct prepare *prepare, size_t database, struct error *error)
 {
     struct prepare_database *own = &prepare->databases[database];
@@ -207,7 +199,7 @@ static bool forward_database(struct prepare *prepare, size_t database, struct er
         }
         return build_forward(prepare, database, error);
     }
-    if (!renew_conninfo(&stream, error)) {
+    if (!renew_conninfo(&stream, error) || !stream_flush_commits(&stream, error)) {
         return false;
     }
     if (!facts.enabled) {
@@ -261,7 +253,7 @@ static bool reverse_database(struct prepare *prepare, size_t database, struct er
     }
     /* A disabled subscription can't be refreshed; its start point is set by the flip, so a new one serves. */
     if (facts.subscribed && facts.usable && facts.same_tables) {
-        return renew_conninfo(&stream, error) && stream_set_commit(&stream, true, error);
+        return renew_conninfo(&stream, error) && stream_flush_commits(&stream, error);
     }
     return build_reverse(&stream, error);
 }

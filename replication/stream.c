@@ -100,18 +100,16 @@ bool stream_find_stuck(const struct stream *stream, char **suspects, struct erro
     return true;
 }
 
-bool stream_set_commit(const struct stream *stream, bool local, struct error *error)
+bool stream_flush_commits(const struct stream *stream, struct error *error)
 {
     const char *name = names_subscription(stream->publisher->side);
-    const char *wanted = local ? "local" : "off";
     struct strbuf sql;
     strbuf_init(&sql, SQL_LIMIT);
-    sql_format(
-        &sql,
-        "do $do$ begin if exists (select from pg_subscription where subname = %L and subsynccommit <> %L and"
-        " subdbid = " THIS_DATABASE ") then alter subscription %I set (synchronous_commit = %s); end if; end"
-        " $do$",
-        name, wanted, name, wanted);
+    sql_format(&sql,
+               "do $do$ begin if exists (select from pg_subscription where subname = %L and subsynccommit <>"
+               " 'local' and subdbid = " THIS_DATABASE
+               ") then alter subscription %I set (synchronous_commit = local); end if; end $do$",
+               name, name);
     bool ok = blocking_run_buffer(stream->subscriber, error, &sql);
     strbuf_deinit(&sql);
     return ok;

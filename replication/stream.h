@@ -32,8 +32,14 @@ MUST_USE bool stream_read(const struct stream *stream, struct stream_facts *fact
  */
 MUST_USE bool stream_find_stuck(const struct stream *stream, char **suspects, struct error *error);
 
-/* off in the long run; local while tables are copied, so that a crash forgets no table that was done. */
-MUST_USE bool stream_set_commit(const struct stream *stream, bool local, struct error *error);
+/*
+ * What the subscriber applies is on its disk before anybody hears of it: synchronous_commit = local, always.
+ * With PostgreSQL's default for subscriptions, off, an apply worker that starts again confirms to its slot
+ * what its predecessor had applied and not flushed, for its own list of commits is empty; a subscriber that
+ * crashes then is never sent those rows again (proved on 15 and 17, both ways). A crash would forget tables
+ * that were done, too. Never on: that waits for names that are left behind.
+ */
+MUST_USE bool stream_flush_commits(const struct stream *stream, struct error *error);
 
 /* The publication lists exactly the managed tables and switchback.marker; columns only where the subscriber
  * lacks some. */
