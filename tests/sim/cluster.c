@@ -2,8 +2,8 @@
  * A cluster: its WAL, what of it is flushed, what a crash takes back, backends and their locks.
  *
  * An LSN is the number of records before it. A record keeps the catalog as it was before it, so a crash walks
- * back from the end to what was flushed. Clients' commits flush; an apply worker's don't (its
- * synchronous_commit is off) unless its subscription says local.
+ * back from the end to what was flushed. Clients' commits flush, and so do an apply worker's, because prepare
+ * makes its subscription say local.
  */
 #include "tests/sim/sim.h"
 
@@ -20,6 +20,7 @@ void cluster_begin(struct sim *sim)
     for (int s = 0; s < SIDE_COUNT; s++) {
         struct cluster *cluster = &sim->clusters[s];
         cluster->up = true;
+        cluster->sync_local = true;
         cluster->life = ++sim->life;
         cluster->end = cluster->flushed = 1; /* 0 is no LSN */
         for (unsigned d = 0; d < DATABASES; d++) {

@@ -264,6 +264,7 @@ void faults_start(struct sim *sim)
     if (sim->faults.any) {
         sim_later(sim, SIM_SECOND, strike_any_time, 0, 0, 0);
     }
+    faults_start_aimed(sim);
 }
 
 /* The liveness phase: nothing goes wrong any more, and what was broken is mended. */
@@ -273,6 +274,7 @@ void faults_heal(struct sim *sim)
     sim->faults.over = true;
     sim->faults.bad_green = false;
     sim->faults.lag_us[SIDE_BLUE] = sim->faults.lag_us[SIDE_GREEN] = 0;
+    memset(sim->faults.lame_us, 0, sizeof sim->faults.lame_us);
     memset(sim->network.slow_us, 0, sizeof sim->network.slow_us);
     for (int from = 0; from < NODE_COUNT; from++) {
         for (int to = 0; to < NODE_COUNT; to++) {

@@ -34,8 +34,9 @@ struct faults {
     int64_t pause_us; /* at most, between two that strike at any time */
     int64_t lag_us[SIDE_COUNT];
     bool bad_green;
-    bool restarts, orphans;                /* this seed has those of faults_aimed.c */
-    uint64_t still_connection[SIDE_COUNT]; /* its backend stands still until then */
+    int64_t lame_us[SIDE_COUNT][DATABASES];  /* of them one is slow */
+    bool restarts, orphans, workers, deaths; /* this seed has those of faults_aimed.c */
+    uint64_t still_connection[SIDE_COUNT];   /* its backend stands still until then */
     int64_t still_until_us[SIDE_COUNT];
 };
 
@@ -50,6 +51,7 @@ bool faults_double(struct sim *sim);
 bool faults_mute(struct sim *sim);
 /* faults_aimed.c */
 void faults_choose_aimed(struct sim *sim);
+void faults_start_aimed(struct sim *sim);
 void faults_aim_between(struct sim *sim, const struct flip_request *request);
 int64_t faults_stand_still(const struct sim *sim, enum side side, uint64_t connection);
 

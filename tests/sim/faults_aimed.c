@@ -4,12 +4,15 @@
  */
 #include "tests/sim/sim.h"
 
-enum { SEEDS_WITH = 4, RESTARTS = 0, ORPHANS = 1 }; /* of so many seeds one has these, another those */
+/* Of so many seeds one has these, another those. */
+enum { SEEDS_WITH = 4, RESTARTS = 0, ORPHANS = 1, ENDED_WORKERS = 2, DEATHS = 3 };
 
 void faults_choose_aimed(struct sim *sim)
 {
     sim->faults.restarts = sim->faults.any && sim->seed % SEEDS_WITH == RESTARTS;
     sim->faults.orphans = sim->faults.any && sim->seed % SEEDS_WITH == ORPHANS;
+    sim->faults.workers = sim->faults.any && sim->seed % SEEDS_WITH == ENDED_WORKERS;
+    sim->faults.deaths = sim->faults.any && sim->seed % SEEDS_WITH == DEATHS;
 }
 
 static bool strikes(struct sim *sim, bool has, unsigned in_a_thousand)
@@ -27,7 +30,7 @@ static void up_again(struct sim *sim, const struct moment *moment)
 static void crash(struct sim *sim, const struct moment *moment)
 {
     if (!sim->faults.over && sim->clusters[moment->who].up) {
-        SAY(sim, "fault", "a quick restart");
+        SAY(sim, "fault", "a restart");
         cluster_crash(sim, (enum side)moment->who);
         sim_later(sim, moment->value, up_again, moment->who, 0, 0);
     }
@@ -49,6 +52,58 @@ static void restart_before(struct sim *sim)
     sim->my->journal.slow_us = 2 * away_us;
     sim_later(sim, 2 * away_us, mend_disk, 0, 0, 0);
     sim_later(sim, sim_between(sim, 0, SIM_MS), crash, side, 0, away_us);
+}
+
+/* --- an apply worker that starts again, before the WAL writer's next turn --- */
+
+enum { WORKER_PAUSE_US = 3 * SIM_SECOND, UNFLUSHED_US = 300 * SIM_MS };
+
+static void end_worker(struct sim *sim, const struct moment *moment)
+{
+    const enum side side = sim_chance(sim, 500) ? SIDE_BLUE : SIDE_GREEN;
+    const unsigned database = (unsigned)sim_between(sim, 0, DATABASES - 1);
+    if (!sim->faults.over && stream_runs(sim, side, database)) {
+        SAY(sim, "fault", "the apply worker of %s/%u ends", side_name(side), database);
+        stream_end(sim, side, database);
+        if (sim_chance(sim, 300)) { /* what it had applied may not be on the disk */
+            sim_later(sim, sim_between(sim, 0, UNFLUSHED_US), crash, side, 0,
+                      sim_between(sim, 20 * SIM_MS, 300 * SIM_MS));
+        }
+    }
+    sim_later(sim, sim_between(sim, 0, WORKER_PAUSE_US), end_worker, moment->who, 0, 0);
+}
+
+/* --- the death of an active side, while one database of the other is behind --- */
+
+enum { LAME_US = 200 * SIM_MS, DEATH_PAUSE_US = 6 * SIM_SECOND };
+
+static void mend_apply(struct sim *sim, const struct moment *moment)
+{
+    sim->faults.lame_us[moment->who / DATABASES][moment->who % DATABASES] = 0;
+}
+
+static void let_die(struct sim *sim, const struct moment *moment)
+{
+    const enum side active = sim->my->runner.history.active;
+    const unsigned behind =
+        (unsigned)side_other(active) * DATABASES + (unsigned)sim_between(sim, 0, DATABASES - 1);
+    if (!sim->faults.over && flip_promise_stands(&sim->my->runner) && sim->clusters[active].up) {
+        sim->faults.lame_us[behind / DATABASES][behind % DATABASES] = sim_between(sim, 0, LAME_US);
+        sim_later(sim, 3 * LAME_US, mend_apply, behind, 0, 0);
+        sim_later(sim, sim_between(sim, 0, 2 * LAME_US), crash, active, 0,
+                  sim_between(sim, 100 * SIM_MS, 12 * SIM_SECOND));
+    }
+    sim_later(sim, sim_between(sim, 0, DEATH_PAUSE_US), let_die, moment->who, 0, 0);
+}
+
+void faults_start_aimed(struct sim *sim)
+{
+    if (sim->faults.workers) {
+        sim_later(sim, SIM_SECOND, end_worker, 0, 0, 0);
+    }
+    if (sim->faults.deaths) {
+        sim_later(sim, SIM_SECOND, let_die, 0, 0, 0);
+    }
 }
 
 /* --- a statement that outlives its controller --- */
