@@ -90,6 +90,7 @@ struct flip_hold {
     bool refuses; /* the deadline means 57P03 */
     bool over;    /* the workers ended it */
     bool left;    /* its flip made way for a takeover, which takes the hold over */
+    bool shut;    /* since a restart no client was routed anywhere: releasing alone lets nobody in */
     int64_t until_us;
     bool drained;
     struct flip_counts counts;

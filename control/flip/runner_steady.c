@@ -45,7 +45,7 @@ static void resume(struct flip *flip, const struct flip_spec *spec)
     flip->spec = *spec;
     flip->await = (struct flip_await){0};
     flip->retry = (struct flip_retry){0};
-    flip->hold = (struct flip_hold){.over = true, .refuses = true};
+    flip->hold = (struct flip_hold){.over = true, .refuses = true, .shut = true};
     flip->moved = (struct flip_counts){0};
     flip->armed = flip->abort_asked = flip->settled = flip->in_doubt = false;
     flip->back_durable = flip->contacted = flip->reopened = false;

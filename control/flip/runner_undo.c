@@ -7,7 +7,7 @@
 
 static void hold_released(struct flip *flip, const struct flip_event *event)
 {
-    flip->hold.stands = flip->hold.left = false;
+    flip->hold.stands = flip->hold.left = flip->hold.shut = false;
     flip->moved.stall_p50_us = event->counts.stall_p50_us;
     flip->moved.stall_p99_us = event->counts.stall_p99_us;
     flip->moved.stall_max_us = event->counts.stall_max_us;
@@ -45,6 +45,17 @@ static enum flip_phase phase_before(const struct flip *flip, enum flip_phase pha
     return phase;
 }
 
+static void route_to_source(struct flip *flip)
+{
+    struct flip_request request = flip_request(flip, FLIP_ACTION_ACTIVE);
+    request.side = flip->spec.source;
+    request.epoch = flip->spec.epoch + (flip->reopened ? 2 : 0);
+    request.open = true;
+    flip_tell(flip, &request);
+    request.kind = FLIP_ACTION_ROUTE;
+    flip_tell(flip, &request);
+}
+
 /* The clients go on at the source. True if an answer is awaited. */
 static bool let_go(struct flip *flip)
 {
@@ -55,18 +66,15 @@ static bool let_go(struct flip *flip)
             flip_tell(flip, &expire);
             flip->hold.refuses = false;
         }
+        if (flip->hold.shut) {
+            route_to_source(flip);
+        }
         flip_ask_simple(flip, FLIP_ACTION_RELEASE, flip->now_us + FLIP_HOLD_ANSWER_US);
         return true;
     }
     if (flip->hold.over && flip->hold.refuses) {
-        struct flip_request request = flip_request(flip, FLIP_ACTION_ACTIVE);
-        request.side = flip->spec.source;
-        request.epoch = flip->spec.epoch + (flip->reopened ? 2 : 0);
-        request.open = true;
-        flip->hold.over = flip->hold.left = false;
-        flip_tell(flip, &request);
-        request.kind = FLIP_ACTION_ROUTE;
-        flip_tell(flip, &request);
+        flip->hold.over = flip->hold.left = flip->hold.shut = false;
+        route_to_source(flip);
     }
     return false;
 }

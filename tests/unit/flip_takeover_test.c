@@ -222,6 +222,30 @@ static void test_a_takeover_that_does_not_begin(void **state)
     }
 }
 
+/* Both sides are away, the controller dies in a takeover, and what its successor resumes makes way for the
+ * next try: whichever of them is undone at last, the clients are routed again, who were routed nowhere since
+ * the restart. */
+static void test_a_resumed_takeover_makes_way(void **state)
+{
+    (void)state;
+    const struct flip_options options = lossless();
+    for (int64_t away_us = 20000000; away_us < 90000000; away_us += 3000000) {
+        struct world *world = world_new(&options);
+        cut_over(world);
+        world_go_down(world, SIDE_GREEN);
+        world_go_down(world, SIDE_BLUE);
+        world->clusters[SIDE_GREEN].up_again_us = world->now_us + away_us;
+        world->clusters[SIDE_BLUE].up_again_us = world->now_us + away_us + 1000000;
+        while (world->runner.await.action != FLIP_ACTION_CUT_OFF) {
+            must(world, world_step(world), "on the way to a takeover");
+        }
+        world->strike = WORLD_STRIKE_CRASH;
+        world->strike_at = world->actions + 1;
+        settle(world);
+        must(world, world->serving && !world->held, "its clients were forgotten");
+    }
+}
+
 /* Neither side can be reached for a while; the standby is back first, and the promise still stands. */
 static void test_takeover_is_tried_again(void **state)
 {
@@ -363,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_source_dies_in_a_flip_back),
         cmocka_unit_test(test_given_up_undo_is_made_good),
         cmocka_unit_test(test_a_takeover_that_does_not_begin),
+        cmocka_unit_test(test_a_resumed_takeover_makes_way),
         cmocka_unit_test(test_takeover_is_tried_again),
         cmocka_unit_test(test_the_dead_do_not_wait),
         cmocka_unit_test(test_commit_in_doubt_and_no_target),
