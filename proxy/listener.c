@@ -172,8 +172,11 @@ static void place(struct worker *worker, int socket, bool is_unix)
     connection->letter.deliver = deliver_connection;
     connection->socket = socket;
     connection->is_unix = is_unix;
-    if (!mailbox_post(&chosen->mailbox, &connection->letter)) {
-        (void)close(socket); /* it is stopping */
+    if (!mailbox_post(&chosen->mailbox,
+                      &connection->letter)) { /* it has stopped before us: then it is ours */
+        atomic_fetch_sub_explicit(&chosen->load, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
+        session_begin(worker, socket, is_unix);
     }
 }
 

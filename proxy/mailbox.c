@@ -15,11 +15,11 @@ static struct letter *take_all(struct mailbox *mailbox)
 static void on_wake(uv_async_t *async)
 {
     struct mailbox *mailbox = async->data;
-    struct letter *letter = take_all(mailbox);
-    while (letter != NULL) {
-        struct letter *next = letter->next;
+    mailbox->taken = take_all(mailbox);
+    while (mailbox->taken != NULL) {
+        struct letter *letter = mailbox->taken;
+        mailbox->taken = letter->next;
         letter->deliver(letter, mailbox->receiver);
-        letter = next;
     }
 }
 
@@ -74,6 +74,18 @@ void mailbox_close(struct mailbox *mailbox, void (*closed)(void *receiver))
     uv_mutex_unlock(&mailbox->lock);
     mailbox->closed = closed;
     uv_close((uv_handle_t *)&mailbox->async, on_close);
+}
+
+bool mailbox_close_empty(struct mailbox *mailbox, void (*closed)(void *receiver))
+{
+    uv_mutex_lock(&mailbox->lock);
+    mailbox->closing = mailbox->first == NULL && mailbox->taken == NULL;
+    uv_mutex_unlock(&mailbox->lock);
+    if (mailbox->closing) {
+        mailbox->closed = closed;
+        uv_close((uv_handle_t *)&mailbox->async, on_close);
+    }
+    return mailbox->closing;
 }
 
 void mailbox_deinit(struct mailbox *mailbox)

@@ -23,6 +23,7 @@ struct mailbox {
     uv_async_t async;
     uv_mutex_t lock;
     struct letter *first, *last;
+    struct letter *taken; /* of those that are being delivered, the next; the receiver's thread alone */
     void *receiver;
     void (*closed)(void *receiver);
     bool closing; /* under the lock: later letters are dropped */
@@ -36,6 +37,8 @@ bool mailbox_post(struct mailbox *mailbox, struct letter *letter);
 
 /* On the receiver's loop: delivers nothing more; closed() comes once the loop has let go of the handle. */
 void mailbox_close(struct mailbox *mailbox, void (*closed)(void *receiver));
+/* The same, unless letters wait: false, they are delivered first. */
+MUST_USE bool mailbox_close_empty(struct mailbox *mailbox, void (*closed)(void *receiver));
 
 /* After closed(), when no other thread posts any more. */
 void mailbox_deinit(struct mailbox *mailbox);

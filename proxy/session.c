@@ -189,13 +189,16 @@ void session_begin(struct worker *worker, int socket, bool is_unix)
     worker->session_count++;
     counter_add(&worker->statistics.sessions_by_state[SESSION_LOGIN], 1);
     uint64_t before = atomic_fetch_add_explicit(&worker->shared->connections, 1, memory_order_relaxed);
-    bool ok = open_client(session, socket, is_unix) && !worker->stopping &&
+    bool ok = open_client(session, socket, is_unix) &&
               before < worker->config->max_clients + CONNECTIONS_ABOVE_CLIENTS && make_ticket(session) &&
               login_client_begin(session);
     if (!ok) {
         counter_add(&worker->statistics.refused[PROXY_REFUSED_RESOURCES], 1);
         session_drop(session);
         return;
+    }
+    if (worker->stopping) { /* accepted by one that had not stopped yet: it hears why it has to go */
+        session_stop(session);
     }
     session_update_reading(session);
 }

@@ -134,6 +134,7 @@ static void on_tick(uv_timer_t *timer)
         worker->tick_runs = false;
         (void)uv_timer_stop(&worker->tick);
     }
+    worker_check_end(worker);
 }
 
 void worker_want_tick(struct worker *worker)
@@ -172,18 +173,25 @@ void worker_stop(struct worker *worker, int64_t deadline_us)
     worker_check_end(worker);
 }
 
+static void close_handles(struct worker *worker)
+{
+    worker->ending = true;
+    uv_close((uv_handle_t *)&worker->turn, NULL);
+    uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->hold.timer, NULL);
+    uv_close((uv_handle_t *)&worker->flip.timer, NULL);
+}
+
 void worker_check_end(struct worker *worker)
 {
     if (!worker->stopping || worker->ending || worker->sessions != NULL || worker->cancels != NULL ||
         worker->orphans != NULL) {
         return;
     }
-    worker->ending = true;
-    uv_close((uv_handle_t *)&worker->turn, NULL);
-    uv_close((uv_handle_t *)&worker->tick, NULL);
-    uv_close((uv_handle_t *)&worker->hold.timer, NULL);
-    uv_close((uv_handle_t *)&worker->flip.timer, NULL);
-    mailbox_close(&worker->mailbox, on_mailbox_closed);
+    /* A letter may be a client that another worker has accepted; the next tick looks again. */
+    if (mailbox_close_empty(&worker->mailbox, on_mailbox_closed)) {
+        close_handles(worker);
+    }
 }
 
 void worker_join(struct worker *worker)
@@ -197,8 +205,8 @@ void worker_deinit(struct worker *worker)
         for (size_t i = 0; i < worker->listener_count; i++) {
             listener_close(&worker->listeners[i]);
         }
-        worker->stopping = true;
-        worker_check_end(worker);
+        mailbox_close(&worker->mailbox, on_mailbox_closed);
+        close_handles(worker);
         (void)uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
     mailbox_deinit(&worker->mailbox);
