@@ -164,8 +164,13 @@ static void note_side(struct controller *controller, enum side side, bool reacha
     }
 }
 
-/* A side whose fence contradicts its standing is looked at again, not more often than this. */
-enum { CONTACT_AGAIN_US = 5 * CONTROLLER_SECOND_US };
+/* A side whose fence contradicts its standing is looked at again, not more often than this; one that nobody
+ * has met yet sooner, a few times. */
+enum {
+    CONTACT_AGAIN_US = 5 * CONTROLLER_SECOND_US,
+    CONTACT_SOON_US = CONTROLLER_SECOND_US / 2,
+    CONTACTS_SOON = 4
+};
 
 /* Deposed: what the clusters say about who is active is all there is to go by. */
 static void follow(struct controller *controller)
@@ -182,7 +187,7 @@ static void follow(struct controller *controller)
 static void look_at_sides(struct controller *controller)
 {
     struct replication_sample sample;
-    bool wrong = false;
+    bool wrong = false, unmet = false;
     replication_sample(controller->replication, &sample);
     if (controller->flip.mode == FLIP_MODE_DEPOSED) {
         follow(controller);
@@ -193,18 +198,18 @@ static void look_at_sides(struct controller *controller)
     for (int i = 0; i < SIDE_COUNT; i++) {
         note_side(controller, (enum side)i, sample.sides[i].reachable, sample.sides[i].problem);
         wrong |= sample.sides[i].reachable && (sample.sides[i].fence_wrong || sample.sides[i].names_wrong);
-        /* It came up just after the start had found it down: nobody has met it yet. */
-        const struct flip_side_facts *facts = &controller->flip.facts.sides[i];
-        wrong |= sample.sides[i].reachable && controller->flip.prepared && !facts->reachable &&
-                 facts->foreign[0] == '\0';
+        unmet |= sample.sides[i].reachable && controller_is_unmet(controller, (enum side)i);
     }
     const int64_t now_us = clock_mono_us();
-    wrong = wrong && controller->flip.mode == FLIP_MODE_STEADY &&
-            now_us - controller->contact_us > CONTACT_AGAIN_US;
+    controller->unmet_count = unmet ? controller->unmet_count : 0;
+    const bool soon = unmet && controller->unmet_count < CONTACTS_SOON;
+    wrong = (wrong || unmet) && controller->flip.mode == FLIP_MODE_STEADY &&
+            now_us - controller->contact_us > (soon ? CONTACT_SOON_US : CONTACT_AGAIN_US);
     /* Looking takes ownership, which would end what prepare has under way. */
     if ((wrong || controller->contact_due) && controller->busy == NULL) {
         struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
         controller->contact_us = now_us;
+        controller->unmet_count += unmet;
         controller->contact_due = false;
         controller_feed(controller, &event);
     }

@@ -253,11 +253,23 @@ bool controller_can_go_back(const struct controller *controller, struct error *w
     return true;
 }
 
+bool controller_is_unmet(const struct controller *controller, enum side side)
+{
+    const struct flip *flip = &controller->flip;
+    const struct flip_side_facts *facts = &flip->facts.sides[side];
+    return flip->prepared && !facts->reachable && facts->foreign[0] == '\0';
+}
+
 bool controller_way_back(const struct controller *controller, struct error *why)
 {
     struct replication_sample sample;
     if (!controller_can_go_back(controller, why)) {
         return false;
+    }
+    for (int i = 0; i < SIDE_COUNT; i++) { /* it may not know of the epoch yet, nor be fenced */
+        if (controller_is_unmet(controller, (enum side)i)) {
+            return error_set(why, ERROR_WAY_BACK_CLOSED, "%s has just come back", side_name((enum side)i));
+        }
     }
     replication_sample(controller->replication, &sample);
     if (sample.taken_us == 0) {

@@ -127,8 +127,9 @@ struct controller {
     struct running_command *commands;
     struct session_request *session_requests;
     uint64_t session_request_id;
-    int64_t contact_us; /* when facts were last asked for because a side contradicts its standing */
-    bool contact_due;   /* a side came back: look at the facts as soon as nothing speaks against it */
+    int64_t contact_us;   /* when facts were last asked for because a side contradicts its standing */
+    unsigned unmet_count; /* how often, one after the other, because a side that answers has not been met */
+    bool contact_due;     /* a side came back: look at the facts as soon as nothing speaks against it */
     bool side_seen[SIDE_COUNT], side_reachable[SIDE_COUNT];
     bool reserved; /* journal space for a flip */
 
@@ -257,6 +258,9 @@ void controller_check(struct controller *controller, check_done done, void *cont
 /* What a flip-back can't do without. */
 MUST_USE bool controller_can_go_back(const struct controller *controller, struct error *why);
 /* Whether the way back is open now, a marker just seen included. */
+/* It answers, as far as anybody knows, but not since it was last asked who it is: it is met within a second.
+ */
+bool controller_is_unmet(const struct controller *controller, enum side side);
 MUST_USE bool controller_way_back(const struct controller *controller, struct error *why);
 void controller_method_check(void *context, struct rpc_call *call);
 

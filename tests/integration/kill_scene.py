@@ -106,13 +106,21 @@ class Scene:
             return False
         return s["phase"] in ("steady", "watch") and s["way_back"]["open"] and s["flip"] is None
 
+    def login(self):
+        """A client; None where the proxy still believes that the side is down: it tries it again within a second."""
+        try:
+            return self.world.connect()
+        except pg.PgError as error:
+            assert error.sqlstate == "57P03", error
+            return None
+
     def settle(self, load, active=None, phase=None):
         """One side active, the other fenced, the way back open, clients served; nothing promised is missing."""
         world, d = self.world, self.d
         s = d.wait_status(lambda s: (s["phase"] == phase and s["way_back"]["open"] and s["flip"] is None if phase
                                      else self.settled(s)) and active in (None, s["active"]), timeout=120, what="a settled state")
         check_sides(world, s["active"])
-        with world.connect() as client:
+        with d.until(self.login, what="clients are served") as client:
             client.query("update account set note = 'served' where id = 1")
             client.query("update account set note = repeat('x', 40) where id = 1")
         load.stop()
