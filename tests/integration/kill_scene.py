@@ -117,8 +117,14 @@ class Scene:
     def settle(self, load, active=None, phase=None):
         """One side active, the other fenced, the way back open, clients served; nothing promised is missing."""
         world, d = self.world, self.d
-        s = d.wait_status(lambda s: (s["phase"] == phase and s["way_back"]["open"] and s["flip"] is None if phase
-                                     else self.settled(s)) and active in (None, s["active"]), timeout=120, what="a settled state")
+        def settled(s):
+            if phase:
+                return s["phase"] == phase and s["way_back"]["open"] and s["flip"] is None and active in (None, s["active"])
+            return self.settled(s) and active in (None, s["active"])
+        s = d.wait_status(lambda s: settled(s) or diverged(s), timeout=120, what="a settled state")
+        if diverged(s):  # both were dead long enough: it was taken over from, and what to do with it is the operator's to say
+            d.verb("rejoin", code=0)
+            s = d.wait_status(settled, timeout=120, what="a settled state after a rejoin")
         check_sides(world, s["active"])
         with d.until(self.login, what="clients are served") as client:
             client.query("update account set note = 'served' where id = 1")
@@ -178,6 +184,12 @@ class Scene:
         group = "kill %s %s %s" % (strikes.MODES[self.lossless], "abort" if abort else verb, victim)
         self.tell(group, "%-9s last seen in %-9s -> %-5s exit %d" % (phase, at, active, answer.code), victim, load, witness, elapsed)
         return active
+
+
+def diverged(s):
+    """A side is, can be reached and is fenced, and nothing else is going on."""
+    return s["flip"] is None and any(side["standing"] == "diverged" and side["reachable"] and side["fenced"]
+                                     for side in s["sides"].values())
 
 
 def fill_wal(side):
