@@ -47,7 +47,8 @@ class Scene:
     def kill_worker(self, name):
         """kill -9 of the apply worker: the server ends every session and recovers by itself."""
         pid = int(self.world.side(name).value(
-            "select coalesce(max(pid), 0) from pg_stat_activity where backend_type like 'logical replication%worker'"))
+            "select coalesce(max(pid), 0) from pg_stat_activity where backend_type like 'logical replication%worker'",
+            "postgres"))  # in a managed database a fence would end the question
         if pid:
             os.kill(pid, signal.SIGKILL)
 
