@@ -7,6 +7,7 @@
 #include "proxy/collect.h"
 #include "proxy/config.h"
 #include "proxy/in_doubt.h"
+#include "proxy/link_watch.h"
 #include "proxy/listening.h"
 #include "proxy/login_client.h"
 #include "proxy/renumber.h"
@@ -316,6 +317,7 @@ static void run_reload(struct worker *worker, const struct command *command)
     memset(worker->addresses, 0, sizeof(worker->addresses));
     worker->sweep_us = 0;
     worker_want_tick(worker); /* the timeouts may be new */
+    link_watch_set(worker);
 }
 
 bool proxy_check(const struct settings *settings, struct error *error)

@@ -17,13 +17,14 @@ enum quiet { QUIET_NOT, QUIET_IDLE, QUIET_IN_TRANSACTION };
 struct session_watch {
     enum quiet quiet; /* what the client leaves waiting, since when */
     int64_t quiet_since_us;
-    int64_t request_us;   /* the request that the server works on, by when it was sent */
-    uint32_t executed;    /* and how many Executes of it were answered */
-    int64_t since_us;     /* so it has worked on this one since */
-    int64_t cancelled_us; /* when it was first cancelled; 0: it wasn't */
-    uint8_t cancels;      /* so often */
-    bool cancelling;      /* a cancel of ours is on its way: the next statement must not meet it */
-    bool noticed;         /* its client was told that a hold keeps it */
+    int64_t request_us;    /* the request that the server works on, by when it was sent */
+    uint32_t executed;     /* and how many Executes of it were answered */
+    int64_t since_us;      /* so it has worked on this one since */
+    int64_t unanswered_us; /* since when its machine acknowledges nothing (link_watch.h); 0 */
+    int64_t cancelled_us;  /* when it was first cancelled; 0: it wasn't */
+    uint8_t cancels;       /* so often */
+    bool cancelling;       /* a cancel of ours is on its way: the next statement must not meet it */
+    bool noticed;          /* its client was told that a hold keeps it */
 };
 
 /* Some of them are on: the tick must run. */

@@ -5,6 +5,7 @@
 #include "conf/base/log.h"
 #include "proxy/answer.h"
 #include "proxy/cancel.h"
+#include "proxy/link_watch.h"
 
 #include <stdlib.h>
 #include <utlist.h>
@@ -64,7 +65,9 @@ bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned i
     ENSURE(uv_timer_init(&worker->loop, &worker->tick) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->hold.timer) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->flip.timer) == 0);
+    ENSURE(uv_timer_init(&worker->loop, &worker->link_watch) == 0);
     worker->config = config_ref(config);
+    link_watch_set(worker);
     return true;
 }
 
@@ -178,6 +181,7 @@ static void close_handles(struct worker *worker)
     worker->ending = true;
     uv_close((uv_handle_t *)&worker->turn, NULL);
     uv_close((uv_handle_t *)&worker->tick, NULL);
+    uv_close((uv_handle_t *)&worker->link_watch, NULL);
     uv_close((uv_handle_t *)&worker->hold.timer, NULL);
     uv_close((uv_handle_t *)&worker->flip.timer, NULL);
 }

@@ -66,6 +66,7 @@ struct worker {
     struct database_types *types;
     struct statistics statistics;
     uv_check_t turn; /* the end of a turn of the loop: what was passed on is sent */
+    uv_timer_t link_watch;
     uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */
     bool tick_runs;
     int64_t sweep_us; /* when the tick looks at the sessions' timeouts again */

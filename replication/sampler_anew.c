@@ -25,7 +25,11 @@ static enum verdict judge_role(struct strand *strand, const struct reply *reply,
                         side_name(strand->side));
         return VERDICT_FAIL;
     }
-    return reply->ok ? VERDICT_NEXT : VERDICT_FAIL;
+    if (!reply->ok) {
+        return VERDICT_FAIL;
+    }
+    return reply_bool(reply, 0, 1) ? VERDICT_NEXT
+                                   : VERDICT_END; /* not prepared: there is nothing to write to */
 }
 
 static void build_commit(struct strand *strand, struct strbuf *sql)
@@ -44,7 +48,7 @@ static const struct step anew_steps[] = {
     {.name = "connect anew",
      .lane = LANE_ANEW,
      .tolerant = true,
-     .sql = "select pg_is_in_recovery()",
+     .sql = "select pg_is_in_recovery(), to_regclass('switchback.state') is not null",
      .judge = judge_role},
     {.name = "commit anew",
      .lane = LANE_ANEW,

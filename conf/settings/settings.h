@@ -53,6 +53,7 @@ struct settings_limits {
 struct settings_tcp {
     int64_t keepalives_idle_us, keepalives_interval_us, keepalives_count;
     int64_t user_timeout_us;
+    int64_t lost_after_us; /* of servers */
 };
 
 /* With clients: up to require. To a server as libpq's sslmode. */

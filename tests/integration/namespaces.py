@@ -42,6 +42,15 @@ def _reject(net, links):
             net.rule(link, direction, "meta l4proto tcp reject with tcp reset")
 
 
+def _forget(net, links):
+    """As a firewall that lost its table: what is connected now carries nothing any more, new connections do."""
+    for link in sorted({LINK_OF[name] for name in links}):
+        pairs = ["%d . %d" % ports for ports in net.connected(link)]
+        if pairs:
+            net.rule(link, "out", "tcp sport . tcp dport { %s } drop" % ", ".join(pairs))
+            net.rule(link, "in", "tcp dport . tcp sport { %s } drop" % ", ".join(pairs))
+
+
 class Namespaces:
     NAME = "namespaces"
     # `out`: what the first part of the link sends, the proxy or blue
@@ -51,6 +60,7 @@ class Namespaces:
         "answers_lost": (_lose("in"), True),
         "lossy": (_lose("out", "in", match="numgen random mod 100 < 25"), True),
         "rejected": (_reject, True),
+        "forgotten": (_forget, True),
     }
 
     def __init__(self, world):
@@ -121,6 +131,15 @@ class Namespaces:
         """At the link's first part."""
         chain, device = {"out": ("out", "oifname"), "in": ("in", "iifname")}[direction]
         self._run(next(iter(ADDRESSES[link])), "nft", "add", "rule", "inet", link, chain, device, link, *verdict.split())
+
+    def connected(self, link):
+        """The ports of each connection of the link: at its first part, and at the other one."""
+        first, other = ADDRESSES[link]
+        address = "".join("%02X" % int(part) for part in reversed(ADDRESSES[link][other].split(".")))
+        with open("/proc/%d/net/tcp" % (os.getpid() if first == "proxy" else self.pids[first])) as table:
+            ends = [line.split()[1:4] for line in table.readlines()[1:]]
+        return [(int(here.split(":")[1], 16), int(there.split(":")[1], 16)) for here, there, state in ends
+                if there.split(":")[0] == address and state == "01"]
 
     def pair(self):
         """Arguments of World.pair."""

@@ -1,0 +1,106 @@
+#include "proxy/link_watch.h"
+
+#include "conf/base/clock.h"
+#include "conf/base/ensure.h"
+#include "conf/base/log.h"
+#include "proxy/session.h"
+#include "proxy/worker.h"
+
+#include <stdio.h>
+#include <sys/socket.h>
+#include <utlist.h>
+
+enum {
+    LOOKS = 10, /* within tcp.servers.lost_after */
+    LOOK_LEAST_MS = 100,
+    LOOK_MOST_MS = 3000,
+    /* Repetitions without an answer: of data, or of the question whether a window that was closed is open. A
+     * peer that lives answers the first one. */
+    REPEATED_LEAST = 2,
+    MS_US = 1000
+};
+
+static bool repeats(const struct tcp_info *info)
+{
+    return (info->tcpi_unacked > 0 && info->tcpi_retransmits >= REPEATED_LEAST) ||
+           info->tcpi_probes >= REPEATED_LEAST;
+}
+
+/* An answer between two looks begins it anew, and what is sent after an hour of silence has its time, too. */
+bool link_watch_is_lost(const struct tcp_info *info, int64_t *since_us, int64_t now_us, int64_t lost_after_us)
+{
+    if (!repeats(info)) {
+        *since_us = 0;
+        return false;
+    }
+    *since_us = *since_us == 0 ? now_us : *since_us;
+    return now_us - *since_us >= lost_after_us &&
+           (int64_t)info->tcpi_last_ack_recv * MS_US >= lost_after_us &&
+           (int64_t)info->tcpi_last_data_recv * MS_US >= lost_after_us;
+}
+
+/* False: it is no TCP connection, or can't be asked. */
+static bool ask_kernel(const struct server_link *link, struct tcp_info *info)
+{
+    socklen_t size = sizeof(*info);
+    return link->stream.uv.handle.type == UV_TCP &&
+           getsockopt(link->stream.descriptor, IPPROTO_TCP, TCP_INFO, info, &size) == 0;
+}
+
+static bool waits_for_server(const struct session *session)
+{
+    return session->established && !session->closing && !session->finishing && session->link != NULL &&
+           session->link->phase == LINK_READY && !session->link->broken &&
+           (session_owes(session) || session->link->stream.unsent > 0);
+}
+
+static void lose(struct session *session, int64_t now_us, int64_t lost_after_us)
+{
+    struct side_counters *counters = &session->worker->statistics.sides[session->link->side];
+    const int64_t since_us = boundary_since_us(&session->boundary);
+    char silence[CLOCK_TEXT_SIZE], message[128];
+    clock_format_duration(lost_after_us, silence);
+    LOG_WARN("server_link_lost", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
+             LOG_STR("side", side_name(session->link->side)), LOG_U64("backend", session->link->pid));
+    if (since_us != 0) {
+        statistics_statements(counters, 1, now_us - since_us);
+        statistics_error(counters, "08006");
+    }
+    (void)snprintf(message, sizeof(message),
+                   "the connection to the server is lost: nothing was acknowledged for %s", silence);
+    session_end(session, "08006", message, NULL);
+}
+
+static void look_at(struct session *session, int64_t now_us, int64_t lost_after_us)
+{
+    int64_t *since_us = &session->watch.unanswered_us;
+    struct tcp_info info = {0};
+    if (!waits_for_server(session) || !ask_kernel(session->link, &info)) {
+        *since_us = 0;
+    } else if (link_watch_is_lost(&info, since_us, now_us, lost_after_us)) {
+        lose(session, now_us, lost_after_us);
+    }
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct worker *worker = CONTAINER_OF(timer, struct worker, link_watch);
+    const int64_t now_us = clock_mono_us();
+    struct session *session = NULL;
+    DL_FOREACH(worker->sessions, session)
+    {
+        look_at(session, now_us, worker->config->tcp_servers.lost_after_us);
+    }
+}
+
+void link_watch_set(struct worker *worker)
+{
+    const int64_t lost_after_us = worker->config->tcp_servers.lost_after_us;
+    uint64_t every_ms = (uint64_t)(lost_after_us / LOOKS / MS_US);
+    if (lost_after_us == 0) {
+        (void)uv_timer_stop(&worker->link_watch);
+        return;
+    }
+    every_ms = every_ms < LOOK_LEAST_MS ? LOOK_LEAST_MS : every_ms > LOOK_MOST_MS ? LOOK_MOST_MS : every_ms;
+    ENSURE(uv_timer_start(&worker->link_watch, on_timer, every_ms, every_ms) == 0);
+}
