@@ -54,31 +54,44 @@ static bool waits_for_server(const struct session *session)
            (session_owes(session) || session->link->stream.unsent > 0);
 }
 
-static void lose(struct session *session, int64_t now_us, int64_t lost_after_us)
+static void lose(struct session *session, int64_t now_us, const char *what, int64_t silence_us)
 {
     struct side_counters *counters = &session->worker->statistics.sides[session->link->side];
-    const int64_t since_us = boundary_since_us(&session->boundary);
+    const int64_t since_us = session->boundary.ours ? 0 : boundary_since_us(&session->boundary);
     char silence[CLOCK_TEXT_SIZE], message[128];
-    clock_format_duration(lost_after_us, silence);
+    clock_format_duration(silence_us, silence);
     LOG_WARN("server_link_lost", LOG_U64("session", session->id), LOG_STR("user", session->startup.user),
              LOG_STR("side", side_name(session->link->side)), LOG_U64("backend", session->link->pid));
     if (since_us != 0) {
         statistics_statements(counters, 1, now_us - since_us);
         statistics_error(counters, "08006");
     }
-    (void)snprintf(message, sizeof(message),
-                   "the connection to the server is lost: nothing was acknowledged for %s", silence);
+    (void)snprintf(message, sizeof(message), "the connection to the server is lost: %s for %s", what,
+                   silence);
     session_end(session, "08006", message, NULL);
 }
 
-static void look_at(struct session *session, int64_t now_us, int64_t lost_after_us)
+/* What a session holds was asked for a flip that has long been over, and its client waits behind that. */
+static bool is_kept_by_us(const struct session *session, int64_t now_us)
 {
+    return session->boundary.ours && !session->worker->hold.stands &&
+           now_us - boundary_since_us(&session->boundary) >= session->worker->config->max_hold_us;
+}
+
+static void look_at(struct session *session, int64_t now_us)
+{
+    const struct proxy_config *config = session->worker->config;
+    const int64_t lost_after_us = config->tcp_servers.lost_after_us;
     int64_t *since_us = &session->watch.unanswered_us;
     struct tcp_info info = {0};
-    if (!waits_for_server(session) || !ask_kernel(session->link, &info)) {
+    if (!waits_for_server(session)) {
+        *since_us = 0;
+    } else if (is_kept_by_us(session, now_us)) {
+        lose(session, now_us, "no question was answered", config->max_hold_us);
+    } else if (lost_after_us == 0 || !ask_kernel(session->link, &info)) {
         *since_us = 0;
     } else if (link_watch_is_lost(&info, since_us, now_us, lost_after_us)) {
-        lose(session, now_us, lost_after_us);
+        lose(session, now_us, "nothing was acknowledged", lost_after_us);
     }
 }
 
@@ -89,18 +102,14 @@ static void on_timer(uv_timer_t *timer)
     struct session *session = NULL;
     DL_FOREACH(worker->sessions, session)
     {
-        look_at(session, now_us, worker->config->tcp_servers.lost_after_us);
+        look_at(session, now_us);
     }
 }
 
 void link_watch_set(struct worker *worker)
 {
-    const int64_t lost_after_us = worker->config->tcp_servers.lost_after_us;
-    uint64_t every_ms = (uint64_t)(lost_after_us / LOOKS / MS_US);
-    if (lost_after_us == 0) {
-        (void)uv_timer_stop(&worker->link_watch);
-        return;
-    }
+    uint64_t every_ms = (uint64_t)(worker->config->tcp_servers.lost_after_us / LOOKS / MS_US);
+    every_ms = every_ms == 0 ? LOOK_MOST_MS : every_ms;
     every_ms = every_ms < LOOK_LEAST_MS ? LOOK_LEAST_MS : every_ms > LOOK_MOST_MS ? LOOK_MOST_MS : every_ms;
     ENSURE(uv_timer_start(&worker->link_watch, on_timer, every_ms, every_ms) == 0);
 }

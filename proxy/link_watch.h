@@ -2,7 +2,8 @@
  * Ends sessions whose server's machine takes nothing any more: a firewall that forgot the connection, a
  * network that swallows what is sent. TCP alone gives up after a quarter of an hour, and TCP_USER_TIMEOUT
  * also ends a server that lives and only doesn't read for a while (a COPY that waits for a lock). The
- * difference is whether anything is acknowledged, which the kernel knows.
+ * difference is whether anything is acknowledged, which the kernel knows. And ends those whose server doesn't
+ * answer what it was asked for a flip: nobody waits for our sake longer than flip.max_hold.
  */
 #ifndef SWITCHBACK_PROXY_LINK_WATCH_H
 #define SWITCHBACK_PROXY_LINK_WATCH_H

@@ -232,6 +232,29 @@ static void the_newest_types_are_spoken(void **state)
     world_free(world);
 }
 
+/* Its connection has died half: the flip is over, and its client must not wait for our question for ever. */
+static void a_question_without_an_answer_keeps_nobody(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.max_hold_us = 1000000;
+    world->settings.tcp_servers.lost_after_us = 1000000; /* how often it is looked at, too */
+    world_start(world);
+    struct pair pair = pair_new(world);
+    pair_works(world, &pair);
+    proxy_arm(world->proxy, 5, target, 500000);
+    int green = server_login(world, SIDE_GREEN);
+    assert_true(world_readable(world, pair.server, WORLD_PATIENCE_US));
+    (void)world_event(world, PROXY_EVENT_ARMED);
+    world_disarm(world, 5);
+    put(pair.client, BYTES(QUERY_1));
+    expect_error(world, pair.client, "08006");
+    expect_end(world, pair.client);
+    (void)close(green);
+    pair_close(&pair);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +266,7 @@ int main(void)
         cmocka_unit_test(parameters_that_differ_come_with_the_next_reply),
         cmocka_unit_test(a_notification_among_our_rows_gives_none_away),
         cmocka_unit_test(the_newest_types_are_spoken),
+        cmocka_unit_test(a_question_without_an_answer_keeps_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
