@@ -141,7 +141,7 @@ static void build_fence(struct strand *strand, struct strbuf *sql)
     /* Ends a little before the statement is cancelled, because it can say who is in the way. */
     int64_t patience_us = phase->deadline_us - clock_mono_us() - SEAL_MARGIN_US;
     if (phase_database(strand)->blocked) {
-        sql_format(sql, "do $$ begin perform switchback.end_foreign(%L); end $$; ", phase->sessions);
+        sql_format(sql, "do $$ begin perform switchback.clear_the_way(%L); end $$; ", phase->sessions);
     }
     phase_begin_hasty_sql(strand, sql, flip->rescue ? RESCUE_PATIENCE_US : 0);
     /* Not flushed by itself: the closing marker's commit flushes both, and without it the fence doesn't
@@ -156,8 +156,8 @@ static enum verdict judge_fence(struct strand *strand, const struct reply *reply
 {
     if (!reply->ok) {
         *error = reply->error;
-        /* Whoever stands before the locks is ended behind the fence anyway. One that idles in its
-         * transaction would keep an automatic flip-back from a side that is failing. */
+        /* Foreign sessions are ended behind the fence anyway. One that idles in its transaction, or a vacuum
+         * against wraparound, would keep an automatic flip-back at a side that is failing. */
         bool in_the_way = phase_flip(strand)->rescue && strcmp(reply->sqlstate, "55P03") == 0;
         phase_database(strand)->blocked = phase_database(strand)->blocked || in_the_way;
         /* A foreign writer took its tables in another order: it is behind the fence now or gone next time. */

@@ -60,6 +60,21 @@ begin
     return left_over;
 end $$;
 
+-- Ends who stands before the fence of an automatic flip-back: foreign sessions, whatever they are in the midst of, and
+-- autovacuum where it holds a managed table (against wraparound it gives way to nobody; it will come again).
+create or replace function switchback.clear_the_way(ours integer[]) returns void language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+begin
+    perform switchback.end_foreign(ours);
+    perform case a.backend_type when 'autovacuum worker' then pg_cancel_backend(a.pid) else pg_terminate_backend(a.pid) end
+    from pg_stat_activity a
+    where a.datname = current_database() and a.backend_type not in ('client backend', 'walsender')
+      and a.backend_type not like 'logical replication%'
+      and exists (select from pg_locks l join switchback.managed_table m on m.oid = l.relation
+                  where l.pid = a.pid and l.granted and l.database = (select oid from pg_database
+                                                                      where datname = current_database()));
+end $$;
+
 -- After the fence is committed: foreign sessions ended, no transaction under way; then nothing changes any more, and
 -- the sequences (nextval passes the fence) can be read. They travel in the closing marker.
 create or replace function switchback.seal(claimed_owner bigint, flip bigint, ours integer[], patience interval)

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pg
+from test_bypass import AGAINST_WRAPAROUND, against_wraparound
 from test_flip import assert_one_active, code_of
 
 FLAG = "create table flag (ok bool primary key); insert into flag values (true)"
@@ -85,6 +86,28 @@ def test_foreign_idle_writer_does_not_stop_a_rescue(world):
     d.wait_steady("blue")
     assert_one_active(world, "blue")
     world.assert_same_data()
+
+
+def test_vacuum_does_not_stop_a_rescue(world):
+    """One against wraparound yields to nobody: a flip-back by a failing gate ends it."""
+    world.pair(ledger=True, autovacuum_naptime="1s")
+    with world.blue.connect("app", "app") as connection:
+        connection.query(FLAG)
+    with world.blue.connect("app", "postgres") as connection:
+        connection.query("create table public.old (id int primary key, v text) with (autovacuum_analyze_threshold = 2000000000, "
+                         "autovacuum_vacuum_insert_threshold = -1)")
+        connection.query("insert into old select n, repeat('x', 500) from generate_series(1, 20000) n")
+    d = ready(world, gates=[SQL_GATE], watch={"duration": "10m"}, flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "1s"}, "max_hold": "4s"})
+    d.verb("cutover", code=0)
+    d.wait_status(lambda s: s["phase"] == "watch" and s["way_back"]["open"], what="the watch")
+    against_wraparound(world.green)
+    d.until(lambda: world.green.value(AGAINST_WRAPAROUND) == "1", 120, "autovacuum works against wraparound")
+    world.connect().query("update flag set ok = false")
+    d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, 90, "it flipped back")
+    back = [line for line in d.log_text().splitlines() if "flip-back from green to blue" in line and "type=flip" in line]
+    assert len(back) == 1 and "done" in back[0], back  # at its first try
+    d.wait_steady("blue")
+    assert_one_active(world, "blue")
 
 
 def test_watch_that_passes(world):
