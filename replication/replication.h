@@ -147,6 +147,7 @@ struct replication_sample {
     /* What a loss of the active side would take now: an upper bound of the transactions committed there and
      * not seen on the other (transaction ids given out since the last marker seen). */
     uint64_t commits_at_risk;
+    bool risk_known;                 /* false: either side wasn't asked yet since we began to look */
     bool synchronous;                /* commits on the active side wait for every stream, under our names */
     uint64_t sync_waiting;           /* backends there that wait just now */
     bool slot_lost, slot_endangered; /* wal_status lost / unreserved or safe_wal_size below a margin */

@@ -101,6 +101,12 @@ static int64_t lag_of(const struct stream *stream, int64_t now_us)
     return age_us < SAMPLE_EVERY_US ? 0 : age_us;
 }
 
+/* Whether there is anything to count from, and up to. */
+static bool risk_is_known(const struct sampler *sampler, const struct stream *stream)
+{
+    return stream->newest_n != 0 && (stream->seen || sampler->by_flip);
+}
+
 /*
  * An upper bound. What isn't on the standby was committed after the last marker seen there, so its
  * transaction id was in use when that marker was written, or given out later. Ids are the whole cluster's,
@@ -115,12 +121,14 @@ static uint64_t at_risk_of(const struct sampler *sampler, const struct stream *s
     const uint64_t an_interval = (uint64_t)(stream->xids_per_second * SAMPLE_EVERY_MS / 1000.0);
     const uint64_t lost = active_lost ? stream->newest_running + 1 + an_interval : 0;
     uint64_t from_n = stream->seen_n, from_xid = stream->seen_xid, running = stream->seen_running;
-    if (sampler->by_flip && stream->seen_n < stream->first_n) {
+    if (sampler->by_flip && (!stream->seen || stream->seen_n < stream->first_n)) {
         from_n = stream->first_n;
         from_xid = stream->first_xid;
         running = stream->first_running + an_interval;
+    } else if (!stream->seen) {
+        return lost;
     }
-    if (!stream->seen || lag_us == 0 || from_n > stream->newest_n || stream->newest_xid < from_xid) {
+    if (lag_us == 0 || from_n > stream->newest_n || stream->newest_xid < from_xid) {
         return lost;
     }
     uint64_t given = stream->newest_xid - from_xid + running;
@@ -204,6 +212,7 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
                                                                     : sample->marker_age_us;
     uint64_t risk = at_risk_of(sampler, stream, active_lost, lag_us);
     sample->commits_at_risk = risk > sample->commits_at_risk ? risk : sample->commits_at_risk;
+    sample->risk_known = sample->risk_known && risk_is_known(sampler, stream);
     if (!stream->seen) {
         problem(sample, database, "no marker has crossed yet");
     }
@@ -261,7 +270,7 @@ void sampler_judge(struct sampler *sampler)
         sample->broken = sample->slot_lost = sample->slot_endangered = sample->tables_differ = false;
         sample->lag_us = sample->lag_bytes = sample->marker_age_us = 0;
         sample->commits_at_risk = sample->sync_waiting = 0;
-        sample->synchronous = true;
+        sample->synchronous = sample->risk_known = true;
         sample->problem[0] = '\0';
         for (size_t i = 0; i < sampler->replication->database_count; i++) {
             add_stream(sampler, i, sample, now_us);

@@ -58,10 +58,18 @@ void controller_dead_error(const struct controller *controller, struct error *er
                            side_name(side_other(active)));
         return;
     }
-    error_set(error, ERROR_COMMITS_AT_RISK,
-              "%s, the active side, has not answered for %s; up to %" PRIu64
-              " commits at risk: they may not be on %s",
-              side_name(active), silence, sample.commits_at_risk, side_name(side_other(active)));
+    if (sample.risk_known) {
+        error_set(error, ERROR_COMMITS_AT_RISK,
+                  "%s, the active side, has not answered for %s; up to %" PRIu64
+                  " commits at risk: they may not be on %s",
+                  side_name(active), silence, sample.commits_at_risk, side_name(side_other(active)));
+    } else {
+        error_set(
+            error, ERROR_COMMITS_AT_RISK,
+            "%s, the active side, has not answered for %s; what it acknowledged last may not be on %s: how "
+            "many commits are at risk isn't known",
+            side_name(active), silence, side_name(side_other(active)));
+    }
     (void)error_remedy(error, "bring %s back, which loses nothing; or switchback flip-back --accept-loss",
                        side_name(active));
 }

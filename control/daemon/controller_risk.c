@@ -74,5 +74,5 @@ bool controller_commits_at_risk(const struct controller *controller, uint64_t *c
         return true;
     }
     *commits = sample.commits_at_risk;
-    return sample.lag_us >= 0 || controller_way_back(controller, &ignored);
+    return sample.risk_known || controller_way_back(controller, &ignored);
 }

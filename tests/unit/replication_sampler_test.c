@@ -175,6 +175,23 @@ static void at_risk_begins_with_the_flip(void **state)
     stream->xids_per_second = 40;
     /* 50 ids since, 2 in use then, 10 in the interval before, 10 markers in each of 2 databases are ours */
     assert_int_equal(judge(scene)->commits_at_risk, 42);
+    assert_true(scene->sampler.sample.risk_known);
+    stream->seen = false; /* it went away with the flip, before it was asked */
+    stream->seen_n = stream->seen_xid = 0;
+    assert_int_equal(judge(scene)->commits_at_risk, 42);
+    assert_true(scene->sampler.sample.risk_known);
+}
+
+/* A number that counts from nowhere is worse than none. */
+static void at_risk_may_be_unknown(void **state)
+{
+    struct scene *scene = *state;
+    scene->streams[0].seen = false;
+    assert_false(judge(scene)->risk_known); /* the standby was never there since the start */
+    scene->streams[0].seen = true;
+    assert_true(judge(scene)->risk_known);
+    scene->streams[0].newest_n = 0; /* nor the active side */
+    assert_false(judge(scene)->risk_known);
 }
 
 static void at_risk_is_an_upper_bound(void **state)
@@ -318,6 +335,7 @@ int main(void)
         TEST(broken_workers),
         TEST(at_risk_is_an_upper_bound),
         TEST(at_risk_begins_with_the_flip),
+        TEST(at_risk_may_be_unknown),
         TEST(an_unprepared_side_is_not_lost),
         TEST(fences_and_tables),
         TEST(slots),
