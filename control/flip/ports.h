@@ -130,7 +130,7 @@ enum flip_event_kind {
     FLIP_EVENT_PREPARED,    /* prepare ended well: `side` is active at `epoch` */
     FLIP_EVENT_CONTACT,     /* a side came back, or contradicts its standing: look at the facts again */
     FLIP_EVENT_SIDE_DEAD,   /* about once a second while the active side has not answered for `dead_after`:
-                               `side`, `error` */
+                               `side`, `error`, whose message names it and says so */
     FLIP_EVENT_STREAM,  /* about once a second while a promise matters *and the active side answers*: `open`
                            = every reverse stream is healthy; else `error` says why not */
     FLIP_EVENT_DECIDE,  /* recover: `side` is to be the active one (after flip_may_decide) */

@@ -79,8 +79,7 @@ static void begin(struct flip *flip)
     struct flip_spec spec;
     flip_next_spec(flip, FLIP_KIND_TAKEOVER, &spec);
     spec.automatic = true;
-    (void)snprintf(spec.reason, sizeof spec.reason, "%s does not answer: %.*s", side_name(spec.source),
-                   RECORD_TEXT_SIZE / 2, flip->dead.why.message);
+    (void)snprintf(spec.reason, sizeof spec.reason, "%.*s", RECORD_TEXT_SIZE - 1, flip->dead.why.message);
     flip_begin(flip, &spec);
 }
 
@@ -90,13 +89,12 @@ static void alarm_dead(struct flip *flip)
     const char *other = side_name(side_other(active));
     struct error why;
     if (flip_promise_stands(flip)) {
-        error_set(&why, ERROR_SIDE_DEAD, "%s does not answer: %s; %s has every commit that it acknowledged",
-                  side_name(active), flip->dead.why.message, other);
+        error_set(&why, ERROR_SIDE_DEAD, "%s; %s has every commit that it acknowledged",
+                  flip->dead.why.message, other);
         error_remedy(&why, "switchback flip-back goes to %s and loses nothing", other);
     } else {
-        error_set(&why, ERROR_SIDE_DEAD,
-                  "%s does not answer: %s; what it acknowledged and %s doesn't have would be lost there",
-                  side_name(active), flip->dead.why.message, other);
+        error_set(&why, ERROR_SIDE_DEAD, "%s; what it acknowledged and %s doesn't have would be lost there",
+                  flip->dead.why.message, other);
         error_remedy(&why, "bring %s back; switchback flip-back --accept-loss goes to %s without it",
                      side_name(active), other);
     }

@@ -95,7 +95,7 @@ bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side targ
     }
     if (kind != FLIP_KIND_TAKEOVER && flip_side_dead(flip)) {
         const char *active = side_name(flip->history.active);
-        error_set(error, ERROR_SIDE_DEAD, "%s does not answer: %s", active, flip->dead.why.message);
+        error_set(error, ERROR_SIDE_DEAD, "%s", flip->dead.why.message);
         return error_remedy(error, "bring %s back; switchback flip-back --accept-loss goes without it",
                             active);
     }
@@ -125,8 +125,7 @@ bool flip_may_take_over(const struct flip *flip, enum side target, bool accept_l
         return error_remedy(error, "switchback flip-back without --accept-loss waits for it");
     }
     if (!flip_promise_stands(flip)) {
-        error_set(error, ERROR_COMMITS_AT_RISK,
-                  "%s does not answer, and what it acknowledged last may not be on %s: %s", active,
+        error_set(error, ERROR_COMMITS_AT_RISK, "what %s acknowledged last may not be on %s: %s", active,
                   side_name(target), flip->dead.why.message);
         return error_remedy(error, "bring %s back; --accept-loss goes to %s without what it lacks", active,
                             side_name(target));

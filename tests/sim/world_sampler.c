@@ -47,7 +47,7 @@ void world_sample(struct world *world)
         world_deliver(world, &event);
     } else if (world->now_us - active->down_since_us >= world->options.dead_after_us) {
         event.kind = FLIP_EVENT_SIDE_DEAD;
-        error_set(&event.error, ERROR_UNREACHABLE, "it does not answer");
+        error_set(&event.error, ERROR_UNREACHABLE, "the active side does not answer");
         world_deliver(world, &event);
     }
 }
