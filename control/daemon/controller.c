@@ -132,8 +132,9 @@ void controller_raise(struct controller *controller, const struct error *alarm, 
 {
     controller->alarm = *alarm;
     controller->alarm_us = clock_mono_us();
-    events_publish(controller->events, LOG_LEVEL_WARN, "alarm", flip, flip_phase_text(&controller->flip),
-                   "%s", alarm->message);
+    const bool steady = !flip_running(&controller->flip) && !controller->flip.watch.on;
+    events_publish(controller->events, LOG_LEVEL_WARN, "alarm", flip,
+                   steady ? NULL : flip_phase_text(&controller->flip), "%s", alarm->message);
     audit_decision(controller->audit, "alarm",
                    json_pack("{s:I, s:s, s:o}", "flip", (json_int_t)flip, "code",
                              error_code_text(alarm->code), "message", text_json(alarm->message)));

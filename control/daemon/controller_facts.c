@@ -80,6 +80,29 @@ static void audit_facts(struct controller *controller, const struct flip_facts *
     audit_decision(controller->audit, "facts", detail);
 }
 
+/* A side that came back, fenced on contact: it follows again, or somebody has to bring it back. */
+static void tell_met(struct controller *controller, const struct flip_facts *facts)
+{
+    const struct flip_history *history = &controller->flip.history;
+    const enum side side = side_other(history->active);
+    const struct flip_side_facts *met = &facts->sides[side];
+    if (!controller->met || !history->known || !met->reachable) {
+        return;
+    }
+    controller->met = false;
+    if (met->diverged > 0) {
+        events_publish(
+            controller->events, LOG_LEVEL_WARN, "side", 0, NULL,
+            "%s is fenced, and diverged: it may hold what %s never got. switchback rejoin --dry-run "
+            "lists it, switchback rejoin brings it back",
+            side_name(side), side_name(history->active));
+    } else if (met->standby == met->databases) {
+        events_publish(controller->events, LOG_LEVEL_INFO, "side", 0, NULL,
+                       "%s is fenced, holds nothing that %s lacks, and follows it", side_name(side),
+                       side_name(history->active));
+    }
+}
+
 static void on_facts(void *context, const struct replication_result *result, const struct pair_facts *pair)
 {
     struct learning *learning = context;
@@ -91,6 +114,7 @@ static void on_facts(void *context, const struct replication_result *result, con
         struct flip_event event = {.kind = FLIP_EVENT_FACTS, .ticket = learning->ticket, .facts = &facts};
         controller_sum_facts(pair, &facts);
         audit_facts(controller, &facts);
+        tell_met(controller, &facts);
         controller_feed(controller, &event);
     }
     finish(learning);

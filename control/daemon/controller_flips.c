@@ -205,7 +205,8 @@ void controller_method_abort(void *context, struct rpc_call *call)
 void controller_flip_phase(struct controller *controller, const struct flip_request *request)
 {
     events_publish(controller->events, LOG_LEVEL_INFO, "phase", request->flip,
-                   flip_phase_name(request->phase), "%s", flip_table_row(request->phase)->comment);
+                   flip_phase_name(request->phase), "%s",
+                   flip_table_comment(controller->flip.spec.kind, flip_table_row(request->phase)));
     controller_waiters_progress(controller);
 }
 
@@ -253,12 +254,13 @@ void controller_flip_finished(struct controller *controller, const struct flip_r
     if (done) {
         controller_gates_moved(controller);
     }
+    const bool waited = done && story->stall_max_us > 0;
     char stall[CLOCK_TEXT_SIZE], message[EVENT_MESSAGE_SIZE];
     clock_format_duration(story->stall_max_us, stall);
-    (void)snprintf(message, sizeof message, "%s from %s to %s: %s%s%.*s%s%s", flip_kind_name(story->kind),
+    (void)snprintf(message, sizeof message, "%s from %s to %s: %s%s%s%s%.*s", flip_kind_name(story->kind),
                    side_name(story->source), side_name(side_other(story->source)),
-                   flip_outcome_name(request->outcome), story->text[0] != '\0' ? ", " : "",
-                   RECORD_TEXT_SIZE - 160, story->text, done ? ", longest wait " : "", done ? stall : "");
+                   flip_outcome_name(request->outcome), waited ? ", longest wait " : "", waited ? stall : "",
+                   story->text[0] != '\0' ? ": " : "", RECORD_TEXT_SIZE - 160, story->text);
     events_publish(controller->events, done ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "flip", request->flip, NULL,
                    "%s", message);
     audit_end(controller, request);
@@ -306,6 +308,12 @@ void controller_flip_row(struct controller *controller, const struct record *row
 {
     if (row->kind == RECORD_PROMISE_ON || row->kind == RECORD_PROMISE_OFF) {
         promise_row(controller, row);
+        return;
+    }
+    if (row->kind == RECORD_BEGIN && row->automatic) { /* else somebody has asked for it, and that is told */
+        events_publish(controller->events, LOG_LEVEL_WARN, "flip", row->flip, NULL,
+                       "a %s from %s to %s begins by itself: %s", flip_kind_name(row->flip_kind),
+                       side_name(row->side), side_name(side_other(row->side)), row->text);
         return;
     }
     if (row->kind != RECORD_WATCH_END && row->kind != RECORD_FINALIZED) {

@@ -131,6 +131,7 @@ struct controller {
     unsigned unmet_count; /* how often, one after the other, because a side that answers has not been met */
     bool contact_due;     /* a side came back: look at the facts as soon as nothing speaks against it */
     bool side_seen[SIDE_COUNT], side_reachable[SIDE_COUNT];
+    bool met;      /* the side that was left behind was fenced on contact: what it is now is to be told */
     bool reserved; /* journal space for a flip */
 
     /* holds */

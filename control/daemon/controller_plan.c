@@ -96,9 +96,9 @@ static json_t *phases_json(const struct controller *controller, enum flip_kind k
         }
         json_array_append_new(
             list,
-            json_pack("{s:s, s:s, s:f, s:o, s:s, s:s}", "phase", flip_phase_name(phase), "does", row->comment,
-                      "expected_ms", (double)expected_us(controller, phase, sessions) / CONTROLLER_MS_US,
-                      "timeout_ms",
+            json_pack("{s:s, s:s, s:f, s:o, s:s, s:s}", "phase", flip_phase_name(phase), "does",
+                      flip_table_comment(kind, row), "expected_ms",
+                      (double)expected_us(controller, phase, sessions) / CONTROLLER_MS_US, "timeout_ms",
                       limit_us < 0 ? json_null() : json_integer((json_int_t)(limit_us / CONTROLLER_MS_US)),
                       "undo", flip_undo_name(row->undo), "on_failure", flip_failure_name(row->on_failure)));
     }

@@ -45,6 +45,7 @@ static void on_contact_done(void *context, const struct replication_result *resu
 {
     struct port_call *call = context;
     call->controller->contact_due |= result->ok;
+    call->controller->met |= result->ok;
     on_replication_done(call, result);
 }
 
@@ -392,6 +393,17 @@ static void begin_arming(struct controller *controller, const struct flip_reques
     controller_read_types(controller, arm, arming);
 }
 
+/* Of a dead side often nobody is left. */
+static void say_busy(struct controller *controller, uint64_t flip, const char *then)
+{
+    const uint64_t busy = controller->drain.undrained;
+    if (busy > 0) {
+        events_publish(controller->events, LOG_LEVEL_WARN, "drain", flip, "drain",
+                       "%" PRIu64 " %s still busy: %s", busy, busy == 1 ? "session is" : "sessions are",
+                       then);
+    }
+}
+
 static void to_the_proxy(struct controller *controller, const struct flip_request *request)
 {
     const struct proxy_route route = {.side = request->side, .epoch = request->epoch, .open = true};
@@ -422,14 +434,11 @@ static void to_the_proxy(struct controller *controller, const struct flip_reques
         controller_route(controller, request);
         break;
     case FLIP_ACTION_CANCEL_UNDRAINED:
-        events_publish(controller->events, LOG_LEVEL_WARN, "drain", request->flip, "drain",
-                       "%" PRIu64 " sessions are still busy: what they run is cancelled",
-                       controller->drain.undrained);
+        say_busy(controller, request->flip, "what they run is cancelled");
         proxy_cancel_undrained(controller->proxy, request->flip);
         break;
     case FLIP_ACTION_TERMINATE_UNDRAINED:
-        events_publish(controller->events, LOG_LEVEL_WARN, "drain", request->flip, "drain",
-                       "%" PRIu64 " sessions are still busy: they are ended", controller->drain.undrained);
+        say_busy(controller, request->flip, "they are ended");
         proxy_terminate_undrained(controller->proxy, request->flip);
         break;
     default:

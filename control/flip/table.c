@@ -74,7 +74,8 @@ static const struct flip_row rows[FLIP_PHASE_COUNT] = {
                             .timeout = FLIP_TIMEOUT_CATCHUP,
                             .next = FLIP_PHASE_READY,
                             .on_failure = FLIP_FAILURE_UNDO,
-                            .comment = "the target has the marker of every database"},
+                            .comment = "the target has the marker of every database",
+                            .comment_alone = "the target has applied all that it got, and is cut off"},
     [FLIP_PHASE_READY] = {.phase = FLIP_PHASE_READY,
                           .kinds = ALL,
                           .actions = {FLIP_ACTION_READY},
@@ -182,6 +183,11 @@ const enum flip_action_kind *flip_table_actions(enum flip_kind kind, const struc
 enum flip_undo flip_table_undo(enum flip_kind kind, const struct flip_row *row)
 {
     return kind == FLIP_KIND_TAKEOVER && row->undo_alone != FLIP_UNDO_MISSING ? row->undo_alone : row->undo;
+}
+
+const char *flip_table_comment(enum flip_kind kind, const struct flip_row *row)
+{
+    return kind == FLIP_KIND_TAKEOVER && row->comment_alone != NULL ? row->comment_alone : row->comment;
 }
 
 const char *flip_phase_name(enum flip_phase phase)

@@ -148,7 +148,8 @@ struct flip_row {
     enum flip_phase next_lossless; /* of a lossless cutover, where it differs; NONE: it doesn't */
     enum flip_failure on_failure;
     bool past_commit;
-    const char *comment; /* one line for the operator */
+    const char *comment;       /* one line for the operator */
+    const char *comment_alone; /* NULL: the same in a takeover */
 };
 
 /* The row of a phase; PHASE_NONE has none. */
@@ -161,6 +162,7 @@ enum flip_phase flip_table_next(enum flip_kind kind, bool lossless, enum flip_ph
 /* What a kind does in a row, and how it takes that back. */
 const enum flip_action_kind *flip_table_actions(enum flip_kind kind, const struct flip_row *row);
 enum flip_undo flip_table_undo(enum flip_kind kind, const struct flip_row *row);
+const char *flip_table_comment(enum flip_kind kind, const struct flip_row *row);
 
 const char *flip_phase_name(enum flip_phase phase);
 MUST_USE bool flip_phase_parse(const char *text, enum flip_phase *phase);
