@@ -200,6 +200,16 @@ static bool is_in_sync(const json_t *status)
            field_number(lag, "seconds", -1) == 0;
 }
 
+static bool is_reachable(const json_t *status, const char *side)
+{
+    return !json_is_false(json_object_get(side_of(status, side), "reachable"));
+}
+
+static bool is_streaming(const json_t *status)
+{
+    return !json_is_false(json_object_get(json_object_get(status, "lag"), "streaming"));
+}
+
 static void put_sync(struct strbuf *out, const json_t *status)
 {
     const json_t *lag = json_object_get(status, "lag");
@@ -211,7 +221,7 @@ static void put_sync(struct strbuf *out, const json_t *status)
         return;
     }
     strbuf_puts(out, is_in_sync(status) ? "yes" : "no");
-    if (json_is_false(json_object_get(lag, "streaming"))) {
+    if (!is_streaming(status)) {
         strbuf_puts(out, ", not streaming");
     }
     if (seconds < 0) {
@@ -239,6 +249,12 @@ static void put_promise(struct strbuf *out, const json_t *status, const json_t *
         strbuf_puts(out, RENDER_INDENT "lossless: each commit is on ");
         readable_put(out, standby_of(status));
         strbuf_puts(out, " before its client hears of it\n");
+        if (is_reachable(status, field_string(status, "active")) && !is_streaming(status)) {
+            strbuf_printf(out,
+                          RENDER_INDENT "%" JSON_INTEGER_FORMAT " wait for that now, for "
+                                        "flip.lossless_max_wait at most\n",
+                          field_integer(promise, "waiting"));
+        }
     } else if (field_string(promise, "reason")[0] != '\0') {
         strbuf_puts(out, RENDER_INDENT "not lossless: ");
         readable_put(out, field_string(promise, "reason"));
@@ -342,7 +358,7 @@ static void put_last_flip(struct strbuf *out, const json_t *last, int64_t now_us
     readable_put(out, field_string(last, "from"));
     strbuf_puts(out, " -> ");
     readable_put(out, field_string(last, "to"));
-    strbuf_puts(out, ": ");
+    strbuf_puts(out, strcmp(field_string(last, "kind"), "takeover") == 0 ? ", a takeover: " : ": ");
     readable_put(out, field_string(last, "result"));
     int64_t ended_us = readable_parse_time(field_string(last, "ended"));
     if (ended_us >= 0) {
@@ -381,6 +397,29 @@ static bool has_trouble(const json_t *status, enum error_code code)
     return false;
 }
 
+/* The active side can't be reached. */
+static void put_next_without_active(struct strbuf *out, const json_t *status)
+{
+    const char *active = field_string(status, "active"), *other = standby_of(status);
+    const json_t *promise = json_object_get(json_object_get(status, "way_back"), "promise");
+    const bool by_itself = strcmp(field_string(json_object_get(status, "watch"), "flip_back"), "auto") == 0;
+    const bool promised = field_true(promise, "on");
+    if (!is_reachable(status, other)) {
+        strbuf_printf(out, "bring %s back%s%s", active, promised ? ", or " : "",
+                      promised ? other : ": nothing else can be done before");
+    } else if (has_trouble(status, ERROR_COMMITS_AT_RISK) || has_trouble(status, ERROR_SIDE_DEAD)) {
+        strbuf_puts(out, "decide: nothing goes back by itself");
+    } else if (promised && by_itself) {
+        strbuf_printf(out, "wait: %s takes over by itself once %s counts as dead, and loses nothing", other,
+                      active);
+    } else if (promised) {
+        strbuf_printf(
+            out, "bring %s back, or switchback flip-back once it counts as dead: that loses nothing", active);
+    } else {
+        strbuf_printf(out, "bring %s back: nothing else can be done before", active);
+    }
+}
+
 static void put_next(struct strbuf *out, const json_t *status)
 {
     const char *phase = field_string(status, "phase");
@@ -393,10 +432,10 @@ static void put_next(struct strbuf *out, const json_t *status)
     } else if (json_is_object(json_object_get(status, "flip"))) {
         strbuf_puts(out, render_is_past_commit(phase) ? "switchback watch"
                                                       : "switchback watch; switchback abort takes it back");
+    } else if (!is_reachable(status, field_string(status, "active"))) {
+        put_next_without_active(out, status);
     } else if (has_trouble(status, ERROR_COMMITS_AT_RISK) || has_trouble(status, ERROR_SIDE_DEAD)) {
         strbuf_puts(out, "decide: nothing goes back by itself");
-    } else if (json_is_false(json_object_get(side_of(status, field_string(status, "active")), "reachable"))) {
-        strbuf_printf(out, "bring %s back: nothing else can be done before", field_string(status, "active"));
     } else if (json_is_object(json_object_get(status, "hold"))) {
         strbuf_puts(out, "switchback release");
     } else if (standby != NULL && !field_true(standby, "reachable")) {

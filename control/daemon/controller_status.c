@@ -50,6 +50,17 @@ static json_t *side_json(const struct controller *controller, enum side side,
                      standing, "problem", text_json_or_null(sample->problem));
 }
 
+/* Why nothing is promised, while something could be: in the watch. */
+static const char *no_promise(const struct flip *flip)
+{
+    const char *why =
+        flip->promise.why.code != ERROR_NONE ? flip->promise.why.message : flip->history.promise_why;
+    if (!flip->history.watching) {
+        return "";
+    }
+    return !flip->options.lossless ? "flip.lossless is off" : why;
+}
+
 /* What stands behind "nothing is lost if the active side dies". */
 static json_t *promise_json(const struct controller *controller, const struct replication_sample *sample)
 {
@@ -59,7 +70,7 @@ static json_t *promise_json(const struct controller *controller, const struct re
     const bool said = history->promise_us != 0;
     return json_pack("{s:b, s:o, s:o, s:I}", "on", on ? 1 : 0, "since",
                      said ? json_string(clock_format(history->promise_us, since)) : json_null(), "reason",
-                     on ? json_null() : text_json_or_null(history->promise_why), "waiting",
+                     on ? json_null() : text_json_or_null(no_promise(&controller->flip)), "waiting",
                      (json_int_t)sample->sync_waiting);
 }
 
@@ -241,9 +252,11 @@ static json_t *trouble_json(const struct controller *controller, const struct re
     if (flip->watch.failing) {
         add_trouble(list, &flip->watch.why);
     }
-    /* A dead side that waits for a decision is told above, for as long as it does. */
+    /* A side that is away, or dead and waits for a decision, is told above, for as long as it does. */
     const enum error_code code = controller->alarm.code;
-    const bool fresh = clock_mono_us() - controller->alarm_us < (int64_t)ALARM_SHOWN_US &&
+    const bool side_told = code == ERROR_UNREACHABLE &&
+                           !(sample->sides[SIDE_BLUE].reachable && sample->sides[SIDE_GREEN].reachable);
+    const bool fresh = clock_mono_us() - controller->alarm_us < (int64_t)ALARM_SHOWN_US && !side_told &&
                        code != ERROR_SIDE_DEAD && code != ERROR_COMMITS_AT_RISK;
     if (code != ERROR_NONE && fresh && strcmp(controller->alarm.message, flip->why.message) != 0) {
         add_trouble(list, &controller->alarm);

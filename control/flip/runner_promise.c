@@ -262,12 +262,13 @@ void flip_promise_next(struct flip *flip)
 
 static void lose(struct flip *flip, const struct error *why)
 {
-    struct error *told = &flip->promise.why;
-    error_set(told, ERROR_NO_PROMISE, "commits on %s are no longer confirmed by %s: %s",
+    struct error told;
+    error_set(&told, ERROR_NO_PROMISE, "commits on %s are no longer confirmed by %s: %s",
               side_name(flip->history.active), side_name(side_other(flip->history.active)), why->message);
-    error_remedy(told, "they go on without; the promise comes back by itself once the way back is healthy");
+    error_remedy(&told, "they go on without; the promise comes back by itself once the way back is healthy");
+    flip->promise.why = *why; /* the row's: who reads it says the rest */
     flip->promise.broken = true;
-    flip_alarm(flip, told);
+    flip_alarm(flip, &told);
 }
 
 /* An answer was lost: what it was about may still happen, later than what is asked next. Ownership ends it,

@@ -184,6 +184,64 @@ static void status_of_a_lossless_watch(void **state)
         "back\n");
 }
 
+/* The line that is read first, and followed. */
+static void expect_next(const char *changes, const char *expected)
+{
+    json_t *status = quoted(STEADY), *changed = quoted(changes);
+    assert_int_equal(json_object_update(status, changed), 0);
+    struct strbuf out;
+    strbuf_init(&out, 10000);
+    render_status(&out, status, NOW);
+    const char *next = strstr(strbuf_text(&out), "\nnext      ");
+    assert_non_null(next);
+    assert_string_equal(next + strlen("\nnext      "), expected);
+    strbuf_deinit(&out);
+    json_decref(changed);
+    json_decref(status);
+}
+
+#define GREEN_DEAD                                                                                           \
+    "{'active': 'green', 'phase': 'watch', 'sides': {'green': {'reachable': false}, 'blue': {'reachable': "  \
+    "true}}, "
+
+static void status_of_a_dead_active_side_says_who_acts(void **state)
+{
+    (void)state;
+    expect_next(GREEN_DEAD "'way_back': {'promise': {'on': true}}, 'watch': {'flip_back': 'auto'}}",
+                "wait: blue takes over by itself once green counts as dead, and loses nothing\n");
+    expect_next(GREEN_DEAD "'way_back': {'promise': {'on': true}}, 'watch': {'flip_back': 'manual'}}",
+                "bring green back, or switchback flip-back once it counts as dead: that loses nothing\n");
+    expect_next(GREEN_DEAD "'way_back': {'promise': {'on': true}}, 'watch': {'flip_back': 'manual'},"
+                           " 'trouble': [{'code': 'side_dead', 'message': 'it is', 'remedy': 'flip-back'}]}",
+                "decide: nothing goes back by itself\n");
+    expect_next(GREEN_DEAD "'way_back': {'promise': {'on': false}}, 'watch': {'flip_back': 'auto'}}",
+                "bring green back: nothing else can be done before\n");
+    expect_next("{'active': 'green', 'sides': {'green': {'reachable': false}, 'blue': {'reachable': false}},"
+                " 'way_back': {'promise': {'on': true}}, 'watch': {'flip_back': 'auto'}}",
+                "bring green back, or blue\n");
+}
+
+/* Commits wait for a standby that is gone: no word of peace then. */
+static void status_says_who_waits_for_the_standby(void **state)
+{
+    (void)state;
+    expect_status(
+        "{'phase': 'watch', 'active': 'green', 'way_back': {'open': false, 'reason': 'blue is gone',"
+        " 'promise': {'on': true, 'waiting': 12}}, 'lag': {'streaming': false},"
+        " 'sides': {'green': {'reachable': true}, 'blue': {'reachable': false}}, 'gates': [],"
+        " 'last_flip': {'id': 4, 'kind': 'takeover', 'from': 'blue', 'to': 'green', 'result': 'done'}}",
+        "TROUBLE   blue, the standby side, can't be reached\n"
+        "active    green, since 02:14:07 (epoch 7)      standby blue, unreachable\n"
+        "in sync   no, not streaming, lag unknown\n"
+        "way back  closed: blue is gone\n"
+        "          lossless: each commit is on blue before its client hears of it\n"
+        "          12 wait for that now, for flip.lossless_max_wait at most\n"
+        "clients   212 connected, 31 in a transaction, 2 can't move: switchback sessions --immovable\n"
+        "gates     none\n"
+        "last flip 4 blue -> green, a takeover: done\n"
+        "next      bring blue back; it is fenced on contact\n");
+}
+
 static void status_with_a_lost_standby(void **state)
 {
     (void)state;
@@ -229,6 +287,8 @@ int main(void)
         cmocka_unit_test(status_in_the_watch),
         cmocka_unit_test(status_says_trouble_first),
         cmocka_unit_test(status_of_a_lossless_watch),
+        cmocka_unit_test(status_of_a_dead_active_side_says_who_acts),
+        cmocka_unit_test(status_says_who_waits_for_the_standby),
         cmocka_unit_test(status_with_a_lost_standby),
         cmocka_unit_test(status_of_nothing_is_survived),
     };
