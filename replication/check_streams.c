@@ -16,8 +16,8 @@ static const struct check checks[] = {
      .passes = "both sides know what they are",
      .finds = "the state recorded in the clusters is not what it should be",
      .remedy =
-         "switchback status says what is going on; switchback prepare mends what a restore, a failover or a "
-         "changed configuration left behind",
+         "switchback status says what is going on; switchback rejoin brings a diverged side back, switchback "
+         "prepare mends what a restore, a failover or a changed configuration left behind",
      .scope = CHECK_DATABASE,
      .on = CHECK_ON_BOTH,
      .prepared = true,

@@ -214,6 +214,10 @@ static const struct verb verbs[] = {
     {.name = "status",
      .usage = "",
      .summary = "both sides, lag, gates, clients, and whether the way back is open",
+     .details =
+         "TROUBLE comes first, and what to do comes last. \"lossless\": an active side that dies now loses\n"
+         "no commit, and the other one takes over. Exits with 4 as long as something waits for an\n"
+         "operator's decision.",
      .method = "status",
      .render = show_status,
      .judge = judge_status},
@@ -250,8 +254,9 @@ static const struct verb verbs[] = {
      .summary = "go back to the other side; loses nothing, can be taken back itself",
      .details =
          "A cutover the other way, shorter: no check list, gates, approval or backup. Ends the watch.\n"
-         "If the active side is dead, it is refused and says how many commits are at risk; only\n"
-         "--accept-loss goes then.",
+         "Is the active side dead, and was each of its commits confirmed by the other one (status says\n"
+         "lossless), it is a takeover that loses nothing. Else it is refused, and says how many commits are\n"
+         "at risk; only --accept-loss goes then.",
      FLAGS(flip_back_flags),
      .method = "flip_back",
      .waits = true,

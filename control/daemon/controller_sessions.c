@@ -115,12 +115,22 @@ struct listing {
     bool immovable;
 };
 
+/* Workers answer in any order; who reads looks for one. */
+static int by_id(const void *one, const void *other)
+{
+    const struct proxy_session_info *a = one, *b = other;
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
 static void list(struct controller *controller, void *context, struct proxy_session_info *sessions,
                  size_t count)
 {
     struct listing *listing = context;
     json_t *array = json_array();
     (void)controller;
+    if (count > 0) {
+        qsort(sessions, count, sizeof sessions[0], by_id);
+    }
     for (size_t i = 0; i < count; i++) {
         if (!listing->immovable || !sessions[i].movable) {
             json_array_append_new(array, session_json(&sessions[i]));

@@ -133,7 +133,8 @@ static bool reload(void *context, struct reload_result *result, struct error *er
     if (result->applied) {
         log_list("reload_changed", &result->changed);
         events_publish(daemon->events, LOG_LEVEL_INFO, "reload", 0, NULL,
-                       "the configuration was read again, %zu keys changed", result->changed.count);
+                       "the configuration was read again, %zu %s changed", result->changed.count,
+                       result->changed.count == 1 ? "key" : "keys");
     } else {
         log_list("reload_needs_restart", &result->restart);
         events_publish(daemon->events, LOG_LEVEL_WARN, "reload", 0, NULL,

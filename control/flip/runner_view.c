@@ -74,7 +74,11 @@ static bool may_begin(const struct flip *flip, enum flip_kind kind, enum side ta
                                        : "wait for its end: switchback watch");
     }
     if (flip->history.known && flip->history.active == target) {
-        return error_set(error, ERROR_ALREADY_ACTIVE, "%s is already active", side_name(target));
+        error_set(error, ERROR_ALREADY_ACTIVE, "%s is already active", side_name(target));
+        return error_remedy(error,
+                            kind == FLIP_KIND_CUTOVER ? "switchback flip-back goes back to %s"
+                                                      : "switchback cutover goes to %s",
+                            side_name(side_other(target)));
     }
     if (!flip->prepared || flip->history.epoch == 0 || flip->history.finalized) {
         error_set(error, ERROR_NOT_PREPARED, "there is no replication from %s to %s yet",
