@@ -206,6 +206,18 @@ end $$;
 
 -- --- the flip, on the target ---
 
+-- Whoever is opened writes its markers anew. One that it wrote for the first time just before it died has never arrived,
+-- and what is only changed later finds no row on the other side: it would be passed over there, without a word, for ever.
+create or replace function switchback.renew_markers(me text) returns void language plpgsql
+set search_path = pg_catalog, pg_temp as $$
+declare
+    mine switchback.marker[];
+begin
+    with gone as (delete from switchback.marker m where m.side = me returning m)
+    select array_agg(gone.m) into mine from gone;
+    insert into switchback.marker select * from unnest(mine);
+end $$;
+
 -- Makes the target ready. Its caller leaves the transaction open: COMMIT opens this side. Returns L; NULL if this flip has
 -- opened it already.
 create or replace function switchback.make_ready(claimed_owner bigint, claimed_epoch bigint, flip bigint,
@@ -247,6 +259,7 @@ begin
     end if;
     update switchback.state set standing = 'active', epoch = claimed_epoch + 1, fenced_for = null, opened_for = flip,
         start_lsn = start;
+    perform switchback.renew_markers(s.side);
     return start;
 end $$;
 

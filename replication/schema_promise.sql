@@ -195,6 +195,7 @@ begin
     start := pg_current_wal_insert_lsn();
     update switchback.state set standing = 'active', epoch = claimed_epoch + 1, fenced_for = null, opened_for = flip,
         start_lsn = start;
+    perform switchback.renew_markers(s.side);
     return start;
 end $$;
 
@@ -221,6 +222,7 @@ begin
         aborted = greatest(s.aborted, s.fenced_for),
         start_lsn = case when s.standing <> 'standby' and s.start_lsn is not null then s.start_lsn
                          else pg_current_wal_insert_lsn() end;
+    perform switchback.renew_markers(s.side);
 end $$;
 
 -- --- a diverged side comes back ---

@@ -21,7 +21,7 @@ def promised(s):
 
 def promising(world, net=None):
     """Green is active and watched, and each of its commits is confirmed by blue."""
-    scene = Scene(world, net, flip=FLIP, **WATCH)
+    scene = Scene(world, net, flip=FLIP, lossless=True)
     scene.d.verb("cutover", code=0)
     scene.d.wait_status(promised, 60, "the promise is on")
     return scene
@@ -199,3 +199,33 @@ def test_turn_cannot_promise(world):
 
 
 test_turn_cannot_promise.timeout = 300
+
+
+def test_marker_that_never_arrived(world):
+    """A side writes its first closing marker and dies before the other one has it. When it is active again, a flip away from
+    it must see the next one: that was an update of a row which the other side lacked, passed over there for ever."""
+    scene = promising(world)
+    d = scene.d
+
+    def cut():
+        scene.net.say("stall", "from_green", "both")
+    scene.strikes.on("fence:before", cut)
+    run = d.start_verb("flip-back")
+    d.until(lambda: world.green.query("select from switchback.marker where side = 'green' and purpose = 'sequences'"), 60,
+            "the closing marker is written")
+    assert not world.blue.query("select from switchback.marker where side = 'green' and purpose = 'sequences'")
+    world.green.kill()
+    d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, 90, "blue takes over")
+    run.finish()
+    scene.net.heal()
+    world.green.start()
+    scene.settle_anew()
+    scene.ready("green")
+    for _ in range(2):
+        d.verb("flip-back", code=0)
+        d.wait_steady("blue")
+        d.verb("cutover", code=0)
+        d.wait_status(promised, 60, "the promise is on")
+
+
+test_marker_that_never_arrived.timeout = 300
