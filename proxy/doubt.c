@@ -41,6 +41,10 @@ static bool take_word(struct slice *text, const char *word)
 bool doubt_is_commit(struct slice text)
 {
     text = skip_spaces(text);
+    uint8_t first = text.length == 0 ? 0 : text.data[0] | 0x20;
+    if (first != 'c' && first != 'e') {
+        return false; /* nearly always */
+    }
     if (!take_word(&text, "commit") && !take_word(&text, "end")) {
         return false;
     }

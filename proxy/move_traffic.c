@@ -2,6 +2,7 @@
 #include "proxy/move_internal.h"
 
 #include "proxy/wire/decode.h"
+#include "proxy/wire/glance.h"
 
 #include <stdlib.h>
 
@@ -159,8 +160,11 @@ static void unnamed_killed(struct move *move, bool failed)
 static void client_query(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
 {
     if (piece->first) {
-        text_begins(move);
         unnamed_dies(move, boundary);
+        if (piece->last && glance_is_dull(piece->bytes)) {
+            return;
+        }
+        text_begins(move);
     }
     scan_text(&move->scan, piece->bytes);
     if (piece->last && (text_ends(move) & SCAN_ENDS) != 0) {
@@ -168,18 +172,9 @@ static void client_query(struct move *move, const struct frame_piece *piece, con
     }
 }
 
-static void client_parse(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
+/* The statement's text is among what a Parse says. */
+static void scan_parse(struct move *move, struct slice rest)
 {
-    struct slice rest = piece->bytes;
-    if (piece->first) {
-        move->parse_field = PARSE_NAME;
-        move->parse_unnamed = false;
-        text_begins(move);
-    }
-    if (piece->offset == 0 && rest.length > 0 && rest.data[0] == 0) {
-        move->parse_unnamed = true;
-        unnamed_begins(move, piece, boundary);
-    }
     while (rest.length > 0 && move->parse_field != PARSE_TYPES) {
         const uint8_t *end = memchr(rest.data, 0, rest.length);
         size_t length = end == NULL ? rest.length : (size_t)(end - rest.data);
@@ -190,11 +185,31 @@ static void client_parse(struct move *move, const struct frame_piece *piece, con
         length += end == NULL ? 0 : 1;
         rest = slice_of(rest.data + length, rest.length - length);
     }
+}
+
+static void client_parse(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
+{
+    /* its name and types are looked at with it: they may look like words, but can't hide one */
+    const bool dull = piece->first && piece->last && glance_is_dull(piece->bytes);
+    if (piece->first) {
+        move->parse_field = PARSE_NAME;
+        move->parse_unnamed = false;
+    }
+    if (piece->first && !dull) {
+        text_begins(move);
+    }
+    if (piece->offset == 0 && piece->bytes.length > 0 && piece->bytes.data[0] == 0) {
+        move->parse_unnamed = true;
+        unnamed_begins(move, piece, boundary);
+    }
+    if (!dull) {
+        scan_parse(move, piece->bytes);
+    }
     if (move->parse_unnamed) {
         unnamed_goes_on(move, piece);
     }
     if (piece->last) {
-        uint32_t flags = text_ends(move);
+        uint32_t flags = dull ? 0 : text_ends(move);
         bool sets = (flags & SCAN_SET) != 0;
         bool ends = (flags & SCAN_ENDS) != 0;
         if (move->parse_unnamed) {

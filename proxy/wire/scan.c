@@ -1,5 +1,7 @@
 #include "proxy/wire/scan.h"
 
+#include "proxy/wire/glance.h"
+
 enum lexer { CODE, STRING, STRING_ESCAPE, IDENTIFIER, LINE_COMMENT, BLOCK_COMMENT, DOLLAR };
 
 /* Of a matcher. */
@@ -309,6 +311,11 @@ static void hint(struct scan *scan)
     if (scan->before == BEFORE_START) {
         scan->statements = (uint8_t)(scan->statements + (scan->statements < UINT8_MAX));
         scan->flags |= is_end(scan) ? SCAN_ENDS : 0;
+    }
+    if (scan->setting == SETTING_NONE && scan->before != BEFORE_SET && scan->before != BEFORE_PREPARE &&
+        !glance_may_hint(scan->word[0], scan->word_length)) {
+        scan->before = (uint8_t)before_next(scan);
+        return; /* nearly always */
     }
     if (scan->setting != SETTING_NONE || may_set(scan)) {
         follow_sync(scan);

@@ -1,5 +1,7 @@
-/* libFuzzer: a text gives the same names and hints however it is split. The first byte says where. */
+/* libFuzzer: a text gives the same names and hints however it is split, and none if a glance finds it dull.
+ * The first byte says where to split. */
 #include "conf/base/ensure.h"
+#include "proxy/wire/glance.h"
 #include "proxy/wire/scan.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -27,6 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     scan_begin(&scan, found, &digests[0]);
     scan_text(&scan, text);
     uint32_t flags = scan_end(&scan);
+    ENSURE(!glance_is_dull(text) || (flags == 0 && digests[0] == 0));
     scan_begin(&scan, found, &digests[1]);
     scan_text(&scan, slice_of(text.data, split));
     scan_text(&scan, slice_of(text.data + split, text.length - split));

@@ -1,4 +1,5 @@
 /* proxy/wire/scan: which names and hints come out of a text, however it is split. */
+#include "proxy/wire/glance.h"
 #include "proxy/wire/scan.h"
 
 #include "guard.h"
@@ -194,6 +195,99 @@ static void long_names_are_dropped(void **state)
     assert_string_equal(names.text, "a.b");
 }
 
+/* The glance must see whatever the scan would find; and most texts must be dull to it, or it is for nothing.
+ */
+static void a_glance_hides_nothing(void **state)
+{
+    (void)state;
+    static const char *const dull[] = {
+        "",
+        "SELECT abalance FROM pgbench_accounts WHERE aid = 4711;",
+        "insert into orders (id, note) values ($1, $12) returning id",
+        "select a.b, '$1' from x a where c ->> 'k' = 'v' and d / 2 - 1 > 0 -- sets, ends, rolled",
+        "BEGIN",
+        "select resets, commits, tempo, \"holds\" from offset_listen where \xc3\xa9set = 1 and set_ = 2 and "
+        "_set = 3",
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(dull); i++) {
+        assert_true(glance_is_dull(slice_text(dull[i])));
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        if (cases[i].flags != 0 || cases[i].names[0] != '\0') {
+            assert_false(glance_is_dull(slice_text(cases[i].sql)));
+        }
+    }
+    static const char *const words[] = {
+        "SET",
+        "set_config(",
+        "set",
+        "E'",
+        "'",
+        "\"",
+        "$$",
+        "$x",
+        "$1",
+        "--",
+        "/*",
+        "*/",
+        "\n",
+        "\\",
+        "\\x",
+        "a.b",
+        ".",
+        ";",
+        "=",
+        " ",
+        " ",
+        " ",
+        "local ",
+        "commit",
+        "end",
+        "role",
+        "hold",
+        "with ",
+        "create ",
+        "temp ",
+        "temporary",
+        "pg_temp",
+        "prepare",
+        "transaction",
+        "abort",
+        "listen",
+        "unlisten",
+        "deallocate",
+        "discard",
+        "rollback",
+        "reset ",
+        "pg_advisory_lock",
+        "session ",
+        "synchronous_commit",
+        "off",
+        "authorization",
+        "x",
+        "\xff",
+        "9",
+        "into ",
+        "aaaaaaaaaaaa",
+    };
+    uint64_t seed = 11;
+    for (int round = 0; round < 50000; round++) {
+        char text[512];
+        size_t length = 0;
+        for (uint64_t i = random_next(&seed) % 12; i > 0; i--) {
+            const char *word = words[random_next(&seed) % ARRAY_LENGTH(words)];
+            length += (size_t)snprintf(text + length, sizeof text - length, "%s", word);
+        }
+        struct names names = {.text = ""};
+        struct scan scan;
+        scan_begin(&scan, found, &names);
+        scan_text(&scan, slice_of(text, length));
+        if (scan_end(&scan) != 0 || names.text[0] != '\0') {
+            assert_false(glance_is_dull(slice_of(text, length)));
+        }
+    }
+}
+
 static void random_bytes_are_survived(void **state)
 {
     (void)state;
@@ -215,9 +309,9 @@ static void random_bytes_are_survived(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(split_at_any_byte),         cmocka_unit_test(ordinary_text_hints_at_nothing),
-        cmocka_unit_test(names_in_parameters),       cmocka_unit_test(long_names_are_dropped),
-        cmocka_unit_test(random_bytes_are_survived),
+        cmocka_unit_test(split_at_any_byte),      cmocka_unit_test(ordinary_text_hints_at_nothing),
+        cmocka_unit_test(names_in_parameters),    cmocka_unit_test(long_names_are_dropped),
+        cmocka_unit_test(a_glance_hides_nothing), cmocka_unit_test(random_bytes_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
