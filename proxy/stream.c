@@ -47,18 +47,17 @@ void stream_set_ended(struct stream *stream, int status)
     }
 }
 
-static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+char *stream_room(const struct stream *stream, size_t *room)
 {
-    (void)suggested;
-    struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
     struct read_buffer *shared = stream->buffer;
     if (stream_is_tls(stream)) {
-        *buffer = uv_buf_init(shared->sealed, stream->read_size);
-        return;
+        *room = stream->read_size;
+        return shared->sealed;
     }
     size_t at = shared->used + READ_HEADROOM;
-    size_t room = sizeof(shared->bytes) - at;
-    *buffer = uv_buf_init(shared->bytes + at, room < stream->read_size ? (unsigned)room : stream->read_size);
+    size_t left = sizeof(shared->bytes) - at;
+    *room = left < stream->read_size ? left : stream->read_size;
+    return shared->bytes + at;
 }
 
 void stream_deliver(struct stream *stream, char *bytes, size_t length)
@@ -74,32 +73,26 @@ void stream_deliver(struct stream *stream, char *bytes, size_t length)
     }
 }
 
-static void on_read(uv_stream_t *handle, ssize_t length, const uv_buf_t *buffer)
+void stream_received(struct stream *stream, char *bytes, size_t length)
 {
-    struct stream *stream = CONTAINER_OF(handle, struct stream, uv);
-    if (length < 0) {
-        stream_set_ended(stream, (int)length);
-    } else if (length > 0 && stream_is_tls(stream)) {
-        stream_tls_received(stream, buffer->base, (size_t)length);
-    } else if (length > 0) {
-        stream_deliver(stream, buffer->base, (size_t)length);
+    if (stream_is_tls(stream)) {
+        stream_tls_received(stream, bytes, length);
+    } else {
+        stream_deliver(stream, bytes, length);
     }
 }
 
 void stream_read_start(struct stream *stream)
 {
     if (stream->open && stream->connected && !stream->reading && !stream->ended) {
-        ENSURE(uv_read_start(&stream->uv.stream, on_allocate, on_read) == 0);
         stream->reading = true;
+        stream_poll_start(stream);
     }
 }
 
 void stream_read_stop(struct stream *stream)
 {
-    if (stream->reading) {
-        stream->reading = false;
-        (void)uv_read_stop(&stream->uv.stream);
-    }
+    stream->reading = false; /* what comes meanwhile is remembered */
 }
 
 static void on_written(uv_write_t *request, int status)
@@ -250,6 +243,7 @@ void stream_close(struct stream *stream)
         stream_tls_goodbye(stream);
         stream->open = false;
         stream->reading = false;
+        stream_poll_close(stream);
         uv_close(&stream->uv.handle, on_close);
     }
 }

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <uv.h>
 
+struct epoll_event;
 struct settings_tcp;
 struct stream;
 struct ssl_st;
@@ -42,8 +43,13 @@ enum {
 
 /* Where a worker's streams read, and which of them have something to be sent from there. */
 struct read_buffer {
+    int poll; /* the epoll instance that its streams stand in (stream_poll.h), and room for its events */
+    struct epoll_event *events;
+    int event_count; /* of this turn */
     size_t used;
     struct stream *passing;
+    struct stream *again; /* utlist: those to be read without waiting for an event */
+    size_t again_count;
     char bytes[READ_SIZE + READ_LEAST];
     /* TLS (stream_tls.c): what a socket brought, how much of it is still to be opened and whose it is; what
      * is sealed and not yet sent. Both are empty between two streams. */
@@ -67,6 +73,7 @@ struct stream {
     struct ssl_st *ssl; /* NULL: plain */
     char *tls_failure;  /* why TLS ended; NULL: it didn't */
     struct stream *next_passing;
+    struct stream *prev_again, *next_again;
     const char *passed; /* in the buffer: to be sent at the end of the turn */
     size_t passed_length;
     size_t unsent;      /* bytes written but not yet taken by the socket, without what is passed */
@@ -75,8 +82,10 @@ struct stream {
     bool open; /* the handle is initialised and its close has not begun */
     bool connected;
     bool reading;
-    bool is_passing; /* in the buffer's list */
-    bool ended;      /* ended() was called */
+    bool is_passing, is_again; /* in the buffer's lists */
+    bool watched;              /* in its epoll instance */
+    bool readable, hung_up;    /* there may be something to be read; the end at least */
+    bool ended;                /* ended() was called */
     bool tls_secured, tls_broken,
         tls_said_goodbye; /* the handshake is over; nothing can be sent; nor shall be */
 };

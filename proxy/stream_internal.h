@@ -1,4 +1,5 @@
-/* The inside of a stream, shared by stream.c (the socket) and stream_tls.c (TLS over it). */
+/* The inside of a stream, shared by stream.c (the socket), stream_poll.c (when it is read) and stream_tls.c
+ * (TLS over it). */
 #ifndef SWITCHBACK_PROXY_STREAM_INTERNAL_H
 #define SWITCHBACK_PROXY_STREAM_INTERNAL_H
 
@@ -12,6 +13,18 @@ MUST_USE bool stream_send(struct stream *stream, const char *bytes, size_t lengt
 void stream_deliver(struct stream *stream, char *bytes, size_t length);
 /* The peer has closed, or what it sends can't be understood. */
 void stream_set_ended(struct stream *stream, int status);
+
+/* Where the next read goes, and how much. */
+char *stream_room(const struct stream *stream, size_t *room);
+/* What was read there. */
+void stream_received(struct stream *stream, char *bytes, size_t length);
+
+/* stream_poll.c */
+
+/* It is read from now on, beginning with what came before. */
+void stream_poll_start(struct stream *stream);
+/* Before its socket is closed. */
+void stream_poll_close(struct stream *stream);
 
 /* stream_tls.c */
 

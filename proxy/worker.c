@@ -6,6 +6,7 @@
 #include "proxy/answer.h"
 #include "proxy/cancel.h"
 #include "proxy/link_watch.h"
+#include "proxy/stream_poll.h"
 
 #include <stdlib.h>
 #include <utlist.h>
@@ -34,12 +35,6 @@ void answer_post(const struct worker *worker, struct answer *answer)
     mailbox_post(&worker->shared->main, &answer->letter);
 }
 
-static void on_turn(uv_check_t *turn)
-{
-    struct worker *worker = CONTAINER_OF(turn, struct worker, turn);
-    stream_flush_all(worker->buffer);
-}
-
 bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned index,
                  struct proxy_config *config, struct proxy_route route, struct error *error)
 {
@@ -54,14 +49,19 @@ bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned i
         return error_set(error, ERROR_SYSTEM, "can't make an event loop: %s", uv_strerror(failure));
     }
     worker->loop.data = worker;
+    failure = stream_poll_init(worker->buffer, &worker->loop);
+    if (failure != 0) {
+        (void)uv_loop_close(&worker->loop);
+        free(worker->buffer);
+        return error_set(error, ERROR_SYSTEM, "can't wait for sockets: %s", uv_strerror(failure));
+    }
     failure = mailbox_init(&worker->mailbox, &worker->loop, worker);
     if (failure != 0) {
+        stream_poll_deinit(worker->buffer);
         (void)uv_loop_close(&worker->loop);
         free(worker->buffer);
         return error_set(error, ERROR_SYSTEM, "can't make a mailbox: %s", uv_strerror(failure));
     }
-    ENSURE(uv_check_init(&worker->loop, &worker->turn) == 0);
-    ENSURE(uv_check_start(&worker->turn, on_turn) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->tick) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->hold.timer) == 0);
     ENSURE(uv_timer_init(&worker->loop, &worker->flip.timer) == 0);
@@ -74,7 +74,7 @@ bool worker_init(struct worker *worker, struct worker_shared *shared, unsigned i
 static void on_thread(void *argument)
 {
     struct worker *worker = argument;
-    (void)uv_run(&worker->loop, UV_RUN_DEFAULT);
+    stream_poll_run(worker->buffer, &worker->loop);
     answer_post(worker, answer_new(worker, PROXY_EVENT_STOPPED, 0, 0, 0));
 }
 
@@ -179,7 +179,6 @@ void worker_stop(struct worker *worker, int64_t deadline_us)
 static void close_handles(struct worker *worker)
 {
     worker->ending = true;
-    uv_close((uv_handle_t *)&worker->turn, NULL);
     uv_close((uv_handle_t *)&worker->tick, NULL);
     uv_close((uv_handle_t *)&worker->link_watch, NULL);
     uv_close((uv_handle_t *)&worker->hold.timer, NULL);
@@ -214,6 +213,7 @@ void worker_deinit(struct worker *worker)
         (void)uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
     mailbox_deinit(&worker->mailbox);
+    stream_poll_deinit(worker->buffer);
     ENSURE(uv_loop_close(&worker->loop) == 0);
     HASH_CLEAR(by_ticket, worker->tickets);
     HASH_CLEAR(cancel_key.by_id, worker->cancel_keys);

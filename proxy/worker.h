@@ -65,7 +65,6 @@ struct worker {
     struct session_list list;
     struct database_types *types;
     struct statistics statistics;
-    uv_check_t turn; /* the end of a turn of the loop: what was passed on is sent */
     uv_timer_t link_watch;
     uv_timer_t tick; /* looks at deadlines of logins, waits and closes while there are any */
     bool tick_runs;
