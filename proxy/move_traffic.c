@@ -187,10 +187,18 @@ static void scan_parse(struct move *move, struct slice rest)
     }
 }
 
+/* Its name is looked at with it: that may look like a word, but hides none. */
+static bool is_dull_parse(struct slice body)
+{
+    const uint8_t *name_end = body.length == 0 ? NULL : memchr(body.data, 0, body.length);
+    size_t name = name_end == NULL ? body.length : (size_t)(name_end - body.data) + 1;
+    const uint8_t *end = name == body.length ? NULL : memchr(body.data + name, 0, body.length - name);
+    return end != NULL && glance_is_dull(slice_of(body.data, (size_t)(end - body.data) + 1));
+}
+
 static void client_parse(struct move *move, const struct frame_piece *piece, const struct boundary *boundary)
 {
-    /* its name and types are looked at with it: they may look like words, but can't hide one */
-    const bool dull = piece->first && piece->last && glance_is_dull(piece->bytes);
+    const bool dull = piece->first && piece->last && is_dull_parse(piece->bytes);
     if (piece->first) {
         move->parse_field = PARSE_NAME;
         move->parse_unnamed = false;

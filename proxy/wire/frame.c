@@ -2,7 +2,7 @@
 
 /* PostgreSQL's PQ_SMALL_MESSAGE_LIMIT and PQ_LARGE_MESSAGE_LIMIT, which count the length field; a token of
  * authentication. */
-enum { SMALL = 10000 - 4, TOKEN = 65535, MEDIUM = 1 << 20, LARGE = 0x3ffffffe - 4 };
+enum { SMALL = 10000 - 4, TOKEN = 65535, MEDIUM = 1 << 20, LARGE = 0x3ffffffe - 4, TYPES = 128 };
 
 struct bounds {
     bool known;
@@ -15,7 +15,7 @@ struct bounds {
     }
 
 /* Of a client, those that a server has, too: it answers a body that is too short with an error of its own. */
-static const struct bounds table[2][128] =
+static const struct bounds table[2][TYPES] =
     {
         [FRAME_FROM_CLIENT] =
             {
@@ -94,14 +94,10 @@ static void take(struct slice *rest, size_t count)
     rest->length -= count;
 }
 
-/* The five bytes of the header, once they are there: in the range if it holds all of them. */
-static const uint8_t *take_header(struct frame_cursor *cursor, struct slice *rest)
+/* The five bytes of a header that came in pieces, once they are there. */
+static const uint8_t *gather_header(struct frame_cursor *cursor, struct slice *rest)
 {
     const uint8_t *head = rest->data;
-    if (cursor->header_have == 0 && rest->length >= FRAME_HEADER_SIZE) {
-        take(rest, FRAME_HEADER_SIZE);
-        return head;
-    }
     size_t missing = (size_t)FRAME_HEADER_SIZE - cursor->header_have;
     size_t count = rest->length < missing ? rest->length : missing;
     if (count > 0) {
@@ -116,20 +112,21 @@ static const uint8_t *take_header(struct frame_cursor *cursor, struct slice *res
     return cursor->header;
 }
 
+/* What is shorter than its own length field, wraps, and is too long for any. */
 static bool begin_message(struct frame_cursor *cursor, const uint8_t *head)
 {
     uint32_t whole = (uint32_t)head[1] << 24 | (uint32_t)head[2] << 16 | (uint32_t)head[3] << 8 | head[4];
-    uint32_t least = 0;
-    uint32_t most = 0;
+    uint32_t length = whole - 4;
     cursor->type = head[0];
-    if (!frame_bounds((enum frame_from)cursor->from, head[0], &least, &most)) {
+    if (head[0] >= TYPES) {
         return false;
     }
-    if (whole < 4 || whole - 4 < least || whole - 4 > most) {
+    const struct bounds *bounds = &table[cursor->from][head[0]];
+    if (!bounds->known || length < bounds->least || length > bounds->most) {
         return false;
     }
-    cursor->length = whole - 4;
-    cursor->left = cursor->length;
+    cursor->length = length;
+    cursor->left = length;
     cursor->quiet =
         cursor->quiet_rows && cursor->from == FRAME_FROM_SERVER && (head[0] == 'D' || head[0] == 'd');
     return true;
@@ -137,33 +134,47 @@ static bool begin_message(struct frame_cursor *cursor, const uint8_t *head)
 
 enum wire_answer frame_next(struct frame_cursor *cursor, struct slice *rest, struct frame_piece *piece)
 {
-    while (rest->length > 0) {
+    const uint8_t *data = rest->data;
+    size_t length = rest->length;
+    while (length > 0) {
         const uint8_t *head = NULL;
         if (cursor->left == 0) {
-            head = take_header(cursor, rest);
+            if (cursor->header_have == 0 && length >= FRAME_HEADER_SIZE) {
+                head = data;
+                data += FRAME_HEADER_SIZE;
+                length -= FRAME_HEADER_SIZE;
+            } else {
+                *rest = slice_of(data, length);
+                head = gather_header(cursor, rest);
+                data = rest->data;
+                length = rest->length;
+            }
             if (head == NULL) {
                 return WIRE_PARTIAL;
             }
             if (!begin_message(cursor, head)) {
+                *rest = slice_of(data, length);
                 return WIRE_BAD;
             }
         }
-        uint32_t offset = cursor->length - cursor->left;
-        size_t count = rest->length < cursor->left ? rest->length : cursor->left;
-        struct slice bytes = slice_of(rest->data, count);
-        take(rest, count);
-        cursor->left -= (uint32_t)count;
+        uint32_t left = cursor->left;
+        size_t count = length < left ? length : left;
+        data += count;
+        length -= count;
+        cursor->left = left - (uint32_t)count;
         if (!cursor->quiet) {
+            *rest = slice_of(data, length);
             *piece = (struct frame_piece){.type = cursor->type,
                                           .first = head != NULL,
-                                          .last = cursor->left == 0,
+                                          .last = left == count,
                                           .length = cursor->length,
-                                          .offset = offset,
-                                          .bytes = bytes,
+                                          .offset = cursor->length - left,
+                                          .bytes = slice_of(data - count, count),
                                           .head = head};
             return WIRE_OK;
         }
     }
+    *rest = slice_of(data, length);
     return WIRE_PARTIAL;
 }
 

@@ -1,19 +1,19 @@
 #include "proxy/wire/glance.h"
 
-/* What a byte is to it; in a letter's place stands which one, from 1. */
-enum { GAP = 0, LETTERS = 26, OTHER_WORD, DOLLAR, BACKSLASH };
+/* What a byte is to it; of letters, which one it is. */
+enum { GAP, DOLLAR, BACKSLASH, OTHER_WORD, LETTER_A, KINDS = LETTER_A + 26 };
 
 /* The scan's words are the longest runs of letters, digits, '_' and bytes above 127. */
 /* clang-format off */
 #define NONE_16  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0
-#define OTHER_16 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 27
-#define LETTERS_A_TO_O 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-#define LETTERS_P_TO_Z 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26
+#define OTHER_16 3,  3,  3,  3,  3,  3,  3,  3,  3,  3,  3,  3,  3,  3,  3,  3
+#define LETTERS_A_TO_O 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18
+#define LETTERS_P_TO_Z 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29
 static const uint8_t kinds[256] = {
     NONE_16,
     NONE_16,
     0, 0, 0, 0, DOLLAR, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    27, 27, 27, 27, 27, 27, 27, 27, 27, 27, 0, 0, 0, 0, 0, 0,
+    3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0,
     0, LETTERS_A_TO_O,
     LETTERS_P_TO_Z, 0, BACKSLASH, 0, 0, OTHER_WORD,
     0, LETTERS_A_TO_O,
@@ -24,11 +24,11 @@ static const uint8_t kinds[256] = {
 
 #define LENGTH(length)    (1U << (length))
 #define LONG_FROM(length) (~0U << (length))
-#define LETTER(c)         ((c) - 'a' + 1)
+#define LETTER(c)         (LETTER_A + (c) - 'a')
 
 /* Which lengths matter of the words that begin so; the last bit stands for all that are longer. */
 enum { LENGTHS = 32, LOCKS_FROM = 14 };
-static const uint32_t lengths[BACKSLASH + 1] = {
+static const uint32_t lengths[KINDS] = {
     [LETTER('a')] = LENGTH(5) | LENGTH(13),            /* abort, authorization */
     [LETTER('c')] = LENGTH(6),                         /* commit */
     [LETTER('d')] = LENGTH(7) | LENGTH(10),            /* discard, deallocate */
@@ -65,28 +65,28 @@ static bool has_v(const uint8_t *at, const uint8_t *end)
  * A backslash may cut a word in two where it stands in an E'' string, and a '$' that is no parameter may
  * begin a dollar quote, whose tag is no word: what they mean is left to the scan.
  */
-static bool is_hard(uint8_t kind, const uint8_t *next, const uint8_t *end)
+static bool is_hard(uint8_t kind, uint8_t next)
 {
-    return kind == BACKSLASH || (kind == DOLLAR && next < end && (uint8_t)(*next - '0') > 9);
+    return kind == BACKSLASH || next < '0' || next > '9';
 }
 
 bool glance_is_dull(struct slice text)
 {
     const uint8_t *at = text.data;
     const uint8_t *end = at + text.length;
+    if (text.length > 0 && kinds[end[-1]] != GAP) {
+        return false; /* then no word needs to look for the end of the text */
+    }
     while (at < end) {
         uint8_t kind = kinds[*at++];
-        if (kind == GAP) {
-            continue;
-        }
-        if (kind > OTHER_WORD) {
-            if (is_hard(kind, at, end)) {
+        if (kind < OTHER_WORD) {
+            if (kind != GAP && is_hard(kind, *at)) {
                 return false;
             }
             continue;
         }
         const uint8_t *begin = at - 1;
-        while (at < end && (uint8_t)(kinds[*at] - 1) < OTHER_WORD) {
+        while (kinds[*at] >= OTHER_WORD) {
             at++;
         }
         size_t length = (size_t)(at - begin);

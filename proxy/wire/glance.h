@@ -7,7 +7,8 @@
 
 #include "proxy/wire/slice.h"
 
-/* True if a scan of this whole text would find no name and raise no flag. False: it must be made. */
+/* True if a scan of this whole text would find no name and raise no flag. False: it must be made, as always
+ * where the text isn't ended by its NUL, or by another byte that belongs to no word. */
 bool glance_is_dull(struct slice text);
 
 /* Whether a word of this length with this first letter, in lower case, may be one of those that raise a flag
