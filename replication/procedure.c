@@ -167,6 +167,13 @@ static void again(struct runner *runner, const struct step *step, int64_t least_
 
 static void next(struct runner *runner)
 {
+    const struct step *step = &runner->strand.plan->steps[runner->step];
+    if (!runner->strand.plan->quiet) {
+        LOG_DEBUG("step_ended", LOG_STR("procedure", runner->strand.plan->name), LOG_STR("name", step->name),
+                  LOG_STR("side", side_name(step->on == ON_THIS_SIDE ? runner->strand.side
+                                                                     : side_other(runner->strand.side))),
+                  LOG_MS("elapsed_ms", clock_mono_us() - runner->step_began_us));
+    }
     runner->step++;
     runner->step_began_us = 0;
     error_clear(&runner->waiting_for);
@@ -212,7 +219,7 @@ static void on_reply(void *context, const struct reply *reply)
         break;
     case VERDICT_AGAIN:
         runner->waiting_for = error;
-        again(runner, step, 0);
+        again(runner, step, step->least_us);
         break;
     case VERDICT_END:
         end(runner);

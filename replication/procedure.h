@@ -45,7 +45,7 @@ struct step {
     void (*build)(struct strand *strand, struct strbuf *sql);
     enum verdict (*judge)(struct strand *strand, const struct reply *reply,
                           struct error *error); /* NULL: next */
-    int64_t again_us;                           /* longest pause between two askings; 0: 5 ms */
+    int64_t least_us, again_us; /* shortest and longest pause between two askings; 0 and, for 0, 5 ms */
 };
 
 struct procedure_plan {

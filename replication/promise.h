@@ -33,7 +33,8 @@ void promise_build_confirm(struct strand *strand, struct strbuf *sql);
     }
 #define PROMISE_RETURN_STEP                                                                                  \
     {                                                                                                        \
-        .name = "see it return", .on = ON_OTHER_SIDE, .sql = "select", .judge = promise_judge_return         \
+        .name = "see it return", .on = ON_OTHER_SIDE, .sql = "select", .judge = promise_judge_return,        \
+        .least_us = 1000                                                                                     \
     }
 #define PROMISE_SYNCHRONOUS_STEP                                                                             \
     {                                                                                                        \
