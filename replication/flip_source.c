@@ -96,6 +96,49 @@ void replication_probe(struct replication *replication, enum side from, int64_t 
                                        });
 }
 
+/* --- the last word before a hold: the other side keeps up --- */
+
+enum { KEEPS_UP_US = 10000 };
+
+static const struct step crossing_steps[] = {
+    {.name = "write marker", .lane = LANE_AUX, .build = build_mark, .judge = judge_mark},
+    {.name = "see marker", .lane = LANE_AUX, .on = ON_OTHER_SIDE, .build = build_look, .judge = judge_look},
+};
+
+static void crossed(void *data, const struct replication_result *result);
+
+static void start_crossing(struct phase *phase)
+{
+    (void)procedure_start(phase->replication, &(struct procedure_plan){
+                                                  .name = "keep up",
+                                                  .steps = crossing_steps,
+                                                  .step_count = ARRAY_LENGTH(crossing_steps),
+                                                  .sides = SIDE_BIT(phase->flip.source),
+                                                  .deadline_us = phase->deadline_us,
+                                                  .done = crossed,
+                                                  .data = phase,
+                                              });
+}
+
+static void crossed(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    const int64_t now_us = clock_mono_us();
+    if (result->ok && now_us - phase->began_us > KEEPS_UP_US && now_us < phase->deadline_us) {
+        phase->began_us = now_us;
+        start_crossing(phase);
+        return;
+    }
+    phase_finish(phase, result);
+}
+
+void replication_keep_up(struct replication *replication, enum side active, int64_t deadline_us,
+                         replication_done done, void *context)
+{
+    const struct replication_flip flip = {.source = active};
+    start_crossing(phase_new(replication, &flip, deadline_us, done, context));
+}
+
 /* --- fence --- */
 
 /* The target's strands look at its tables while the source's raise the fence: they are compared at the end.

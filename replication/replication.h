@@ -179,6 +179,14 @@ struct replication_flip {
 /* A marker written on `from` has been seen on the other side in every database before the deadline. */
 void replication_probe(struct replication *replication, enum side from, int64_t deadline_us,
                        replication_done done, void *context);
+/* A marker crosses within milliseconds: nothing but its own work stands before the closing one. Nothing
+ * depends on it. */
+void replication_keep_up(struct replication *replication, enum side active, int64_t deadline_us,
+                         replication_done done, void *context);
+/* The slots of the way back are moved along on the standby, up to now: a stream that begins soon has little
+ * to read. Nothing depends on it. */
+void replication_advance_idle_slots(struct replication *replication, enum side active, int64_t deadline_us,
+                                    replication_done done, void *context);
 /*
  * The source refuses application writes, proved: locks, table sets compared under them, foreign sessions
  * ended, no transaction left, sequences read; the closing marker is written. `sessions`: backend pids of the

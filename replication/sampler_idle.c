@@ -12,22 +12,6 @@
 
 enum { ADVANCE_WITHIN_US = 60000000 };
 
-static void build_idle_position(struct strand *strand, struct strbuf *sql)
-{
-    /* A standby's fences are up: what stands in its WAL by now came from the other side, and none of it goes
-     * back. */
-    bool can_log = connection_version(
-                       engine_lane(strand->replication, strand->side, LANE_AUX, strand->database)) >= 160000;
-    char slot[NAMES_SLOT_SIZE];
-    sql_format(
-        sql,
-        "select pg_current_wal_flush_lsn(), s.epoch%s from switchback.state s, switchback.standing_check() c,"
-        " pg_replication_slots k where s.standing = 'standby' and c.fences_up = c.tables and c.tables > 0"
-        " and k.slot_name = %L and not k.active and k.wal_status in ('reserved', 'extended')"
-        " and k.confirmed_flush_lsn < pg_current_wal_flush_lsn()",
-        can_log ? ", pg_log_standby_snapshot()" : "", names_slot(strand->side, strand->database_name, slot));
-}
-
 struct idle_position {
     char lsn[REPLICATION_LSN_SIZE];
     uint64_t epoch;
@@ -36,7 +20,43 @@ struct idle_position {
 struct advance {
     struct sampler *sampler;
     struct idle_position *positions; /* by database */
+    replication_done done;           /* somebody waits for it, and a stream begins soon; NULL */
+    void *context;
 };
+
+static bool can_log_snapshots(const struct strand *strand)
+{
+    return connection_version(engine_lane(strand->replication, strand->side, LANE_AUX, strand->database)) >=
+           160000;
+}
+
+static bool needs_no_snapshot(const struct strand *strand)
+{
+    const struct advance *advance = strand->data;
+    return advance->done == NULL || !can_log_snapshots(strand);
+}
+
+/* The turn of a lossless flip begins with its connection. */
+static bool needs_no_probe(const struct strand *strand)
+{
+    const struct advance *advance = strand->data;
+    return advance->done == NULL || !strand->replication->settings->lossless;
+}
+
+static void build_idle_position(struct strand *strand, struct strbuf *sql)
+{
+    /* A standby's fences are up: what stands in its WAL by now came from the other side, and none of it goes
+     * back. */
+    char slot[NAMES_SLOT_SIZE];
+    sql_format(
+        sql,
+        "select pg_current_wal_flush_lsn(), s.epoch%s from switchback.state s, switchback.standing_check() c,"
+        " pg_replication_slots k where s.standing = 'standby' and c.fences_up = c.tables and c.tables > 0"
+        " and k.slot_name = %L and not k.active and k.wal_status in ('reserved', 'extended')"
+        " and k.confirmed_flush_lsn < pg_current_wal_flush_lsn()",
+        can_log_snapshots(strand) ? ", pg_log_standby_snapshot()" : "",
+        names_slot(strand->side, strand->database_name, slot));
+}
 
 static enum verdict judge_idle_position(struct strand *strand, const struct reply *reply, struct error *error)
 {
@@ -70,7 +90,23 @@ static void build_advance(struct strand *strand, struct strbuf *sql)
                idle->epoch, names_slot(strand->side, strand->database_name, slot), idle->lsn);
 }
 
+/*
+ * A stream starts to read at a snapshot of the running transactions. One is logged every 15 s, and with each
+ * advance for the next one; before a flip there is none: it is logged, and flushed, before the position is
+ * read.
+ */
 static const struct step advance_steps[] = {
+    {.name = "warm up",
+     .lane = LANE_PROBE,
+     .tolerant = true,
+     .skip = needs_no_probe,
+     .sql = "select switchback.sees_waiting(0, '0'); select from switchback.marker limit 0"},
+    {.name = "log a snapshot",
+     .lane = LANE_AUX,
+     .tolerant = true,
+     .skip = needs_no_snapshot,
+     .sql = "begin; select pg_log_standby_snapshot(); select pg_logical_emit_message(true, 'switchback', "
+            "'idle'); commit"},
     {.name = "read idle position",
      .lane = LANE_AUX,
      .build = build_idle_position,
@@ -81,32 +117,46 @@ static const struct step advance_steps[] = {
 static void advanced(void *data, const struct replication_result *result)
 {
     struct advance *advance = data;
-    advance->sampler->advancing = false;
+    advance->sampler->advancing--;
     if (!result->ok) {
         LOG_DEBUG("idle_slot_not_advanced", LOG_STR("reason", result->error.message));
+    }
+    if (advance->done != NULL) {
+        advance->done(advance->context, result);
     }
     free(advance->positions);
     free(advance);
 }
 
-void sampler_advance_idle_slot(struct sampler *sampler)
+static void start(struct sampler *sampler, enum side standby, int64_t deadline_us, replication_done done,
+                  void *context)
 {
-    enum side standby = side_other(sampler->active);
-    if (!sampler->active_known || sampler->advancing || !sampler->sides[standby].answered) {
-        return;
-    }
     struct advance *advance = calloc(1, sizeof *advance);
     ENSURE(advance != NULL);
-    advance->sampler = sampler;
+    *advance = (struct advance){.sampler = sampler, .done = done, .context = context};
     advance->positions = calloc(sampler->replication->database_count, sizeof *advance->positions);
     ENSURE(advance->positions != NULL);
-    sampler->advancing = true;
-    (void)procedure_start(sampler->replication,
-                          &(struct procedure_plan){.name = "advance idle slot",
-                                                   .steps = advance_steps,
-                                                   .step_count = ARRAY_LENGTH(advance_steps),
-                                                   .sides = SIDE_BIT(standby),
-                                                   .deadline_us = clock_mono_us() + ADVANCE_WITHIN_US,
-                                                   .done = advanced,
-                                                   .data = advance});
+    const struct procedure_plan plan = {.name = "advance idle slot",
+                                        .steps = advance_steps,
+                                        .step_count = ARRAY_LENGTH(advance_steps),
+                                        .sides = SIDE_BIT(standby),
+                                        .deadline_us = deadline_us,
+                                        .done = advanced,
+                                        .data = advance};
+    sampler->advancing++;
+    (void)procedure_start(sampler->replication, &plan);
+}
+
+void sampler_advance_idle_slot(struct sampler *sampler)
+{
+    const enum side standby = side_other(sampler->active);
+    if (sampler->active_known && sampler->advancing == 0 && sampler->sides[standby].answered) {
+        start(sampler, standby, clock_mono_us() + ADVANCE_WITHIN_US, NULL, NULL);
+    }
+}
+
+void replication_advance_idle_slots(struct replication *replication, enum side active, int64_t deadline_us,
+                                    replication_done done, void *context)
+{
+    start(replication->sampler, side_other(active), deadline_us, done, context);
 }

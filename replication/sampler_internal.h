@@ -89,8 +89,8 @@ struct sampler {
     bool by_flip; /* it became active by a flip: the other side has all that was before */
     enum side active;
     uint64_t epoch;
-    bool owning; /* a side that came back is being owned */
-    bool advancing;
+    bool owning;        /* a side that came back is being owned */
+    unsigned advancing; /* procedures that move the idle slot along */
     struct side_watch sides[SIDE_COUNT];
     struct stream *streams; /* by database */
     char versions[SIDE_COUNT][REPLICATION_NAME_SIZE];

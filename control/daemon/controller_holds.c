@@ -108,7 +108,11 @@ static void answer(struct controller *controller, const struct proxy_event *even
     }
     controller->proxy_tickets[event->kind] = 0;
     copy_counts(&told.counts, event);
-    controller_feed(controller, &told);
+    if (event->kind == PROXY_EVENT_ARMED) {
+        controller_armed(controller, &told);
+    } else {
+        controller_feed(controller, &told);
+    }
 }
 
 static void drain_news(struct controller *controller, const struct proxy_event *event)

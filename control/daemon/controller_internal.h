@@ -103,6 +103,14 @@ struct controller_decision {
     int64_t until_us;
 };
 
+/* The last arming that the runner asked for. */
+struct controller_arming {
+    uint64_t flip; /* 0: none, or undone */
+    uint64_t ticket;
+    enum side target;
+    int64_t deadline_us;
+};
+
 struct controller {
     uv_loop_t *loop;
     const struct settings *settings;
@@ -121,8 +129,8 @@ struct controller {
     struct queued_event *queue, *queue_last;
     uv_timer_t wake, second, gate_timer, progress, pulse;
     uint64_t proxy_tickets[PROXY_EVENT_KIND_COUNT]; /* by the event that answers */
-    bool types_known;          /* of both sides, in every database: they have been read once */
-    uint64_t arming;           /* the flip whose target links are to be opened; 0: none */
+    bool types_known; /* of both sides, in every database: they have been read once */
+    struct controller_arming arming;
     struct flip_request fence; /* until the sessions' backends are known */
     struct running_command *commands;
     struct session_request *session_requests;
@@ -195,6 +203,11 @@ bool controller_run(struct controller *controller, const struct settings_list *a
                     command_done done);
 void controller_notify(struct controller *controller, uint64_t flip, const char *phase, const char *event,
                        const char *message);
+
+/* --- controller_arming.c */
+void controller_arm(struct controller *controller, const struct flip_request *request);
+/* The proxy's part is done: `armed` goes to the runner when the clusters' is. */
+void controller_armed(struct controller *controller, const struct flip_event *armed);
 
 /* --- controller_facts.c */
 void controller_learn(struct controller *controller, uint64_t ticket);

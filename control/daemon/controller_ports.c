@@ -355,44 +355,6 @@ static void check(struct controller *controller, const struct flip_request *requ
 
 /* --- all of it --- */
 
-/* A target link to be opened, once the types of both sides are known as they are now. */
-struct arming {
-    uint64_t flip, ticket;
-    struct proxy_route route;
-    int64_t deadline_us;
-};
-
-static void arm(struct controller *controller, void *context)
-{
-    struct arming *arming = context;
-    struct error error;
-    if (controller->arming != arming->flip || controller->stopping) {
-        free(arming);
-        return;
-    }
-    if (!controller->types_known) {
-        /* without them a client's numbers could mean other types on the other side */
-        (void)error_set(&error, ERROR_UNREACHABLE, "the types of both sides could not be read");
-        controller_answer(controller, arming->ticket, false, false, &error);
-    } else {
-        proxy_arm(controller->proxy, arming->flip, arming->route, arming->deadline_us - clock_mono_us());
-    }
-    free(arming);
-}
-
-static void begin_arming(struct controller *controller, const struct flip_request *request)
-{
-    struct arming *arming = calloc(1, sizeof *arming);
-    ENSURE(arming != NULL);
-    *arming = (struct arming){.flip = request->flip,
-                              .ticket = request->ticket,
-                              .route = {.side = request->side, .epoch = request->epoch, .open = true},
-                              .deadline_us = request->deadline_us};
-    controller->arming = request->flip;
-    controller->proxy_tickets[PROXY_EVENT_ARMED] = request->ticket;
-    controller_read_types(controller, arm, arming);
-}
-
 /* Of a dead side often nobody is left. */
 static void say_busy(struct controller *controller, uint64_t flip, const char *then)
 {
@@ -409,14 +371,14 @@ static void to_the_proxy(struct controller *controller, const struct flip_reques
     const struct proxy_route route = {.side = request->side, .epoch = request->epoch, .open = true};
     switch (request->kind) {
     case FLIP_ACTION_ARM:
-        begin_arming(controller, request);
+        controller_arm(controller, request);
         break;
     case FLIP_ACTION_SWAP:
         controller->proxy_tickets[PROXY_EVENT_SWAPPED] = request->ticket;
         proxy_swap(controller->proxy, request->flip, route);
         break;
     case FLIP_ACTION_DISARM:
-        controller->arming = 0;
+        controller->arming.flip = 0;
         controller->proxy_tickets[PROXY_EVENT_DISARMED] = request->ticket;
         proxy_disarm(controller->proxy, request->flip);
         break;
@@ -452,7 +414,9 @@ static void news(struct controller *controller, const struct flip_request *reque
     case FLIP_ACTION_ACTIVE:
         replication_set_active(controller->replication, request->side, request->epoch);
         controller_risk_begin(controller);
-        controller_refresh_types(controller);
+        if (controller->arming.flip != request->flip) { /* a flip that armed has just read them */
+            controller_refresh_types(controller);
+        }
         events_publish(controller->events, LOG_LEVEL_INFO, "active", request->flip, NULL,
                        "%s is active, epoch %" PRIu64, side_name(request->side), request->epoch);
         break;
