@@ -22,6 +22,8 @@ struct phase {
     bool wakes_sampler; /* the flip is over when this phase is */
     bool promise;       /* of a turn */
     bool alone;         /* ready without the source's closing marker */
+    unsigned under_way; /* parts of a turn that run side by side */
+    bool named;         /* by this turn */
     int64_t began_us;
     struct replication_result result; /* kept while what failed is cleaned up */
     struct phase_database {

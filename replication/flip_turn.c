@@ -58,8 +58,12 @@ static enum verdict judge_old_slot(struct strand *strand, const struct reply *re
 
 static void build_follow(struct strand *strand, struct strbuf *sql)
 {
-    const struct replication_flip *flip = phase_flip(strand);
+    const struct phase *phase = strand->data;
+    const struct replication_flip *flip = &phase->flip;
     phase_begin_sql(strand, sql);
+    if (phase->promise) {
+        sql_format(sql, "confirm_at_once(%u); select switchback.", strand->replication->owner);
+    }
     sql_format(sql, "follow(%u, %u, %u, %L); commit", strand->replication->owner, flip->epoch, flip->flip,
                phase_database(strand)->text);
 }
@@ -98,14 +102,31 @@ static enum verdict judge_streaming(struct strand *strand, const struct reply *r
 #define SEE_STREAM_STEP                                                                                      \
     {                                                                                                        \
         .name = "see stream", .on = ON_OTHER_SIDE, .build = build_streaming, .judge = judge_streaming,       \
-        .again_us = 20000                                                                                    \
+        .least_us = 1000, .again_us = 20000                                                                  \
     }
 
 static const struct step turn_steps[] = {READ_START_STEP, END_OLD_STREAM_STEP, FOLLOW_STEP, SEE_STREAM_STEP};
 
-static const struct step lossless_steps[] = {
-    READ_START_STEP, END_OLD_STREAM_STEP, PROMISE_CONFIRM_STEP,     PROMISE_PROBE_STEP,  FOLLOW_STEP,
-    SEE_STREAM_STEP, PROMISE_RETURN_STEP, PROMISE_SYNCHRONOUS_STEP, PROMISE_ARRIVAL_STEP};
+static void names_ready(void *context, const struct replication_result *result)
+{
+    struct phase *phase = context;
+    (void)result; /* what could not be emptied is emptied on contact */
+    phase_run(phase, "turn", SIDE_BIT(phase->flip.source), turn_steps, ARRAY_LENGTH(turn_steps),
+              phase_finish);
+}
+
+/*
+ * --- with a promise, and clients that wait for it ---
+ *
+ * The stream's start takes as long as setting names does, so both are begun at once. What the promise rests
+ * on comes after both: a commit is seen waiting, which proves that every later one waits, too; and what it
+ * wrote is on the other side.
+ */
+
+static const struct step follow_steps[] = {READ_START_STEP, END_OLD_STREAM_STEP, FOLLOW_STEP};
+
+static const struct step proof_steps[] = {PROMISE_PROBE_STEP, PROMISE_RETURN_STEP, PROMISE_SYNCHRONOUS_STEP,
+                                          PROMISE_ARRIVAL_STEP};
 
 enum { UNNAME_WITHIN_US = 1000000 };
 
@@ -136,27 +157,57 @@ static void finish_lossless(void *data, const struct replication_result *result)
                       clock_mono_us() + UNNAME_WITHIN_US, unnamed, phase);
 }
 
+/* One of the two has ended; the other's failure may be known already. */
+static void join(struct phase *phase, const struct replication_result *result)
+{
+    phase->result.uncertain |= result->uncertain;
+    if (!result->ok && phase->result.ok) {
+        phase->result.ok = false;
+        phase->result.error = result->error;
+    }
+    phase->under_way--;
+    if (phase->under_way > 0) {
+        return;
+    }
+    if (phase->result.ok) {
+        phase_run(phase, "lossless turn", SIDE_BIT(phase->flip.source), proof_steps,
+                  ARRAY_LENGTH(proof_steps), finish_lossless);
+        return;
+    }
+    const struct replication_result kept = phase->result;
+    if (phase->named) {
+        finish_lossless(phase, &kept);
+    } else {
+        phase_finish(phase, &kept);
+    }
+}
+
 static void named(void *context, const struct replication_result *result)
 {
     struct phase *phase = context;
-    if (!result->ok && phase->promise) {
-        phase_finish(phase, result);
-        return;
-    }
-    unsigned source = SIDE_BIT(phase->flip.source);
-    if (phase->promise) {
-        phase_run(phase, "lossless turn", source, lossless_steps, ARRAY_LENGTH(lossless_steps),
-                  finish_lossless);
-    } else {
-        phase_run(phase, "turn", source, turn_steps, ARRAY_LENGTH(turn_steps), phase_finish);
-    }
+    phase->named = result->ok;
+    join(phase, result);
+}
+
+static void followed(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    phase_leave(phase, false);
+    join(phase, result);
 }
 
 void replication_turn(struct replication *replication, const struct replication_flip *flip, bool promise,
                       int64_t deadline_us, replication_done done, void *context)
 {
+    const enum side target = side_other(flip->source);
     struct phase *phase = phase_new(replication, flip, deadline_us, done, context);
     phase->promise = promise;
-    replication_names(replication, side_other(flip->source), flip->epoch + 1, promise, deadline_us, named,
-                      phase);
+    if (!promise) {
+        replication_names(replication, target, flip->epoch + 1, false, deadline_us, names_ready, phase);
+        return;
+    }
+    phase->under_way = 2;
+    phase->result = (struct replication_result){.ok = true};
+    phase_run(phase, "follow", SIDE_BIT(flip->source), follow_steps, ARRAY_LENGTH(follow_steps), followed);
+    replication_names(replication, target, flip->epoch + 1, true, deadline_us, named, phase);
 }

@@ -224,16 +224,26 @@ struct stage {
 struct plan {
     enum flip_action_kind action;
     bool promise;    /* TURN: with it, or without */
+    bool odd;        /* TURN with it: names and stream are begun at once, and either may be first */
     bool phase;      /* of a flip: one at a time */
     bool takes_over; /* the phase that runs is aborted */
     bool forgives;   /* what its cleanup rolled back is no longer uncertain */
-    struct stage stages[2];
+    struct stage stages[3];
     struct stage cleanup; /* if it fails */
 };
 
 #define NAMES_STAGE                                                                                          \
     {                                                                                                        \
         scripts_names_steps, 2, ON_BOTH, true, scripts_names_ended                                           \
+    }
+
+#define FOLLOW_STAGE                                                                                         \
+    {                                                                                                        \
+        scripts_follow_steps, SCRIPTS_FOLLOW_STEPS, ON_SOURCE                                                \
+    }
+#define PROOF_STAGE                                                                                          \
+    {                                                                                                        \
+        scripts_proof_steps, SCRIPTS_PROOF_STEPS, ON_SOURCE                                                  \
     }
 
 static const struct plan plans[] = {
@@ -253,8 +263,10 @@ static const struct plan plans[] = {
      .stages = {{STEPS_OF(reopen_steps), ON_SOURCE}}},
     {FLIP_ACTION_TURN, .phase = true,
      .stages = {NAMES_STAGE, {scripts_turn_steps, SCRIPTS_TURN_STEPS, ON_SOURCE}}},
-    {FLIP_ACTION_TURN, .promise = true, .phase = true,
-     .stages = {NAMES_STAGE, {scripts_lossless_steps, SCRIPTS_LOSSLESS_STEPS, ON_SOURCE}},
+    {FLIP_ACTION_TURN, .promise = true, .phase = true, .stages = {NAMES_STAGE, FOLLOW_STAGE, PROOF_STAGE},
+     .cleanup = {scripts_unname_steps, 1, ON_TARGET, true}},
+    {FLIP_ACTION_TURN, .promise = true, .odd = true, .phase = true,
+     .stages = {FOLLOW_STAGE, NAMES_STAGE, PROOF_STAGE},
      .cleanup = {scripts_unname_steps, 1, ON_TARGET, true}},
     {FLIP_ACTION_FENCE_ON_CONTACT, .phase = true,
      .stages = {{scripts_contact_steps, SCRIPTS_CONTACT_STEPS, ON_TARGET},
@@ -325,9 +337,11 @@ static bool stage_ended(struct sim *sim, struct call *call)
 
 static const struct plan *plan_of(const struct flip_request *request)
 {
+    const bool odd = request->promise && request->ticket % 2 != 0;
     for (size_t i = 0; i < ARRAY_LENGTH(plans); i++) {
         if (plans[i].action == request->kind &&
-            (request->kind != FLIP_ACTION_TURN || plans[i].promise == request->promise)) {
+            (request->kind != FLIP_ACTION_TURN ||
+             (plans[i].promise == request->promise && plans[i].odd == odd))) {
             return &plans[i];
         }
     }

@@ -29,14 +29,17 @@ extern const struct script scripts_learn;
 /* --- scripts_turn.c */
 enum {
     SCRIPTS_TURN_STEPS = 4,
-    SCRIPTS_LOSSLESS_STEPS = 9,
+    SCRIPTS_FOLLOW_STEPS = 4,
+    SCRIPTS_PROOF_STEPS = 4,
     SCRIPTS_PROMISE_STEPS = 5,
     SCRIPTS_CONTACT_STEPS = 5,
     SCRIPTS_CUT_OFF_STEPS = 3,
     SCRIPTS_ADOPT_STEPS = 2
 };
-extern const struct step scripts_turn_steps[SCRIPTS_TURN_STEPS],
-    scripts_lossless_steps[SCRIPTS_LOSSLESS_STEPS];
+extern const struct step scripts_turn_steps[SCRIPTS_TURN_STEPS];
+/* The lossless turn, its names beside the first: the stream is enabled, then it is proved that commits wait.
+ */
+extern const struct step scripts_follow_steps[SCRIPTS_FOLLOW_STEPS], scripts_proof_steps[SCRIPTS_PROOF_STEPS];
 /* The promise regained: its strands run on the other side of `request.side`, which is active. */
 extern const struct step scripts_promise_steps[SCRIPTS_PROMISE_STEPS];
 extern const struct step scripts_names_steps[2], scripts_unname_steps[1];

@@ -165,7 +165,7 @@ static enum verdict arrived(struct sim *sim, struct call *call, struct strand *s
 #define ARRIVED     {.name = "the probe is here", .run = arrived}
 
 const struct step scripts_turn_steps[] = {READ_START, OLD_STREAM, FOLLOW, SEE_STREAM};
-const struct step scripts_lossless_steps[] = {
-    READ_START, OLD_STREAM, CONFIRM, PROBE, FOLLOW, SEE_STREAM, RETURNED, SYNCHRONOUS, ARRIVED};
+const struct step scripts_follow_steps[] = {READ_START, OLD_STREAM, CONFIRM, FOLLOW};
+const struct step scripts_proof_steps[] = {PROBE, RETURNED, SYNCHRONOUS, ARRIVED};
 const struct step scripts_promise_steps[] = {CONFIRM, PROBE, RETURNED, SYNCHRONOUS, ARRIVED};
 /* clang-format on */
