@@ -445,8 +445,11 @@ void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const s
         flip->promise.names = FLIP_NAMES_UNKNOWN; /* who was away may have others */
     }
     flip_steady(flip);
-    if (failed && (action == FLIP_ACTION_REATTACH || action == FLIP_ACTION_LEARN)) {
-        flip->contact |= action == FLIP_ACTION_LEARN; /* who came back wasn't looked at */
+    /* Who came back wasn't looked at, or perhaps not told; what refuses is not asked for ever. */
+    const bool unmet = failed && (action == FLIP_ACTION_LEARN ||
+                                  (action == FLIP_ACTION_FENCE_ON_CONTACT && event->uncertain));
+    if (unmet || (failed && action == FLIP_ACTION_REATTACH)) {
+        flip->contact |= unmet;
         flip->retry.at_us = flip->now_us + AGAIN_US;
     }
 }
