@@ -44,7 +44,8 @@ struct replication {
     bool foreign[SIDE_COUNT]; /* what answered there last is none of the pair's (identity.h) */
     bool owning;              /* replication_own is under way */
     uint64_t
-        names_asked[SIDE_COUNT]; /* the last replication_names: an earlier one changes nothing any more */
+        names_asked[SIDE_COUNT];  /* the last replication_names: an earlier one changes nothing any more */
+    bool names_ahead[SIDE_COUNT]; /* of a standby, by the last replication_names_ahead or _names */
     struct sampler *sampler;
     struct procedure *procedures; /* all that run */
     struct flip_memory *flip;     /* of the flip under way (flip.h) */

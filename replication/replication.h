@@ -245,6 +245,11 @@ void replication_fence_on_contact(struct replication *replication, enum side sid
  */
 void replication_names(struct replication *replication, enum side active, uint64_t epoch, bool promise,
                        int64_t deadline_us, replication_done done, void *context);
+/* The names of a standby that is about to be opened, at `epoch` now: its sessions have read them when clients
+ * come. What applies its stream must not wait for them: nothing is set where a subscription is synchronous.
+ */
+void replication_names_ahead(struct replication *replication, enum side standby, uint64_t epoch,
+                             int64_t deadline_us, replication_done done, void *context);
 /* In the watch, when the stream is healthy again: names set, a commit seen waiting and confirmed in every
  * database, every stream synchronous. What fails leaves names as they are: replication_names empties them. */
 void replication_promise(struct replication *replication, enum side active, int64_t deadline_us,

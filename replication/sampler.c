@@ -156,7 +156,7 @@ static void note_names(const struct strand *strand, struct side_watch *side, str
     if (stream != NULL) {
         stream->synchronous = stream->synchronous && whole;
     }
-    side->names_wrong = ours && !whole;
+    side->names_wrong = ours && !whole && !strand->replication->names_ahead[strand->side];
 }
 
 static enum verdict judge_beat(struct strand *strand, const struct reply *reply, struct error *error)

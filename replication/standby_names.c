@@ -70,6 +70,7 @@ struct naming {
     enum side active;
     uint64_t epoch;
     bool promise;
+    bool ahead; /* `active` is the standby still */
     size_t running;
     struct naming_side sides[SIDE_COUNT];
     struct replication_result result; /* the active side's */
@@ -89,7 +90,9 @@ static void build_read(struct strand *strand, struct strbuf *sql)
                "select s.owner, s.standing = 'active' and s.epoch = %u and s.fenced_for is null,"
                " current_setting('synchronous_standby_names'), (select f.setting from pg_file_settings f"
                " where f.name = 'synchronous_standby_names' order by f.seqno desc limit 1),"
-               " pg_backend_pid(), s.standing = 'active' and s.epoch >= %u from switchback.state s",
+               " pg_backend_pid(), s.standing = 'active' and s.epoch >= %u, s.standing = 'standby' and"
+               " not exists (select from pg_subscription where subsynccommit not in ('local', 'off'))"
+               " from switchback.state s",
                side->naming->epoch, side->naming->epoch);
 }
 
@@ -105,7 +108,10 @@ static enum verdict judge_side(const struct naming *naming, const struct strand 
         (void)error_set(error, ERROR_STALE, "%s is owned by another controller", side_name(strand->side));
         return VERDICT_FAIL;
     }
-    if (naming->promise && strand->side == naming->active && !reply_bool(reply, 0, 1)) {
+    if (naming->ahead && !reply_bool(reply, 0, 6)) {
+        return VERDICT_END; /* what is applied here would wait for names: the turn says what is wrong */
+    }
+    if (naming->promise && !naming->ahead && strand->side == naming->active && !reply_bool(reply, 0, 1)) {
         (void)error_set(error, ERROR_STALE, "%s is not active at epoch %llu", side_name(strand->side),
                         (unsigned long long)naming->epoch);
         return VERDICT_FAIL;
@@ -249,6 +255,7 @@ static void start(struct naming *naming, enum side side, int64_t deadline_us,
                   void (*done)(void *data, const struct replication_result *result))
 {
     naming->sides[side].naming = naming;
+    naming->replication->names_ahead[side] = naming->ahead;
     naming->sides[side].number = ++naming->replication->names_asked[side];
     (void)procedure_start(naming->replication, &(struct procedure_plan){
                                                    .name = "standby names",
@@ -290,6 +297,16 @@ void replication_names(struct replication *replication, enum side active, uint64
     start(naming, active, deadline_us, active_ended);
     start(naming, side_other(active), deadline_us == 0 || soon_us < deadline_us ? soon_us : deadline_us,
           other_ended);
+}
+
+void replication_names_ahead(struct replication *replication, enum side standby, uint64_t epoch,
+                             int64_t deadline_us, replication_done done, void *context)
+{
+    struct naming *naming = naming_new(replication, standby, epoch, true, done, context);
+    standby_names_put(&naming->sides[standby].wanted, standby, &replication->settings->databases);
+    naming->ahead = true;
+    naming->running = 1;
+    start(naming, standby, deadline_us, only_ended);
 }
 
 void standby_names_empty(struct replication *replication, enum side side, uint64_t epoch, int64_t deadline_us,

@@ -326,6 +326,10 @@ static void on_cluster(struct controller *controller, const struct flip_request 
         replication_names(replication, request->side, request->epoch, request->promise, deadline_us,
                           on_replication_done, call);
         break;
+    case FLIP_ACTION_NAMES_AHEAD:
+        replication_names_ahead(replication, request->side, request->epoch - 1, deadline_us,
+                                on_replication_done, call);
+        break;
     case FLIP_ACTION_PROMISE:
         replication_promise(replication, request->side, deadline_us, on_replication_done, call);
         break;
@@ -493,6 +497,7 @@ void controller_port(void *context, const struct flip_request *request)
     case FLIP_ACTION_REATTACH:
     case FLIP_ACTION_READY_ALONE:
     case FLIP_ACTION_NAMES:
+    case FLIP_ACTION_NAMES_AHEAD:
     case FLIP_ACTION_PROMISE:
     case FLIP_ACTION_ADOPT:
         on_cluster(controller, request);

@@ -255,6 +255,14 @@ static void failed_answer(struct flip *flip, enum flip_action_kind action, const
         flip_alarm(flip, &event->error);
         flip_step_done(flip);
         break;
+    case FLIP_ACTION_NAMES_AHEAD:
+        flip->contact |= event->uncertain;
+        if (event->uncertain || flip->abort_asked) { /* set later, they would let commits wait for nobody */
+            step_failed(flip, action, event);
+        } else { /* then the turn sets them, or says why not */
+            flip_step_done(flip);
+        }
+        break;
     case FLIP_ACTION_HOOK_AFTER:
         flip_alarm(flip, &event->error);
         flip_step_done(flip);

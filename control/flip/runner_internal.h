@@ -85,6 +85,7 @@ void flip_perform(struct flip *flip, enum flip_action_kind action);
 /* --- runner_promise.c */
 void flip_start_turn(struct flip *flip);
 void flip_start_promise_row(struct flip *flip);
+void flip_start_names_ahead(struct flip *flip);
 void flip_turn_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
 void flip_stream(struct flip *flip, const struct flip_event *event);
 void flip_promise_row_answer(struct flip *flip, uint64_t number, const struct flip_event *event);

@@ -66,6 +66,21 @@ void flip_promise_row_answer(struct flip *flip, uint64_t number, const struct fl
     }
 }
 
+/* --- ahead of the hold --- */
+
+/*
+ * The target's names, while it is still the standby: every session there reads its configuration anew when
+ * they change, and would do so in the hold. They make nobody wait who matters: what applies the stream there
+ * and we ourselves commit `local`. However the flip ends, they are looked at then: the turn sets both sides'
+ * names, and what is steady brings them in line with the journal.
+ */
+void flip_start_names_ahead(struct flip *flip)
+{
+    struct flip_request request = flip_request(flip, FLIP_ACTION_NAMES_AHEAD);
+    flip->promise.names = FLIP_NAMES_UNKNOWN;
+    flip_ask(flip, &request, flip->now_us + FLIP_NAMES_US);
+}
+
 /* --- the lossless turn: before release, the clients wait --- */
 
 static void give_up(struct flip *flip, const struct error *why)

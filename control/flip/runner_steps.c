@@ -40,6 +40,8 @@ bool flip_wants(const struct flip *flip, enum flip_phase phase, enum flip_action
         return wants_hook_after(flip, phase);
     case FLIP_ACTION_JOURNAL_PROMISE:
         return flip->lossless;
+    case FLIP_ACTION_NAMES_AHEAD: /* others' commits on the standby wait from then on: not for minutes */
+        return flip->lossless && options->immovable != IMMOVABLE_WAIT;
     case FLIP_ACTION_FENCE_ON_CONTACT: /* what doesn't answer is fenced when it comes back */
         return !flip_side_dead(flip);
     case FLIP_ACTION_WATCH: /* not a step: it begins when nothing runs any more */
@@ -196,6 +198,9 @@ void flip_perform(struct flip *flip, enum flip_action_kind action)
     case FLIP_ACTION_PROBE:
         request.side = flip->spec.source;
         flip_ask(flip, &request, now_us + options->catchup_timeout_us / 2);
+        break;
+    case FLIP_ACTION_NAMES_AHEAD:
+        flip_start_names_ahead(flip);
         break;
     case FLIP_ACTION_ARM:
         flip->armed = true;

@@ -25,6 +25,7 @@ bool flip_touches_cluster(enum flip_action_kind action)
 void flip_undo(struct flip *flip, const struct error *why, enum flip_outcome outcome)
 {
     flip->in_doubt |= flip_touches_cluster(flip->await.action);
+    flip->contact |= flip->await.action == FLIP_ACTION_NAMES_AHEAD;
     flip_drop_await(flip);
     flip->why = *why;
     flip->ends_as = outcome;

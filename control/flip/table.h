@@ -77,6 +77,7 @@ enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2, FLIP_KIND_TAKEO
     X(FLIP_ACTION_REATTACH, "reattach")                                                                      \
     X(FLIP_ACTION_READY_ALONE, "ready_alone")                                                                \
     X(FLIP_ACTION_NAMES, "names")                                                                            \
+    X(FLIP_ACTION_NAMES_AHEAD, "names_ahead")                                                                \
     X(FLIP_ACTION_PROMISE, "promise")                                                                        \
     X(FLIP_ACTION_JOURNAL_PROMISE, "journal_promise")                                                        \
     X(FLIP_ACTION_ADOPT, "adopt")                                                                            \

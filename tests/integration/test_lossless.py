@@ -203,6 +203,51 @@ def test_takeover_by_hand(world):
     world.assert_same_data(tables=["account"])
 
 
+def undisturbed(world, d):
+    """Blue is active, and nothing is left of a flip that came to nothing."""
+    d.wait_steady("blue")
+    d.until(lambda: names(world.green) == "", 60, "the names are taken away")
+
+
+def stand_in_drain(world, d):
+    """A cutover that waits for one client: that client. On green all is ready; on a busy machine not the first time."""
+    for _ in range(5):
+        world.blue.query("update account set balance = balance", "app", "app")
+        d.wait_status(lambda s: s["lag"]["bytes"] == 0, timeout=60, what="green has it")
+        before = world.green.value("select pg_current_wal_flush_lsn()")
+        client = world.connect()
+        client.query("begin; update account set note = 'held' where id = 1")
+        d.verb("cutover", "--no-wait", code=0)
+        d.wait_status(lambda s: s["phase"] == "drain", timeout=60, what="the drain")
+        assert names(world.blue) == ""
+        moved = world.green.value("select restart_lsn >= '%s' from pg_replication_slots where slot_name like '%%to_blue'" % before)
+        if names(world.green).startswith("FIRST 1 (switchback_app_") and moved == "t":
+            return client
+        d.verb("abort", code=0)
+        client.query("rollback")
+        undisturbed(world, d)
+    raise AssertionError("the hold begins, and the names of green or the slot of the way back aren't ready")
+
+
+def test_prepared_before_anyone_waits(world):
+    """When the hold begins, the standby's names are set, and its stream back has little to read; what arrives is applied
+    all the same. An abort takes the names away again, and so does the start after a death of the daemon."""
+    d = world.prepared(pair={"fsync": "on"}, flip=dict(LOSSLESS, drain={"timeout": "60s"}, max_hold="90s"))
+    for how in ("abort", "death"):
+        client = stand_in_drain(world, d)
+        with world.blue.connect("app", "app") as writer:  # around the proxy
+            writer.query("update account set note = '%s' where id = 2" % how)
+        d.until(lambda: world.green.value("select note from account where id = 2") == how, 60, "green applies")
+        if how == "abort":
+            d.verb("abort", code=0)
+            client.query("rollback")
+        else:
+            d.kill()
+            d.start()
+        undisturbed(world, d)
+    cut_over(d)
+
+
 def test_what_gets_around_the_promise(world):
     """Commits of a client that asked not to wait are at risk until the other side has them, and said to be."""
     d = watched(world, flip=dict(LOSSLESS, lossless_max_wait="2m"))

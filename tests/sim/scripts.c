@@ -272,6 +272,7 @@ static const struct plan plans[] = {
      .stages = {{scripts_contact_steps, SCRIPTS_CONTACT_STEPS, ON_TARGET},
                 {scripts_unname_steps, 1, ON_TARGET, true}}},
     {FLIP_ACTION_NAMES, .stages = {NAMES_STAGE}},
+    {FLIP_ACTION_NAMES_AHEAD, .stages = {{scripts_names_ahead_steps, 2, ON_TARGET, true}}},
     {FLIP_ACTION_PROMISE, .promise = true,
      .stages = {NAMES_STAGE, {scripts_promise_steps, SCRIPTS_PROMISE_STEPS, ON_SOURCE}}},
     {FLIP_ACTION_CUT_OFF, .phase = true,

@@ -42,7 +42,7 @@ extern const struct step scripts_turn_steps[SCRIPTS_TURN_STEPS];
 extern const struct step scripts_follow_steps[SCRIPTS_FOLLOW_STEPS], scripts_proof_steps[SCRIPTS_PROOF_STEPS];
 /* The promise regained: its strands run on the other side of `request.side`, which is active. */
 extern const struct step scripts_promise_steps[SCRIPTS_PROMISE_STEPS];
-extern const struct step scripts_names_steps[2], scripts_unname_steps[1];
+extern const struct step scripts_names_steps[2], scripts_names_ahead_steps[2], scripts_unname_steps[1];
 bool scripts_names_ended(struct sim *sim, struct call *call);
 
 /* --- scripts_alone.c: a side that comes back, one that takes over, one that is chosen */

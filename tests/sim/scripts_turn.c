@@ -76,6 +76,33 @@ const struct step scripts_names_steps[2] = {
     {.name = "set names", .run = set_names},
 };
 
+/* Of a standby that is about to be opened: what isn't one is left as it is. */
+static enum verdict read_names_ahead(struct sim *sim, struct call *call, struct strand *strand,
+                                     struct error *error)
+{
+    const struct claim claim = call_claim(sim, call, strand);
+    if (!schema_owned(sim, &claim)) {
+        (void)error_set(error, ERROR_STALE, "it is owned by another controller");
+        return VERDICT_FAILED;
+    }
+    strand->skips = database_at(sim, strand)->now.standing != STANDING_STANDBY;
+    return VERDICT_OK;
+}
+
+static enum verdict set_names_ahead(struct sim *sim, struct call *call, struct strand *strand,
+                                    struct error *error)
+{
+    (void)call;
+    (void)error;
+    cluster_set_names(sim, strand->at, true);
+    return VERDICT_OK;
+}
+
+const struct step scripts_names_ahead_steps[2] = {
+    {.name = "read names", .run = read_names_ahead},
+    {.name = "set names ahead", .run = set_names_ahead},
+};
+
 /* That the other side can't be reached is no failure: its names are emptied on contact. */
 bool scripts_names_ended(struct sim *sim, struct call *call)
 {

@@ -57,6 +57,20 @@ static void put_off(struct world *world, const struct flip_request *request)
     world->pending[world->pending_count++] = (struct world_pending){.request = *request};
 }
 
+/* Names that are asked for later count: an earlier request of the same controller changes nothing any more
+ * (replication/standby_names.c). */
+static void forget_names_ahead(struct world *world)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < world->pending_count; i++) {
+        const struct world_pending *pending = &world->pending[i];
+        if (pending->zombie || pending->request.kind != FLIP_ACTION_NAMES_AHEAD) {
+            world->pending[kept++] = *pending;
+        }
+    }
+    world->pending_count = kept;
+}
+
 /* The proxy's news that every session is at its boundary: carried as a request of its own. */
 static void will_drain(struct world *world, uint64_t flip)
 {
@@ -89,6 +103,10 @@ static void take_request(void *context, const struct flip_request *request)
             world->drain_stuck = false;
             will_drain(world, request->flip);
         }
+        break;
+    case FLIP_ACTION_NAMES:
+    case FLIP_ACTION_TURN:
+        forget_names_ahead(world);
         break;
     case FLIP_ACTION_ROUTE:
         world->route = request->side;
@@ -183,6 +201,7 @@ static bool is_clusters(const struct flip_request *request)
     case FLIP_ACTION_REATTACH:
     case FLIP_ACTION_READY_ALONE:
     case FLIP_ACTION_NAMES:
+    case FLIP_ACTION_NAMES_AHEAD:
     case FLIP_ACTION_PROMISE:
     case FLIP_ACTION_ADOPT:
     case FLIP_ACTION_LEARN:

@@ -274,6 +274,13 @@ static bool do_names(struct world *world, const struct flip_request *request, st
     return true;
 }
 
+static bool do_names_ahead(struct world *world, const struct flip_request *request, struct error *error)
+{
+    struct world_cluster *target = &world->clusters[request->side];
+    target->names = target->names || target->up;
+    return target->up || fail(error, ERROR_UNREACHABLE, "the target is down");
+}
+
 static bool do_promise(struct world *world, const struct flip_request *request, struct error *error)
 {
     struct world_cluster *active = &world->clusters[request->side];
@@ -398,6 +405,8 @@ bool world_carry_out(struct world *world, const struct flip_request *request, si
         return do_turn(world, source, request, error);
     case FLIP_ACTION_NAMES:
         return do_names(world, request, error);
+    case FLIP_ACTION_NAMES_AHEAD:
+        return do_names_ahead(world, request, error);
     case FLIP_ACTION_PROMISE:
         return do_promise(world, request, error);
     case FLIP_ACTION_CUT_OFF:
