@@ -40,15 +40,15 @@ void oracle_met(struct sim *sim, enum side side)
  * A side takes over alone. With --accept-loss what is missing at this moment was given up; without, what
  * stands in a table that was in no publication: the sampler breaks the promise when it sees such a table.
  */
-void oracle_opened(struct sim *sim, enum side side, unsigned database)
+void oracle_opened(struct sim *sim, uint64_t flip, enum side side, unsigned database)
 {
     struct database *place = &sim->clusters[side].databases[database];
-    if (sim->my->runner.spec.kind != FLIP_KIND_TAKEOVER) {
-        return;
-    }
-    if (sim->loss_accepted == sim->my->runner.spec.id) {
+    if (sim->loss_accepted == flip) { /* an orphan's, too: the runner may know nothing of its flip yet */
         place->excused = place->missing;
         sim->sequence_used[database] = 0; /* numbers of rows that are lost may come again */
+        return;
+    }
+    if (sim->my->runner.spec.kind != FLIP_KIND_TAKEOVER) {
         return;
     }
     for (uint32_t t = 1; t < sim->transaction_count; t++) {

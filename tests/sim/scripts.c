@@ -145,7 +145,7 @@ static enum verdict commit_ready(struct sim *sim, struct call *call, struct stra
     const enum verdict verdict = schema_commit_ready(sim, &claim, error);
     if (verdict == VERDICT_OK) {
         oracle_before(sim, call->request.flip, FLIP_ACTION_OPEN);
-        oracle_opened(sim, strand->at, strand->database);
+        oracle_opened(sim, call->request.flip, strand->at, strand->database);
         strand->open = true;
     }
     return verdict;

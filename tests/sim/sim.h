@@ -46,7 +46,7 @@ void oracle_look(struct sim *sim);
 void oracle_before(struct sim *sim, uint64_t flip, enum flip_action_kind action); /* invariant 8 */
 void oracle_client_error(struct sim *sim, unsigned client, const char *sqlstate);
 void oracle_away(struct sim *sim, enum side side);
-void oracle_opened(struct sim *sim, enum side side, unsigned database);
+void oracle_opened(struct sim *sim, uint64_t flip, enum side side, unsigned database);
 void oracle_met(struct sim *sim, enum side side);
 const char *oracle_unrest(struct sim *sim);
 void oracle_final(struct sim *sim);
