@@ -179,6 +179,32 @@ def test_flip_back_with_loss(world):
 test_flip_back_with_loss.timeout = 300
 
 
+def test_active_side_hangs(world):
+    """Its machine accepts connections, and nothing answers on them: that is dead, too. Logins wait for the other side; what it
+    was about to do when it goes on is fenced, and never acknowledged."""
+    d = watched(world)
+    load = world.ledger(sessions=6, rate=25)
+    time.sleep(1)
+    world.green.pause()
+    try:
+        with world.connect(timeout=90) as client:
+            client.query("update account set balance = balance where id = 1")
+        d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, timeout=60, what="blue took over")
+        time.sleep(0.5)
+        load.stop()
+        assert load.summary["wrong"] == 0 and load.summary["acknowledged_writes"] > 0, load.summary
+        load.verify(world.blue)
+    finally:
+        world.green.resume()
+    status = d.wait_status(lambda s: s["sides"]["green"]["standing"] == "diverged" or s["way_back"]["open"], timeout=60, what="its standing")
+    if not status["way_back"]["open"]:
+        d.verb("rejoin", code=0)
+    d.wait_status(lambda s: s["phase"] == "steady" and s["way_back"]["open"], timeout=60, what="green follows")
+    assert_one_active(world, "blue")
+    world.assert_same_data()
+    load.verify(world.green)
+
+
 def test_takeover_by_hand(world):
     """watch.flip_back: manual only raises an alarm; flip-back needs no --accept-loss while the promise stands."""
     d = watched(world, watch={"duration": "30m", "flip_back": "manual"})
