@@ -73,6 +73,15 @@ MUST_USE char *prepare_mark(struct prepare *prepare, size_t database, struct err
 MUST_USE bool prepare_suspect(struct prepare *prepare, size_t database, char **suspects, struct error *error);
 MUST_USE bool prepare_unstick(struct prepare *prepare, size_t database, struct error *error);
 
+/* A stream that was relaxed to catch up (prepare_catchup.c): whether it is, and whether its standby has
+ * crashed since. */
+MUST_USE bool prepare_read_relaxed(struct blocking *standby, enum side publisher, bool *relaxed,
+                                   bool *crashed, struct error *error);
+/* It flushes again; fails with ERROR_NOT_IN_SYNC if the standby has crashed since. Nothing to do is fine. */
+MUST_USE bool prepare_tighten(struct prepare *prepare, size_t database, struct error *error);
+/* A marker crosses, however long the stream takes, as long as it moves. */
+MUST_USE bool prepare_catch_up(struct prepare *prepare, size_t database, struct error *error);
+
 /* The steps, in their order (the table in prepare.c says what each does). */
 MUST_USE bool prepare_settings(struct prepare *prepare, struct error *error);
 MUST_USE bool prepare_roles(struct prepare *prepare, struct error *error);

@@ -2,14 +2,10 @@
  * runs. */
 #include "replication/prepare.h"
 
-#include "conf/base/clock.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { CROSS_WITHIN_US = 60 * 1000000, LOOK_EVERY_US = 50000 };
 
 /* A sample: a flip sets them exactly. */
 static bool copy_sequences(struct prepare *prepare, size_t database, struct error *error)
@@ -103,49 +99,6 @@ bool prepare_finish(struct prepare *prepare, struct error *error)
 
 /* --- streaming --- */
 
-static bool await_marker(struct prepare *prepare, size_t database, const char *n, struct error *error)
-{
-    const char *const parameters[] = {side_name(prepare->active), n};
-    int64_t deadline = clock_mono_us() + CROSS_WITHIN_US;
-    for (;;) {
-        struct blocking *standby = prepare_connect(prepare, database, prepare->standby, error);
-        char *seen = standby == NULL
-                         ? NULL
-                         : blocking_value(standby, error,
-                                          "select count(*) from switchback.marker where side = $1 and"
-                                          " purpose = 'prepare' and n >= $2::bigint",
-                                          2, parameters);
-        if (seen == NULL && error->code != ERROR_UNREACHABLE) {
-            return false;
-        }
-        bool crossed = seen != NULL && strcmp(seen, "0") != 0;
-        free(seen);
-        if (crossed) {
-            return true;
-        }
-        if (clock_mono_us() > deadline) {
-            error_set(
-                error, ERROR_NOT_IN_SYNC, "database %s: a marker written on %s didn't reach %s in a minute",
-                prepare->databases[database].name, side_name(prepare->active), side_name(prepare->standby));
-            return error_remedy(error,
-                                "the stream may be behind or broken: see switchback status, and the log of "
-                                "%s; then run prepare again",
-                                side_name(prepare->standby));
-        }
-        if (!task_sleep(prepare->task, LOOK_EVERY_US, error)) {
-            return false;
-        }
-    }
-}
-
-static bool cross(struct prepare *prepare, size_t database, struct error *error)
-{
-    char *n = prepare_mark(prepare, database, error);
-    bool ok = n != NULL && await_marker(prepare, database, n, error);
-    free(n);
-    return ok;
-}
-
 /* Managed tables, fences, publication and subscription of one side are one set; and the side is recorded as
  * the cluster that it is now. */
 static bool settle(struct prepare *prepare, size_t database, enum side side, struct error *error)
@@ -181,7 +134,7 @@ bool prepare_streaming(struct prepare *prepare, struct error *error)
     for (size_t i = 0; i < prepare->database_count; i++) {
         prepare_say(prepare, (double)i / (double)prepare->database_count, -1, "%s: a marker crosses",
                     prepare->databases[i].name);
-        if (!cross(prepare, i, error) || !settle(prepare, i, prepare->active, error) ||
+        if (!prepare_catch_up(prepare, i, error) || !settle(prepare, i, prepare->active, error) ||
             !settle(prepare, i, prepare->standby, error)) {
             return false;
         }

@@ -58,8 +58,8 @@ static bool subscribe(const struct stream *stream, struct error *error)
 {
     struct strbuf sql;
     strbuf_init(&sql, SQL_LIMIT);
-    strbuf_puts(&sql, "begin; delete from switchback.marker; update switchback.state set gap = null, fresh = "
-                      "true; " NOTE_COPIED ";");
+    strbuf_puts(&sql, "begin; delete from switchback.marker; delete from switchback.unflushed;"
+                      " update switchback.state set gap = null, fresh = true; " NOTE_COPIED ";");
     bool ok = stream_put_subscription(stream, true, &sql, error);
     if (ok) {
         strbuf_puts(&sql, "commit");
@@ -185,22 +185,45 @@ bool prepare_unstick(struct prepare *prepare, size_t database, struct error *err
     return build_forward(prepare, database, error);
 }
 
+/* Why its tables must be copied again; NULL if they needn't. */
+static const char *reason_to_rebuild(const struct prepare_database *own, const struct stream_facts *facts,
+                                     bool crashed)
+{
+    if (own->rebuild) {
+        return "rows are missing";
+    }
+    if (!facts->usable) {
+        return facts->slot ? "the slot was lost" : "the slot is missing";
+    }
+    return crashed ? "its standby may have crashed while the stream did not flush what it applied" : NULL;
+}
+
 static bool forward_database(struct prepare *prepare, size_t database, struct error *error)
 {
     struct prepare_database *own = &prepare->databases[database];
     struct stream stream = forward_of(prepare, database);
     struct stream_facts facts;
-    if (!stream_publish(&stream, error) || !stream_read(&stream, &facts, error)) {
+    bool relaxed = false;
+    bool crashed = false;
+    if (!stream_publish(&stream, error) || !stream_read(&stream, &facts, error) ||
+        !prepare_read_relaxed(stream.subscriber, prepare->active, &relaxed, &crashed, error)) {
         return false;
     }
-    if (!facts.subscribed || !facts.usable || own->rebuild) {
+    const char *reason = reason_to_rebuild(own, &facts, crashed);
+    if (!facts.subscribed || reason != NULL) {
         if (facts.subscribed) {
-            tell_rebuild(prepare, database, facts.slot ? "the slot was lost" : "the slot is missing");
+            tell_rebuild(prepare, database, reason);
         }
         return build_forward(prepare, database, error);
     }
-    if (!renew_conninfo(&stream, error) || !stream_flush_commits(&stream, error)) {
+    if (!renew_conninfo(&stream, error)) {
         return false;
+    }
+    if (relaxed) { /* by a prepare that didn't come to its end; it is enabled by this */
+        facts.enabled = true;
+        if (!prepare_tighten(prepare, database, error)) {
+            return false;
+        }
     }
     if (!facts.enabled) {
         return refuse_disabled(prepare, own->name, error);

@@ -46,6 +46,10 @@ create table if not exists switchback.rejoining (
     key text[] not null
 );
 
+-- One row while the stream that comes in does not flush what it applies, so that it catches up faster. A crash empties
+-- an unlogged table, and then rows of that time may be missing.
+create unlogged table if not exists switchback.unflushed (since timestamptz not null, one boolean primary key default true check (one));
+
 -- Published both ways; a side's rows are written only there, n only grows. next_xid and running (heartbeats): the
 -- transaction ids given out and in use when it was written.
 create table if not exists switchback.marker (
@@ -178,6 +182,12 @@ begin
           and u.subdbid = (select oid from pg_database where datname = current_database())
         union all
         select 0, t.gap from switchback.state t where t.gap is not null and t.standing = 'standby'
+        union all
+        select 0, case when exists (select from switchback.unflushed) then 'it is still catching up'
+                       else format('subscription %s does not flush what it applies', u.subname) end
+        from pg_subscription u
+        where u.subname = 'switchback_from_' || peer and u.subsynccommit <> 'local'
+          and u.subdbid = (select oid from pg_database where datname = current_database())
         union all
         select 0, format('subscription %s of somebody else writes into this database', u.subname)
         from pg_subscription u

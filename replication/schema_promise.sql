@@ -11,8 +11,14 @@ declare
     s switchback.state := switchback.claim(claimed_owner);
     stream text := 'switchback_from_' || case s.side when 'blue' then 'green' else 'blue' end;
 begin
-    if exists (select from pg_subscription where subname = stream and subsynccommit <> 'local'
-               and subdbid = (select oid from pg_database where datname = current_database())) then
+    perform from pg_subscription where subname = stream and subsynccommit <> 'local'
+        and subdbid = (select oid from pg_database where datname = current_database());
+    if found then
+        -- A worker that starts again confirms what the one before it had not flushed.
+        if exists (select from pg_stat_subscription where subname = stream and pid is not null) then
+            raise exception using errcode = 'SB003', message = format('subscription %s does not flush what it applies', stream),
+                hint = 'run: switchback prepare';
+        end if;
         execute format('alter subscription %I set (synchronous_commit = local)', stream);
     end if;
 end $$;

@@ -88,3 +88,60 @@ def test_streams_flush_what_they_apply(world):
     tool.prepare()
     assert {side.value("select subsynccommit from pg_subscription") for side in (world.blue, world.green)} == {"local"}
     assert tool.check().failing() == []
+
+
+def behind(world):
+    """A prepared pair whose stream has something to catch up with, and is held up by a lock on green."""
+    world.pair()
+    world.blue.query("create table orders (id int primary key)")
+    tool = Tool(world)
+    tool.prepare()
+    lock = world.green.connect("app", "switchback")
+    lock.query("begin; lock table orders in exclusive mode")
+    insert(world.blue, 1, 20)
+    process = tool.start("prepare")
+    until("it is relaxed", lambda: world.green.value("select subsynccommit from pg_subscription") == "off")
+    assert "catching up" in world.green.value("select switchback.table_fault()", user="switchback")  # so nobody flips to it
+    return tool, lock, process
+
+
+def flushes(world):
+    return (world.green.value("select bool_and(subsynccommit = 'local' and subenabled) from pg_subscription") == "t"
+            and world.green.value("select count(*) from switchback.unflushed") == "0")
+
+
+def test_prepare_relaxes_a_stream_that_is_behind(world):
+    """It doesn't flush each transaction while it catches up, and does afterwards."""
+    tool, lock, process = behind(world)
+    lock.close()
+    out, _ = process.communicate(timeout=120 * SLOW)
+    assert process.returncode == 0 and "catching up" in out, out
+    assert flushes(world) and tool.check().failing() == []
+    assert world.green.value(ROWS) == world.blue.value(ROWS)
+
+
+def test_a_crash_of_a_relaxed_standby_is_noticed(world):
+    """Whether anything was lost can't be told any more: its tables are copied again."""
+    tool, lock, process = behind(world)
+    process.kill()  # it is the next prepare that notices
+    process.communicate()
+    world.green.kill()
+    world.green.start()
+    check = tool.check()
+    assert check.state("stream") == "fail" and check.state("table_sets") == "fail", check
+    outcome = tool.prepare()
+    assert any("copied again" in p[2] for p in outcome.progress), outcome
+    assert flushes(world) and tool.check().failing() == []
+    assert world.green.value(ROWS) == world.blue.value(ROWS)
+
+
+def test_an_interrupted_catching_up_is_continued(world):
+    """Without a crash of the standby nothing is lost, whatever becomes of prepare."""
+    tool, lock, process = behind(world)
+    process.kill()
+    process.communicate()
+    lock.close()
+    outcome = tool.prepare()
+    assert not any("copied again" in p[2] for p in outcome.progress), outcome
+    assert flushes(world) and tool.check().failing() == []
+    assert world.green.value(ROWS) == world.blue.value(ROWS)
