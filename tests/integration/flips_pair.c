@@ -193,7 +193,8 @@ static void subscribe(struct pair *pair, enum side subscriber, size_t database, 
     execute(
         admin(pair, subscriber, database),
         "create subscription %s connection 'host=%s port=%d user=switchback dbname=%s application_name=%s'"
-        " publication %s with (create_slot = false, slot_name = '%s', copy_data = %s, enabled = %s)",
+        " publication %s with (create_slot = false, slot_name = '%s', copy_data = %s, enabled = %s,"
+        " synchronous_commit = local)",
         names_subscription(publisher), pair->settings.sides[publisher].host,
         (int)pair->settings.sides[publisher].port, pair->database_names[database], slot,
         names_publication(publisher), slot, copy ? "true" : "false", copy ? "true" : "false");
