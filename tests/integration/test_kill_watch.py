@@ -51,12 +51,8 @@ def strike(scene, lossless, victim):
 
 def come_back(scene, lossless, load):
     """The side that was taken over from comes back: rejoined, equal, and the next flip works."""
-    d = scene.d
     revive(scene.world.green)
-    s = d.wait_status(lambda s: s["sides"]["green"]["fenced"] and (s["way_back"]["open"] or s["sides"]["green"]["standing"]
-                                                                   == "diverged"), timeout=120, what="green is fenced on contact")
-    if not s["way_back"]["open"]:
-        d.verb("rejoin", code=0)
+    scene.d.wait_status(lambda s: s["sides"]["green"]["fenced"], timeout=120, what="green is fenced on contact")
     scene.settle(load, "blue")
 
 
