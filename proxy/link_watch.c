@@ -84,11 +84,9 @@ static void look_at(struct session *session, int64_t now_us)
     const int64_t lost_after_us = config->tcp_servers.lost_after_us;
     int64_t *since_us = &session->watch.unanswered_us;
     struct tcp_info info = {0};
-    if (!waits_for_server(session)) {
-        *since_us = 0;
-    } else if (is_kept_by_us(session, now_us)) {
+    if (waits_for_server(session) && is_kept_by_us(session, now_us)) {
         lose(session, now_us, "no question was answered", config->max_hold_us);
-    } else if (lost_after_us == 0 || !ask_kernel(session->link, &info)) {
+    } else if (lost_after_us == 0 || !waits_for_server(session) || !ask_kernel(session->link, &info)) {
         *since_us = 0;
     } else if (link_watch_is_lost(&info, since_us, now_us, lost_after_us)) {
         lose(session, now_us, "nothing was acknowledged", lost_after_us);
