@@ -104,7 +104,7 @@ def test_vacuum_does_not_stop_a_rescue(world):
     d.until(lambda: world.green.value(AGAINST_WRAPAROUND) == "1", 120, "autovacuum works against wraparound")
     world.connect().query("update flag set ok = false")
     d.wait_status(lambda s: s["active"] == "blue" and s["flip"] is None, 90, "it flipped back")
-    back = [line for line in d.log_text().splitlines() if "flip-back from green to blue" in line and "type=flip" in line]
+    back = [line for line in d.log_text().splitlines() if "flip-back from green to blue: " in line and "type=flip" in line]
     assert len(back) == 1 and "done" in back[0], back  # at its first try
     d.wait_steady("blue")
     assert_one_active(world, "blue")
