@@ -75,7 +75,7 @@ static void lose(struct session *session, int64_t now_us, const char *what, int6
 static bool is_kept_by_us(const struct session *session, int64_t now_us)
 {
     return session->boundary.ours && !session->worker->hold.stands &&
-           now_us - boundary_since_us(&session->boundary) >= session->worker->config->max_hold_us;
+           now_us - boundary_ours_since_us(&session->boundary) >= session->worker->config->max_hold_us;
 }
 
 static void look_at(struct session *session, int64_t now_us)

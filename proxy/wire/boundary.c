@@ -535,8 +535,8 @@ void boundary_server(struct boundary *b, const struct frame_piece *piece, int64_
 void boundary_inject(struct boundary *b, int64_t now_us)
 {
     ENSURE(b->count == 0 && !b->ours);
-    (void)now_us;
     b->ours = true;
+    b->ours_us = now_us;
     b->ours_seen = false;
 }
 
@@ -581,4 +581,9 @@ int64_t boundary_since_us(const struct boundary *b)
     }
     int64_t start_us = b->segments[b->head].start_us;
     return start_us > b->ready_us ? start_us : b->ready_us;
+}
+
+int64_t boundary_ours_since_us(const struct boundary *b)
+{
+    return b->ours ? b->ours_us : 0;
 }

@@ -46,6 +46,7 @@ struct boundary {
     uint8_t verdict;    /* on the client's message at hand */
     uint32_t executed;  /* Executes answered in the first segment */
     bool ours;          /* what is being answered was injected by boundary_inject() */
+    int64_t ours_us;    /* since then */
     bool ours_seen;     /* the first reply to it was seen */
     uint8_t aside;      /* FunctionCalls of boundary_aside() that are not answered yet */
     uint32_t doubtful;  /* Syncs that the server may have answered or ignored, as its COPY failed meanwhile */
@@ -129,5 +130,7 @@ bool boundary_in_transaction(const struct boundary *boundary);
 bool boundary_in_copy_in(const struct boundary *boundary);
 /* When what is being answered began, microseconds; 0: nothing is. */
 int64_t boundary_since_us(const struct boundary *boundary);
+/* When what is being answered was injected; 0: it wasn't. */
+int64_t boundary_ours_since_us(const struct boundary *boundary);
 
 #endif

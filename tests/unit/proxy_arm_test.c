@@ -255,6 +255,25 @@ static void a_question_without_an_answer_keeps_nobody(void **state)
     world_free(world);
 }
 
+/* A server that takes its time to answer our question is not a lost one. */
+static void a_question_has_its_time(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.max_hold_us = 6 * WORLD_PATIENCE_US;
+    world->settings.tcp_servers.lost_after_us = 1000000; /* ten looks in that time */
+    world_start(world);
+    struct pair pair = pair_new(world);
+    pair_works(world, &pair);
+    proxy_arm(world->proxy, 5, target, 500000);
+    int green = server_login(world, SIDE_GREEN);
+    assert_true(world_readable(world, pair.server, WORLD_PATIENCE_US));
+    assert_false(world_readable(world, pair.client, 1000000));
+    (void)close(green);
+    pair_close(&pair);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +286,7 @@ int main(void)
         cmocka_unit_test(a_notification_among_our_rows_gives_none_away),
         cmocka_unit_test(the_newest_types_are_spoken),
         cmocka_unit_test(a_question_without_an_answer_keeps_nobody),
+        cmocka_unit_test(a_question_has_its_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
