@@ -56,6 +56,16 @@ void promise_cancel_probes(struct replication *replication, enum side side)
     }
 }
 
+void promise_put_probe(struct strbuf *sql, uint64_t owner)
+{
+    sql_format(sql,
+               "begin; set local synchronous_commit = on; insert into switchback.marker as m (side, purpose,"
+               " n, at) select s.side, 'promise', 1, clock_timestamp() from switchback.state s where s.owner"
+               " = %u and s.standing = 'active' and s.fenced_for is null on conflict (side, purpose) do"
+               " update set n = m.n + 1, at = excluded.at returning n; commit",
+               owner);
+}
+
 /* It locks no state row, as other writing requests of ours do: it may wait long, and they would wait behind
  * it. */
 static void start_probe(struct strand *strand, struct probe *probe)
@@ -63,12 +73,7 @@ static void start_probe(struct strand *strand, struct probe *probe)
     enum side side = side_other(strand->side);
     struct strbuf sql;
     strbuf_init(&sql, SQL_LIMIT);
-    sql_format(&sql,
-               "begin; set local synchronous_commit = on; insert into switchback.marker as m (side, purpose,"
-               " n, at) select s.side, 'promise', 1, clock_timestamp() from switchback.state s where s.owner"
-               " = %u and s.standing = 'active' and s.fenced_for is null on conflict (side, purpose) do"
-               " update set n = m.n + 1, at = excluded.at returning n; commit",
-               strand->replication->owner);
+    promise_put_probe(&sql, strand->replication->owner);
     probe->running = true;
     probe->returned = false;
     connection_send(engine_lane(strand->replication, side, LANE_PROBE, strand->database), strbuf_text(&sql),

@@ -11,6 +11,8 @@
 /* Begins the probe on the other side's probe lane and looks whether it waits, again until it is seen. */
 void promise_build_probe(struct strand *strand, struct strbuf *sql);
 enum verdict promise_judge_probe(struct strand *strand, const struct reply *reply, struct error *error);
+/* The probe's statement: writes where the side is ours and active, else nothing. */
+void promise_put_probe(struct strbuf *sql, uint64_t owner);
 /* Until the probe has returned. */
 enum verdict promise_judge_return(struct strand *strand, const struct reply *reply, struct error *error);
 /* The stream of this database counts under the names. */

@@ -5,6 +5,7 @@
 #include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "replication/names.h"
+#include "replication/promise.h"
 #include "replication/sql.h"
 
 #include <stdio.h>
@@ -41,6 +42,12 @@ static bool needs_no_probe(const struct strand *strand)
 {
     const struct advance *advance = strand->data;
     return advance->done == NULL || !strand->replication->settings->lossless;
+}
+
+/* It writes nothing on a standby. */
+static void build_warm_up(struct strand *strand, struct strbuf *sql)
+{
+    promise_put_probe(sql, strand->replication->owner);
 }
 
 static void build_idle_position(struct strand *strand, struct strbuf *sql)
@@ -96,11 +103,7 @@ static void build_advance(struct strand *strand, struct strbuf *sql)
  * read.
  */
 static const struct step advance_steps[] = {
-    {.name = "warm up",
-     .lane = LANE_PROBE,
-     .tolerant = true,
-     .skip = needs_no_probe,
-     .sql = "select switchback.sees_waiting(0, '0'); select from switchback.marker limit 0"},
+    {.name = "warm up", .lane = LANE_PROBE, .tolerant = true, .skip = needs_no_probe, .build = build_warm_up},
     {.name = "log a snapshot",
      .lane = LANE_AUX,
      .tolerant = true,

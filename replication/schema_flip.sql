@@ -158,6 +158,7 @@ begin
     perform switchback.set_fences(switchback.is_fenced());
     perform from pg_catalog.pg_stat_activity where backend_xid is not null;
     perform from pg_catalog.pg_replication_slots;
+    perform switchback.sees_waiting(0, '0');
 end $$;
 
 -- Undo before commit: the source goes on as if nothing had been.

@@ -23,18 +23,22 @@ begin
     end if;
 end $$;
 
--- Is that backend seen waiting for the other side within that time? Not pg_sleep: the wait lasts for milliseconds.
+-- Is that backend seen waiting for the other side within that time? At first without a pause, since the wait may last for a
+-- millisecond only; later with one, since what it waits for needs the processor, too.
 create or replace function switchback.sees_waiting(backend integer, patience interval) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    until timestamptz := clock_timestamp() + patience;
+    began timestamptz := clock_timestamp();
 begin
     loop
         perform pg_stat_clear_snapshot();
         if exists (select from pg_stat_get_activity(backend) where wait_event = 'SyncRep') then
             return true;
         end if;
-        exit when clock_timestamp() > until;
+        exit when clock_timestamp() > began + patience;
+        if clock_timestamp() > began + interval '2 milliseconds' then
+            perform pg_sleep(0.001);
+        end if;
     end loop;
     return false;
 end $$;
