@@ -15,6 +15,14 @@ packages_install $PACKAGES_BUILD $PACKAGES_CHECK clang-tidy
 
 folder=${SWITCHBACK_BUILD_DIR:-build-tidy}
 cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Debug >/dev/null
+# what the simulator compiles once more would be read twice in one process: the same confusion
+/usr/bin/python3 - "$folder/compile_commands.json" <<'EOF'
+import json, sys
+with open(sys.argv[1]) as file:
+    once = {command["file"]: command for command in reversed(json.load(file))}
+with open(sys.argv[1], "w") as file:
+    json.dump(list(once.values()), file)
+EOF
 if [ $# = 0 ]; then
   mapfile -t files < <(git ls-files 'conf/*.c' 'proxy/*.c' 'replication/*.c' 'control/*.c')
 else
