@@ -234,53 +234,80 @@ struct plan {
 
 #define NAMES_STAGE                                                                                          \
     {                                                                                                        \
-        scripts_names_steps, 2, ON_BOTH, true, scripts_names_ended                                           \
+        .steps = scripts_names_steps, .count = 2, .on = ON_BOTH, .once = true, .ended = scripts_names_ended  \
     }
-
 #define FOLLOW_STAGE                                                                                         \
     {                                                                                                        \
-        scripts_follow_steps, SCRIPTS_FOLLOW_STEPS, ON_SOURCE                                                \
+        .steps = scripts_follow_steps, .count = SCRIPTS_FOLLOW_STEPS, .on = ON_SOURCE                        \
     }
 #define PROOF_STAGE                                                                                          \
     {                                                                                                        \
-        scripts_proof_steps, SCRIPTS_PROOF_STEPS, ON_SOURCE                                                  \
+        .steps = scripts_proof_steps, .count = SCRIPTS_PROOF_STEPS, .on = ON_SOURCE                          \
     }
 
 static const struct plan plans[] = {
-    {FLIP_ACTION_PROBE, .stages = {{STEPS_OF(probe_steps), ON_TARGET}}},
-    {FLIP_ACTION_FENCE, .phase = true,
-     .stages = {{STEPS_OF(fence_steps), ON_SOURCE, .ended = fence_compared}}},
-    {FLIP_ACTION_CATCHUP, .phase = true, .stages = {{STEPS_OF(catchup_steps), ON_TARGET}}},
-    {FLIP_ACTION_READY, .phase = true, .forgives = true,
-     .stages = {{STEPS_OF(ready_steps), ON_TARGET, .ended = ready_ended}},
-     .cleanup = {STEPS_OF(rollback_steps), ON_TARGET}},
-    {FLIP_ACTION_READY_ALONE, .phase = true, .forgives = true,
-     .stages = {{STEPS_OF(ready_steps), ON_TARGET, .ended = ready_ended}},
-     .cleanup = {STEPS_OF(rollback_steps), ON_TARGET}},
-    {FLIP_ACTION_OPEN, .phase = true, .stages = {{STEPS_OF(open_steps), ON_TARGET, .ended = open_ended}}},
-    {FLIP_ACTION_UNDO, .phase = true, .takes_over = true, .stages = {{STEPS_OF(undo_steps), ON_SOURCE}}},
-    {FLIP_ACTION_REOPEN_SOURCE, .phase = true, .takes_over = true,
-     .stages = {{STEPS_OF(reopen_steps), ON_SOURCE}}},
-    {FLIP_ACTION_TURN, .phase = true,
-     .stages = {NAMES_STAGE, {scripts_turn_steps, SCRIPTS_TURN_STEPS, ON_SOURCE}}},
-    {FLIP_ACTION_TURN, .promise = true, .phase = true, .stages = {NAMES_STAGE, FOLLOW_STAGE, PROOF_STAGE},
-     .cleanup = {scripts_unname_steps, 1, ON_TARGET, true}},
-    {FLIP_ACTION_TURN, .promise = true, .odd = true, .phase = true,
+    {.action = FLIP_ACTION_PROBE, .stages = {{STEPS_OF(probe_steps), .on = ON_TARGET}}},
+    {.action = FLIP_ACTION_FENCE,
+     .phase = true,
+     .stages = {{STEPS_OF(fence_steps), .on = ON_SOURCE, .ended = fence_compared}}},
+    {.action = FLIP_ACTION_CATCHUP, .phase = true, .stages = {{STEPS_OF(catchup_steps), .on = ON_TARGET}}},
+    {.action = FLIP_ACTION_READY,
+     .phase = true,
+     .forgives = true,
+     .stages = {{STEPS_OF(ready_steps), .on = ON_TARGET, .ended = ready_ended}},
+     .cleanup = {STEPS_OF(rollback_steps), .on = ON_TARGET}},
+    {.action = FLIP_ACTION_READY_ALONE,
+     .phase = true,
+     .forgives = true,
+     .stages = {{STEPS_OF(ready_steps), .on = ON_TARGET, .ended = ready_ended}},
+     .cleanup = {STEPS_OF(rollback_steps), .on = ON_TARGET}},
+    {.action = FLIP_ACTION_OPEN,
+     .phase = true,
+     .stages = {{STEPS_OF(open_steps), .on = ON_TARGET, .ended = open_ended}}},
+    {.action = FLIP_ACTION_UNDO,
+     .phase = true,
+     .takes_over = true,
+     .stages = {{STEPS_OF(undo_steps), .on = ON_SOURCE}}},
+    {.action = FLIP_ACTION_REOPEN_SOURCE,
+     .phase = true,
+     .takes_over = true,
+     .stages = {{STEPS_OF(reopen_steps), .on = ON_SOURCE}}},
+    {.action = FLIP_ACTION_TURN,
+     .phase = true,
+     .stages = {NAMES_STAGE, {.steps = scripts_turn_steps, .count = SCRIPTS_TURN_STEPS, .on = ON_SOURCE}}},
+    {.action = FLIP_ACTION_TURN,
+     .promise = true,
+     .phase = true,
+     .stages = {NAMES_STAGE, FOLLOW_STAGE, PROOF_STAGE},
+     .cleanup = {.steps = scripts_unname_steps, .count = 1, .on = ON_TARGET, .once = true}},
+    {.action = FLIP_ACTION_TURN,
+     .promise = true,
+     .odd = true,
+     .phase = true,
      .stages = {FOLLOW_STAGE, NAMES_STAGE, PROOF_STAGE},
-     .cleanup = {scripts_unname_steps, 1, ON_TARGET, true}},
-    {FLIP_ACTION_FENCE_ON_CONTACT, .phase = true,
-     .stages = {{scripts_contact_steps, SCRIPTS_CONTACT_STEPS, ON_TARGET},
-                {scripts_unname_steps, 1, ON_TARGET, true}}},
-    {FLIP_ACTION_NAMES, .stages = {NAMES_STAGE}},
-    {FLIP_ACTION_NAMES_AHEAD, .stages = {{scripts_names_ahead_steps, 2, ON_TARGET, true}}},
-    {FLIP_ACTION_PROMISE, .promise = true,
-     .stages = {NAMES_STAGE, {scripts_promise_steps, SCRIPTS_PROMISE_STEPS, ON_SOURCE}}},
-    {FLIP_ACTION_CUT_OFF, .phase = true,
-     .stages = {{scripts_cut_off_steps, SCRIPTS_CUT_OFF_STEPS, ON_TARGET}}},
-    {FLIP_ACTION_REATTACH, .phase = true, .takes_over = true,
-     .stages = {{scripts_reattach_steps, 1, ON_TARGET}}},
-    {FLIP_ACTION_ADOPT, .phase = true, .takes_over = true,
-     .stages = {{scripts_adopt_steps, SCRIPTS_ADOPT_STEPS, ON_TARGET}}},
+     .cleanup = {.steps = scripts_unname_steps, .count = 1, .on = ON_TARGET, .once = true}},
+    {.action = FLIP_ACTION_FENCE_ON_CONTACT,
+     .phase = true,
+     .stages = {{.steps = scripts_contact_steps, .count = SCRIPTS_CONTACT_STEPS, .on = ON_TARGET},
+                {.steps = scripts_unname_steps, .count = 1, .on = ON_TARGET, .once = true}}},
+    {.action = FLIP_ACTION_NAMES, .stages = {NAMES_STAGE}},
+    {.action = FLIP_ACTION_NAMES_AHEAD,
+     .stages = {{.steps = scripts_names_ahead_steps, .count = 2, .on = ON_TARGET, .once = true}}},
+    {.action = FLIP_ACTION_PROMISE,
+     .promise = true,
+     .stages = {NAMES_STAGE,
+                {.steps = scripts_promise_steps, .count = SCRIPTS_PROMISE_STEPS, .on = ON_SOURCE}}},
+    {.action = FLIP_ACTION_CUT_OFF,
+     .phase = true,
+     .stages = {{.steps = scripts_cut_off_steps, .count = SCRIPTS_CUT_OFF_STEPS, .on = ON_TARGET}}},
+    {.action = FLIP_ACTION_REATTACH,
+     .phase = true,
+     .takes_over = true,
+     .stages = {{.steps = scripts_reattach_steps, .count = 1, .on = ON_TARGET}}},
+    {.action = FLIP_ACTION_ADOPT,
+     .phase = true,
+     .takes_over = true,
+     .stages = {{.steps = scripts_adopt_steps, .count = SCRIPTS_ADOPT_STEPS, .on = ON_TARGET}}},
 };
 
 enum { CLEANUP_US = 1 * SIM_SECOND };

@@ -4,9 +4,9 @@
 
 #include "tests/sim/sim.h"
 
-#define BLUE            (1U << SIDE_BLUE)
-#define GREEN           (1U << SIDE_GREEN)
-#define STEPS_OF(steps) steps, ARRAY_LENGTH(steps)
+#define BLUE           (1U << SIDE_BLUE)
+#define GREEN          (1U << SIDE_GREEN)
+#define STEPS_OF(list) .steps = (list), .count = ARRAY_LENGTH(list)
 
 enum { SIDES_MOST = 4 }; /* sets of sides */
 

@@ -206,8 +206,8 @@ static void a_glance_hides_nothing(void **state)
         "insert into orders (id, note) values ($1, $12) returning id",
         "select a.b, '$1' from x a where c ->> 'k' = 'v' and d / 2 - 1 > 0 -- sets, ends, rolled",
         "BEGIN",
-        "select resets, commits, tempo, \"holds\" from offset_listen where \xc3\xa9set = 1 and set_ = 2 and "
-        "_set = 3",
+        "select resets, commits, tempo, \"holds\" from offset_listen where \xc3\xa9set = 1 and set_ = 2",
+        "select 1 where _set = 3",
     };
     for (size_t i = 0; i < ARRAY_LENGTH(dull); i++) {
         assert_true(glance_is_dull(slice_of(dull[i], strlen(dull[i]) + 1)));
