@@ -98,9 +98,11 @@ void proxy_server_closed(struct sim *sim, int number)
 {
     const struct link *link = &sim->links[number];
     struct daemon *before = sim_as(sim, link->daemon);
-    if (link->client < CLIENTS && sim->my->proxy.sessions[link->client].link == number) {
-        network_send(sim, (enum node)link->side, sim->my->node, lost, link->client,
-                     sim->my->proxy.sessions[link->client].life, number);
+    struct session *session = link->client < CLIENTS ? &sim->my->proxy.sessions[link->client] : NULL;
+    if (session != NULL && session->link == number) {
+        network_send(sim, (enum node)link->side, sim->my->node, lost, link->client, session->life, number);
+    } else if (session != NULL && session->target == number) {
+        session->target = NO_LINK; /* its number may be given to another */
     }
     sim->my = before;
 }
