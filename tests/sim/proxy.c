@@ -13,7 +13,8 @@ enum {
     MAILBOX_MOST_US = 300,
     ARM_MOST_US = 20 * SIM_MS,
     LONG_STATEMENT_MOST_US = 900 * SIM_MS,
-    PATIENCE_US = 6 * SIM_SECOND /* tcp_user_timeout */
+    PATIENCE_US = 6 * SIM_SECOND,  /* tcp_user_timeout */
+    KEEPALIVE_US = 30 * SIM_SECOND /* nobody answers, and nothing was sent */
 };
 
 struct worker *proxy_worker(struct sim *sim, unsigned client)
@@ -74,12 +75,21 @@ static void lost(struct sim *sim, const struct moment *moment)
     }
 }
 
+/* The server's last word may be swallowed by a cut; then keepalives find out. */
+static void lose_link(struct sim *sim, unsigned client)
+{
+    const struct session *session = &sim->my->proxy.sessions[client];
+    network_send(sim, (enum node)sim->links[session->link].side, sim->my->node, lost, client, session->life,
+                 session->link);
+    sim_later(sim, KEEPALIVE_US, lost, client, session->life, session->link);
+}
+
 static void lose_side(struct sim *sim, enum side side)
 {
     for (unsigned i = 0; i < CLIENTS; i++) {
         const struct session *session = &sim->my->proxy.sessions[i];
         if (session->link != NO_LINK && sim->links[session->link].side == side) {
-            network_send(sim, (enum node)side, sim->my->node, lost, i, session->life, session->link);
+            lose_link(sim, i);
         }
     }
 }
@@ -100,7 +110,7 @@ void proxy_server_closed(struct sim *sim, int number)
     struct daemon *before = sim_as(sim, link->daemon);
     struct session *session = link->client < CLIENTS ? &sim->my->proxy.sessions[link->client] : NULL;
     if (session != NULL && session->link == number) {
-        network_send(sim, (enum node)link->side, sim->my->node, lost, link->client, session->life, number);
+        lose_link(sim, link->client);
     } else if (session != NULL && session->target == number) {
         session->target = NO_LINK; /* its number may be given to another */
     }
