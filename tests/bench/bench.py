@@ -228,9 +228,10 @@ def flips(here, d, options):
     """Cutovers and flip-backs with 100 sessions under load."""
     load = here.ledger(sessions=options.sessions, rate=options.rate)
     time.sleep(3)
-    windows, reports, cut = [], [], []
+    windows, reports, cut, verbs = [], [], [], []
     for number in range(options.flips):
         verb, to = (("cutover", "green"), ("flip-back", "blue"))[number % 2]
+        verbs.append(verb)
         result = d.verb(verb, code=0).json
         reports.append(result)
         cut.append(dict((p["phase"], p["ms"]) for p in result["phases"]))
@@ -238,17 +239,22 @@ def flips(here, d, options):
         windows.append(hold_window(d, result["flip"]))
         time.sleep(1)
     summary = load.stop()
-    seen = []  # the longest round trip of each session around each hold
+    seen, seen_by = [], {verb: [] for verb in verbs}  # the longest round trip of each session around each hold
     operations = list(load.operations())
-    for begin, end in windows:
+    for verb, (begin, end) in zip(verbs, windows):
         longest = {}
         for _, session, _, _, start, elapsed, trip, _ in operations:
             if start + elapsed >= begin and start <= end:
                 longest[session] = max(longest.get(session, 0), trip)
         seen += longest.values()
+        seen_by[verb] += longest.values()
     print("\n%d flips, %d sessions, %d operations a second, %d errors" % (
         options.flips, options.sessions, summary["operations"] / max(1, (windows[-1][1] - windows[0][0]) / 1e6),
         summary["failed"] + summary["in_doubt"] + summary["reconnects"] + summary["wrong"]))
+    for verb, trips in seen_by.items():
+        told = statistics.median(r["stall_ms"]["p50"] for r, of in zip(reports, verbs) if of == verb)
+        print("%-10s stall by the report: median %.1f ms; longest round trip of the clients: median %.1f ms, p99 %.1f ms" % (
+            verb, told, percentile(trips, 0.5) / 1000, percentile(trips, 0.99) / 1000))
     for phase in cut[0]:
         values = [phases.get(phase, 0) for phases in cut]
         print("  %-10s median %8.1f ms, max %8.1f ms" % (phase, statistics.median(values), max(values)))
