@@ -396,6 +396,7 @@ void mover_swap(struct worker *worker, uint64_t flip, struct proxy_route route)
         disarm_sessions(worker);
     }
     worker->hold.route = route;
+    side_health_forget(worker, route.side);
     answer->counts.disconnected = worker->hold.ended;
     worker->hold.ended = 0;
     struct session *session = NULL;

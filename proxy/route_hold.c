@@ -380,6 +380,9 @@ void hold_terminate_undrained(struct worker *worker, uint64_t id)
 void hold_set_route(struct worker *worker, struct proxy_route route)
 {
     struct route_hold *hold = &worker->hold;
+    if (hold->route.side != route.side) {
+        side_health_forget(worker, route.side);
+    }
     hold->route = route;
     struct session *session = NULL;
     DL_FOREACH(worker->sessions, session)

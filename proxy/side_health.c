@@ -52,6 +52,12 @@ void side_health_failed(struct worker *worker, enum side side, const char *probl
     }
 }
 
+void side_health_forget(struct worker *worker, enum side side)
+{
+    atomic_store_explicit(&worker->statistics.side_down_us[side], 0, memory_order_relaxed);
+    worker->health[side] = (struct side_health){.failures = 0};
+}
+
 void side_health_answered(struct worker *worker, enum side side)
 {
     struct side_health *health = &worker->health[side];
@@ -59,8 +65,7 @@ void side_health_answered(struct worker *worker, enum side side)
         return;
     }
     if (is_down(health)) {
-        atomic_store_explicit(&worker->statistics.side_down_us[side], 0, memory_order_relaxed);
         LOG_INFO("side_up", LOG_STR("side", side_name(side)), LOG_U64("worker", worker->index));
     }
-    *health = (struct side_health){.failures = 0};
+    side_health_forget(worker, side);
 }
