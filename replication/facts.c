@@ -105,7 +105,7 @@ static bool is_absent(const struct strand *strand)
     return !side_of(strand)->reachable || !reading->exists[strand->side][strand->database];
 }
 
-enum { IDENTITY_AT = 12 }; /* column of build_database's answer */
+enum { IDENTITY_AT = 13 }; /* column of build_database's answer */
 
 static void build_database(struct strand *strand, struct strbuf *sql)
 {
@@ -118,6 +118,7 @@ static void build_database(struct strand *strand, struct strbuf *sql)
              "  and t.tgenabled = any ((select switchback.up_states())::\"char\"[])),"
              " greatest(coalesce(s.fenced_for, 0), s.aborted, s.opened_for,"
              "  (select max(n) from switchback.marker where purpose in ('flip', 'sequences'))),"
+             " case when s.standing = 'active' then s.opened_for else 0 end,"
              " " IDENTITY_COLUMNS " from switchback.state s");
 }
 
@@ -151,6 +152,7 @@ static void parse_database(struct side_facts *side, struct database_facts *datab
     database->tables = (size_t)reply_uint(reply, 0, 9);
     database->fences_enabled = (size_t)reply_uint(reply, 0, 10);
     database->last_flip = reply_uint(reply, 0, 11);
+    database->opened_for = reply_uint(reply, 0, 12);
 }
 
 static enum verdict judge_database(struct strand *strand, const struct reply *reply, struct error *error)
@@ -202,6 +204,7 @@ static void databases_read(void *data, const struct replication_result *result)
     struct replication_result told = *result;
     const struct side_facts *sides = reading->facts.sides;
     identity_learn(reading->replication, &reading->facts);
+    reading->facts.owned_since = reading->replication->identity.owned_since;
     if (told.ok && !sides[SIDE_BLUE].reachable && !sides[SIDE_GREEN].reachable) {
         told.ok = false;
         told.error = sides[SIDE_BLUE].error;

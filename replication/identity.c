@@ -116,6 +116,16 @@ void identity_learn(struct replication *replication, struct pair_facts *facts)
     }
 }
 
+void replication_set_trusted(struct replication *replication)
+{
+    if (replication->identity.owned_since) {
+        replication->identity.owned_since = false;
+        if (replication->callbacks.identified != NULL) {
+            replication->callbacks.identified(replication->callbacks.context);
+        }
+    }
+}
+
 void replication_set_identity(struct replication *replication, const struct replication_identity *identity)
 {
     replication->identity = *identity;

@@ -206,20 +206,22 @@ static void owners_read(void *data, const struct replication_result *result)
         finish(owning, result);
         return;
     }
-    if (owning->raise) {
-        const uint64_t ours = replication->identity.owner; /* on a side that can't be asked it may stand */
-        replication->owner = next_owner(owning->highest > ours ? owning->highest : ours);
-        replication->identity.owner = replication->owner;
-        remember(owning);
-        return;
-    } else if (owning->highest > replication->owner) {
+    const uint64_t owner = replication->owner; /* 0: at the start, which takes over from whoever is there */
+    const bool begins = owning->raise && owner == 0;
+    if (replication->deposed || (!begins && owning->highest > owner)) {
         engine_note_owner(replication, owning->highest);
         struct replication_result deposed = {.ok = false};
         (void)error_set(&deposed.error, ERROR_STALE, "another controller owns the pair");
         finish(owning, &deposed);
-        return;
+    } else if (owning->raise) {
+        const uint64_t ours = replication->identity.owner; /* on a side that can't be asked it may stand */
+        replication->identity.owned_since |= begins && owning->highest > ours;
+        replication->owner = next_owner(owning->highest > ours ? owning->highest : ours);
+        replication->identity.owner = replication->owner;
+        remember(owning);
+    } else {
+        run(owning, "take ownership", give_steps, 1, false, raised);
     }
-    run(owning, "take ownership", give_steps, 1, false, raised);
 }
 
 /* --- the first part: no other backend of ours is left --- */

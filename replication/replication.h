@@ -60,12 +60,15 @@ void replication_stop(struct replication *replication, void (*done)(void *contex
 struct replication_identity {
     char pair[REPLICATION_NAME_SIZE]; /* made up by the first prepare; "": not known yet */
     char system_identifiers[SIDE_COUNT][REPLICATION_NAME_SIZE]; /* of the clusters that were prepared; "" */
-    uint64_t owner; /* the highest number that we ever took: on a side that is away now it may stand */
+    uint64_t owner;   /* the highest number that we ever took: on a side that is away now it may stand */
+    bool owned_since; /* a start met a higher one: others have run the pair, or this is an older copy */
 };
 
 /* What an earlier run has learned; before anything is asked. What isn't of this pair is never touched. */
 void replication_set_identity(struct replication *replication, const struct replication_identity *identity);
 const struct replication_identity *replication_identity(const struct replication *replication);
+/* From here on the journal is the last word again; to be remembered. */
+void replication_set_trusted(struct replication *replication);
 void replication_chosen(struct replication *replication); /* for each `choosing`, in their order */
 
 /* --- facts --- */
@@ -80,6 +83,7 @@ struct database_facts {
     uint64_t epoch;
     uint64_t fenced_for; /* a flip; 0: none */
     uint64_t aborted;    /* the last aborted flip */
+    uint64_t opened_for; /* the flip that opened it, while it is active; 0: none */
     uint64_t last_flip;  /* the highest flip that this database has heard of: a new one is above it */
     uint64_t owner;
     char start_lsn[REPLICATION_LSN_SIZE];
@@ -103,6 +107,7 @@ struct side_facts {
 
 struct pair_facts {
     struct side_facts sides[SIDE_COUNT];
+    bool owned_since; /* see replication_identity */
 };
 
 /* Facts are valid during the callback only. Not ok only if no side could be reached. */

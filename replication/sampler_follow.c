@@ -15,8 +15,8 @@ enum { FOLLOW_WITHIN_US = 1000000 };
 struct following {
     struct sampler *sampler;
     struct {
-        size_t answered, active;
-        uint64_t epoch;
+        size_t answered, active, fenced;
+        uint64_t epoch, fenced_epoch, beat;
     } sides[SIDE_COUNT];
 };
 
@@ -26,7 +26,7 @@ static enum verdict judge_standing(struct strand *strand, const struct reply *re
     const uint64_t epoch = reply_uint(reply, 0, 1);
     struct error why;
     (void)error;
-    if (!reply->ok || !identity_judge_row(strand->replication, strand->side, reply, 2, &why)) {
+    if (!reply->ok || !identity_judge_row(strand->replication, strand->side, reply, 4, &why)) {
         return VERDICT_END;
     }
     following->sides[strand->side].answered++;
@@ -36,15 +36,40 @@ static enum verdict judge_standing(struct strand *strand, const struct reply *re
             following->sides[strand->side].epoch = epoch;
         }
     }
+    following->sides[strand->side].beat = reply_uint(reply, 0, 3);
+    if (reply_bool(reply, 0, 2)) {
+        following->sides[strand->side].fenced++;
+        following->sides[strand->side].fenced_epoch = epoch;
+    }
     return VERDICT_NEXT;
+}
+
+/*
+ * The flip that has opened the other side may still be taken back: nobody goes there before its source has
+ * turned. While that can't be asked, whoever owns the pair must have beaten there, which it does on the side
+ * whose clients it has released and on no other.
+ */
+static bool may_be_taken_back(const struct following *following, const struct replication_followed *seen)
+{
+    const struct sampler *sampler = following->sampler;
+    const enum side source = side_other(seen->side);
+    const uint64_t before = sampler->followed_beats[seen->side];
+    if (following->sides[source].answered == sampler->replication->database_count) {
+        return following->sides[source].fenced > 0 &&
+               following->sides[source].fenced_epoch + 1 == seen->epoch;
+    }
+    const uint64_t known = sampler->followed_epoch != 0 ? sampler->followed_epoch : sampler->epoch;
+    return seen->epoch != known && (before == 0 || following->sides[seen->side].beat <= before);
 }
 
 static const struct step follow_steps[] = {
     {.name = "look who is active",
      .lane = LANE_SAMPLE,
      .tolerant = true,
-     .sql = "select standing = 'active' and fenced_for is null, epoch, " IDENTITY_COLUMNS
-            " from switchback.state",
+     .sql = "select standing = 'active' and fenced_for is null, epoch,"
+            " standing = 'active' and fenced_for is not null,"
+            " coalesce((select m.n from switchback.marker m where m.side = state.side and"
+            " m.purpose = 'heartbeat'), 0), " IDENTITY_COLUMNS " from switchback.state",
      .judge = judge_standing},
 };
 
@@ -73,6 +98,15 @@ static void followed(void *data, const struct replication_result *result)
             seen.side = (enum side)i;
             seen.epoch = following->sides[i].epoch;
         }
+    }
+    if (seen.open && may_be_taken_back(following, &seen)) {
+        seen.open = false;
+    }
+    if (seen.open) {
+        sampler->followed_epoch = seen.epoch;
+    }
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        sampler->followed_beats[i] = following->sides[i].beat;
     }
     const struct replication_followed old = sampler->followed;
     const bool news = seen.known && (!old.known || old.open != seen.open || old.side != seen.side ||

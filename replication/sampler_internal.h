@@ -95,6 +95,8 @@ struct sampler {
     struct stream *streams; /* by database */
     char versions[SIDE_COUNT][REPLICATION_NAME_SIZE];
     struct replication_followed followed; /* once deposed */
+    uint64_t followed_epoch;              /* of the side that was last seen open */
+    uint64_t followed_beats[SIDE_COUNT];
     struct replication_sample sample;
 };
 

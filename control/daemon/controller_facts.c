@@ -39,6 +39,7 @@ static void add_database(struct flip_side_facts *side, const struct database_fac
     side->fenced_for = higher(side->fenced_for, database->fenced_for);
     side->fenced_for_count += database->fenced_for != 0;
     side->aborted = higher(side->aborted, database->aborted);
+    side->opened_for = higher(side->opened_for, database->opened_for);
     side->last_flip = higher(side->last_flip, database->last_flip);
     side->fences_on += database->fences_enabled == database->tables;
     side->fences_off += database->fences_enabled == 0;
@@ -46,7 +47,7 @@ static void add_database(struct flip_side_facts *side, const struct database_fac
 
 void controller_sum_facts(const struct pair_facts *pair, struct flip_facts *facts)
 {
-    *facts = (struct flip_facts){0};
+    *facts = (struct flip_facts){.owned_since = pair->owned_since};
     for (int i = 0; i < SIDE_COUNT; i++) {
         const struct side_facts *from = &pair->sides[i];
         struct flip_side_facts *to = &facts->sides[i];

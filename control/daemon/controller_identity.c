@@ -28,6 +28,7 @@ bool controller_identity_recall(const struct controller *controller, struct repl
         take(json, side_name((enum side)i), identity->system_identifiers[i]);
     }
     identity->owner = (uint64_t)json_integer_value(json_object_get(json, "owner"));
+    identity->owned_since = json_is_true(json_object_get(json, "owned_since"));
     json_decref(json);
     return true;
 }
@@ -35,9 +36,10 @@ bool controller_identity_recall(const struct controller *controller, struct repl
 static void remember(struct controller *controller, journal_done done)
 {
     const struct replication_identity *identity = replication_identity(controller->replication);
-    json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "pair", identity->pair, side_name(SIDE_BLUE),
+    json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:b}", "pair", identity->pair, side_name(SIDE_BLUE),
                              identity->system_identifiers[SIDE_BLUE], side_name(SIDE_GREEN),
-                             identity->system_identifiers[SIDE_GREEN], "owner", (json_int_t)identity->owner);
+                             identity->system_identifiers[SIDE_GREEN], "owner", (json_int_t)identity->owner,
+                             "owned_since", identity->owned_since ? 1 : 0);
     char *text = json_dumps(json, JSON_COMPACT);
     ENSURE(text != NULL);
     journal_remember(controller->journal, "identity", text, done, controller);

@@ -417,6 +417,7 @@ static void news(struct controller *controller, const struct flip_request *reque
     switch (request->kind) {
     case FLIP_ACTION_ACTIVE:
         replication_set_active(controller->replication, request->side, request->epoch);
+        replication_set_trusted(controller->replication); /* the journal says so, or is about to */
         controller_risk_begin(controller);
         if (controller->arming.flip != request->flip) { /* a flip that armed has just read them */
             controller_refresh_types(controller);

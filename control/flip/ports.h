@@ -59,6 +59,7 @@ struct flip_side_facts {
     uint64_t epoch_min, epoch_max;
     uint64_t fenced_for;            /* highest flip that a database is fenced for; 0: none */
     uint64_t aborted;               /* highest aborted flip */
+    uint64_t opened_for;            /* highest flip that opened a database which is active; 0: not known */
     uint64_t last_flip;             /* highest flip that any of them has heard of */
     unsigned fenced_for_count;      /* databases that are fenced for it */
     unsigned fences_on, fences_off; /* databases with all fence triggers enabled; with none */
@@ -67,6 +68,8 @@ struct flip_side_facts {
 
 struct flip_facts {
     struct flip_side_facts sides[SIDE_COUNT];
+    bool owned_since;    /* others have run the pair since the journal's last word: only the clusters know */
+    uint64_t epoch_seen; /* the runner's: the highest that a side has ever told this daemon */
 };
 
 /* --- requests */

@@ -107,6 +107,7 @@ void record_encode(const struct record *row, char line[RECORD_LINE_SIZE])
     put_number(&out, "epoch", row->epoch);
     put_number(&out, "automatic", row->automatic);
     put_number(&out, "lossless", row->lossless);
+    put_number(&out, "committed", row->committed);
     put_number(&out, "of", row->of);
     if (row->outcome != FLIP_OUTCOME_NONE) {
         put_text(&out, "outcome", flip_outcome_name(row->outcome));
@@ -293,6 +294,8 @@ static bool take_number(struct record *row, const char *key, const char *value)
         row->automatic = strcmp(value, "1") == 0;
     } else if (strcmp(key, "lossless") == 0) {
         row->lossless = strcmp(value, "1") == 0;
+    } else if (strcmp(key, "committed") == 0) {
+        row->committed = strcmp(value, "1") == 0;
     }
     return true; /* others are of a later version */
 }
@@ -347,6 +350,7 @@ static void begin(struct flip_story *flip, const struct record *row)
     flip->epoch = row->epoch;
     flip->automatic = row->automatic;
     flip->lossless = row->lossless;
+    flip->fence_intended = flip->committed = row->committed;
     flip->of = row->of;
     flip->begun_us = row->time_us;
     memcpy(flip->key, row->key, sizeof flip->key);

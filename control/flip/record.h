@@ -72,6 +72,7 @@ struct record {
     uint64_t epoch;
     bool automatic; /* BEGIN: a gate asked for it, or a dead side */
     bool lossless;  /* BEGIN: its turn comes before its release */
+    bool committed; /* BEGIN: of another journal; the clusters show that it was */
     uint64_t of;    /* BEGIN: the cutover that it takes back; 0 */
     enum flip_outcome outcome;
     enum error_code code; /* RESULT, END: ERROR_NONE if it went well */

@@ -143,6 +143,15 @@ static void wait_for(struct recovery *recovery, enum side side, const char *why)
     error_remedy(&recovery->why, "bring %s back; what follows then is decided by itself", side_name(side));
 }
 
+/* The journal may be an older copy, whose word would send clients to a side that was left behind. */
+static void wait_for_either(struct recovery *recovery)
+{
+    decide(recovery, RECOVERY_WAIT);
+    error_set(&recovery->why, ERROR_UNDECIDED,
+              "neither side can be reached, to say whether the journal is the last word");
+    error_remedy(&recovery->why, "bring either side back; what follows then is decided by itself");
+}
+
 /* A side that stands fenced for a flip, as the active one: the flip is under way. */
 static bool decide_fenced(const struct flip_facts *facts, enum side source, struct recovery *recovery)
 {
@@ -150,6 +159,10 @@ static bool decide_fenced(const struct flip_facts *facts, enum side source, stru
     const struct flip_side_facts *to = &facts->sides[side_other(source)];
     if (!prepared(from) || from->fenced_for == 0 || from->active == 0) {
         return false;
+    }
+    if (prepared(to) && to->active > 0 && to->epoch_max == from->epoch_min + 1 && to->opened_for != 0 &&
+        to->opened_for != from->fenced_for) {
+        return false; /* it made way for a takeover: what was left behind still has its fence */
     }
     recovery->spec = (struct flip_spec){
         .id = from->fenced_for, .kind = FLIP_KIND_CUTOVER, .source = source, .epoch = from->epoch_min};
@@ -200,7 +213,12 @@ static void decide_by_clusters(const struct flip_history *history, const struct 
 {
     recovery->from_clusters = true;
     for (int i = 0; i < SIDE_COUNT; i++) {
-        if (decide_fenced(facts, (enum side)i, recovery) || decide_half_open(facts, (enum side)i, recovery)) {
+        if (decide_fenced(facts, (enum side)i, recovery)) {
+            return;
+        }
+    }
+    for (int i = 0; i < SIDE_COUNT; i++) {
+        if (decide_half_open(facts, (enum side)i, recovery)) {
             return;
         }
     }
@@ -213,12 +231,11 @@ static void decide_by_clusters(const struct flip_history *history, const struct 
     if (blue || green) {
         const enum side active = blue ? SIDE_BLUE : SIDE_GREEN;
         const struct flip_side_facts *other = &facts->sides[side_other(active)];
-        /* At its first epoch it can't have been the target of a flip that the other side took back. */
-        if (other->reachable || facts->sides[active].epoch_max <= 1) {
+        if (other->reachable) {
             decide_steady(recovery, active, facts->sides[active].epoch_max);
         } else {
             wait_for(recovery, side_other(active),
-                     "without a journal it may be the active side at a later epoch");
+                     "without a journal that knows of it, it may be the active side at a later epoch");
         }
         return;
     }
@@ -256,14 +273,15 @@ static bool clusters_know_better(const struct flip_history *history, const struc
                              active->active == 0)) {
         return true;
     }
-    return prepared(other) && other->active > 0 && other->epoch_max > history->epoch;
+    return prepared(other) && (other->epoch_max > history->epoch ||
+                               (!active->reachable && other->last_flip > history->last_flip));
 }
 
 static void decide_known(const struct flip_history *history, const struct flip_facts *facts,
                          enum side initial, struct recovery *recovery)
 {
     const struct flip_side_facts *active = &facts->sides[history->active];
-    if (clusters_know_better(history, facts)) {
+    if (clusters_know_better(history, facts) || facts->epoch_seen > history->epoch) {
         decide_by_clusters(history, facts, initial, recovery);
         return;
     }
@@ -288,12 +306,22 @@ void recovery_decide(const struct flip_history *history, const struct flip_facts
     if (recovery_is_foreign(history, &ours, recovery)) {
         return;
     }
-    if (flip_story_running(&history->flip) && !recovery_journal_is_older(history, &ours)) {
+    if (history->known && history->epoch > 0 && !ours.sides[SIDE_BLUE].reachable &&
+        !ours.sides[SIDE_GREEN].reachable) {
+        wait_for_either(recovery);
+    } else if (ours.owned_since) {
+        decide_by_clusters(history, &ours, initial, recovery);
+    } else if (flip_story_running(&history->flip) && !recovery_journal_is_older(history, &ours)) {
         decide_running(&history->flip, &ours, recovery);
     } else if (history->known && history->epoch > 0 && !flip_story_running(&history->flip)) {
         decide_known(history, &ours, initial, recovery);
     } else {
         decide_by_clusters(history, &ours, initial, recovery);
+    }
+    const enum side other = side_other(recovery->active);
+    if (recovery->verdict == RECOVERY_STEADY && recovery->epoch < facts->epoch_seen &&
+        !ours.sides[other].reachable) {
+        wait_for(recovery, other, "it has been further than the one that can");
     }
 }
 

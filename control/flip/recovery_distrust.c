@@ -47,7 +47,8 @@ bool recovery_journal_is_older(const struct flip_history *history, const struct 
     for (int i = 0; i < SIDE_COUNT; i++) {
         const struct flip_side_facts *side = &facts->sides[i];
         if (side->reachable && side->installed > 0 &&
-            (side->last_flip > history->last_flip || side->epoch_max > explained)) {
+            (side->last_flip > history->last_flip || side->epoch_max > explained ||
+             (side->last_flip == story->flip && !story->fence_intended))) { /* it has touched nothing yet */
             return true;
         }
     }

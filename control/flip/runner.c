@@ -189,6 +189,7 @@ void flip_finish(struct flip *flip, enum flip_outcome outcome)
 
 static void take_facts(struct flip *flip, const struct flip_facts *facts)
 {
+    flip->facts.owned_since = facts->owned_since;
     for (int i = 0; i < SIDE_COUNT; i++) {
         const struct flip_side_facts *side = &facts->sides[i];
         const bool changed = flip->facts.sides[i].identity_changed;
@@ -196,6 +197,9 @@ static void take_facts(struct flip *flip, const struct flip_facts *facts)
         flip->facts.sides[i].identity_changed = side->reachable ? side->identity_changed : changed;
         if (side->reachable && flip->dead.seen_us != 0 && i == (int)flip->history.active) {
             flip->dead = (struct flip_dead){0}; /* it answers: at rest no later event would say so */
+        }
+        if (side->epoch_max > flip->facts.epoch_seen) {
+            flip->facts.epoch_seen = side->epoch_max;
         }
         if (side->last_flip > flip->last_flip) {
             flip->last_flip = side->last_flip;

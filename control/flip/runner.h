@@ -133,8 +133,9 @@ struct flip {
     enum flip_phase undo_phase; /* whose undo comes next */
     bool armed, fenced, in_doubt;
     bool cut_off, commit_asked, given_up; /* of a takeover; given_up: the journal says that it was undone */
-    bool source_seen; /* of a takeover's undo: it answers, and no flip's fence is left on it */
-    bool names_seen;  /* by this recovery */
+    bool commit_unsaid; /* the clusters show that it committed; the journal is to be told before it goes on */
+    bool source_seen;   /* of a takeover's undo: it answers, and no flip's fence is left on it */
+    bool names_seen;    /* by this recovery */
     unsigned learn_tries;
     bool deciding; /* `decided` is to be adopted */
     enum side decided;

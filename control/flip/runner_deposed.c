@@ -8,7 +8,8 @@
 
 void flip_deposed(struct flip *flip)
 {
-    const bool refuses = flip->hold.stands && (flip->fenced || flip->hold.refuses);
+    const bool refuses =
+        flip->hold.stands ? flip->fenced || flip->hold.refuses : flip->hold.over && flip->hold.refuses;
     if (flip->hold.stands) {
         /* Before the fence the clients go on where they are; behind it they would find a fenced side. */
         struct flip_request request = flip_request(flip, FLIP_ACTION_EXPIRE);
@@ -38,13 +39,15 @@ void flip_deposed(struct flip *flip)
 void flip_follow(struct flip *flip, const struct flip_event *event)
 {
     struct flip_follow *follow = &flip->follow;
-    if (follow->known && follow->open == event->open &&
-        (!event->open || (follow->side == event->side && follow->epoch == event->epoch))) {
+    /* A side that comes back may say that it is open when it was left behind: the pair's epoch only grows. */
+    const bool open = event->open && event->epoch >= follow->epoch;
+    if (follow->known && follow->open == open &&
+        (!open || (follow->side == event->side && follow->epoch == event->epoch))) {
         return;
     }
     follow->known = true;
-    follow->open = event->open;
-    if (event->open) {
+    follow->open = open;
+    if (open) {
         follow->side = event->side;
         follow->epoch = event->epoch;
     }

@@ -50,6 +50,7 @@ static void resume(struct flip *flip, const struct flip_spec *spec)
     flip->armed = flip->abort_asked = flip->settled = flip->in_doubt = false;
     flip->back_durable = flip->contacted = flip->reopened = false;
     flip->cut_off = flip->commit_asked = flip->given_up = flip->source_seen = flip->lossless = false;
+    flip->commit_unsaid = false;
     flip->turn_until_us = 0;
     flip->open_tries = 0;
     flip->began_us = flip->phase_began_us = flip->now_us;
@@ -95,8 +96,9 @@ static void close_story(struct flip *flip, const struct recovery *recovery)
 static void settle_steady(struct flip *flip, const struct recovery *recovery)
 {
     close_story(flip, recovery);
-    if (recovery->epoch > 0 && (!flip->history.known || flip->history.active != recovery->active ||
-                                flip->history.epoch != recovery->epoch)) {
+    if (recovery->epoch > 0 &&
+        (!flip->history.known || flip->facts.owned_since || flip->history.active != recovery->active ||
+         flip->history.epoch != recovery->epoch)) {
         struct record row = {.kind = RECORD_STEADY,
                              .side = recovery->active,
                              .epoch = recovery->epoch,
@@ -184,15 +186,12 @@ static void adopt(struct flip *flip, const struct recovery *recovery)
     if (flip->history.flip.flip != recovery->spec.id) {
         close_story(flip, recovery);
     }
-    struct record row = flip_row_of(flip, RECORD_BEGIN);
-    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
-    row = flip_row_of(flip, RECORD_INTENT);
-    row.phase = FLIP_PHASE_FENCE;
-    (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
-    if (recovery->verdict == RECOVERY_FORWARD) {
-        row = flip_row_of(flip, RECORD_COMMIT);
-        row.side = flip_target(flip);
-        row.epoch = flip->spec.epoch + 1;
+    flip->commit_unsaid = recovery->verdict == RECOVERY_FORWARD;
+    if (!flip->commit_unsaid) {
+        struct record row = flip_row_of(flip, RECORD_BEGIN);
+        (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
+        row = flip_row_of(flip, RECORD_INTENT);
+        row.phase = FLIP_PHASE_FENCE;
         (void)flip_write(flip, &row, FLIP_ACTION_JOURNAL);
     }
 }
@@ -206,7 +205,8 @@ static void resume_released(struct flip *flip)
 
 static void resume_flip(struct flip *flip, const struct recovery *recovery)
 {
-    const struct flip_story *story = &flip->history.flip;
+    const struct flip_story unknown = {.flip = 0}; /* another journal's */
+    const struct flip_story *story = recovery->from_clusters ? &unknown : &flip->history.flip;
     const bool alone = recovery->spec.kind == FLIP_KIND_TAKEOVER;
     resume(flip, &recovery->spec);
     flip->fenced = !alone;
@@ -304,7 +304,8 @@ static bool see_to_names(struct flip *flip, const struct recovery *recovery)
     }
     flip->names_seen = true;
     return flip_ask_names(flip, active, epoch,
-                          history->promise && active == history->active && epoch == history->epoch);
+                          history->promise && active == history->active && epoch == history->epoch &&
+                              !flip->facts.owned_since);
 }
 
 /* So often, before the journal alone must do though something answers. */
@@ -328,13 +329,14 @@ void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const 
         flip_retry_later(flip, &flip->retry);
         return;
     } else if (failed && action == FLIP_ACTION_LEARN) {
-        flip->facts = (struct flip_facts){0}; /* nothing can be reached: the journal alone may say enough */
+        memset(flip->facts.sides, 0,
+               sizeof flip->facts.sides); /* nothing can be reached: the journal alone may say enough */
         flip_alarm(flip, &event->error);
     } else if (failed) {
         flip_alarm(flip, &event->error);
     }
     learn_prepared(flip);
-    if (flip->history.decided) {
+    if (flip->history.decided && !flip->facts.owned_since) {
         flip_adopt(flip);
         return;
     }
@@ -378,6 +380,31 @@ static void meet(struct flip *flip, const struct recovery *recovery)
     flip_learn(flip);
 }
 
+/* The journal is older than what the clusters say, and what they say can be acted on: as at a start. */
+static void start_over(struct flip *flip)
+{
+    const struct flip_request closed = {
+        .kind = FLIP_ACTION_ROUTE, .side = flip->history.active, .epoch = flip->history.epoch};
+    struct error why;
+    error_set(&why, ERROR_UNDECIDED, "the clusters know of flips that this journal doesn't");
+    error_remedy(&why,
+                 "it is settled by itself; another daemon has run the pair, or state.dir is an older copy");
+    flip_alarm(flip, &why);
+    flip_watch_pause(flip);
+    flip->mode = FLIP_MODE_RECOVER;
+    flip->names_seen = false;
+    flip->learn_tries = 0;
+    flip_tell(flip, &closed);
+    flip_learn(flip);
+}
+
+static bool is_settleable(const struct recovery *recovery)
+{
+    return recovery->from_clusters &&
+           (recovery->verdict == RECOVERY_STEADY || recovery->verdict == RECOVERY_FORWARD ||
+            recovery->verdict == RECOVERY_UNDO || recovery->verdict == RECOVERY_BACK);
+}
+
 static void contradicted(struct flip *flip, const struct recovery *recovery)
 {
     error_set(&flip->why, ERROR_UNDECIDED, "the clusters contradict what is known: %s",
@@ -408,11 +435,16 @@ static bool compare(struct flip *flip, enum flip_action_kind answered)
         meet(flip, &recovery);
         return flip->mode != FLIP_MODE_STEADY;
     }
-    if (recovery.verdict == RECOVERY_STEADY && recovery.active == history->active) {
+    if (recovery.verdict == RECOVERY_STEADY && recovery.active == history->active &&
+        recovery.epoch == history->epoch) {
         return set_right(flip, answered, recovery.active, recovery.epoch);
     }
     if (recovery.foreign) {
         stop_serving(flip, &recovery);
+        return true;
+    }
+    if (is_settleable(&recovery)) {
+        start_over(flip);
         return true;
     }
     if (recovery.verdict != RECOVERY_UNPREPARED) {

@@ -208,6 +208,18 @@ static void resolve_alone_later(struct flip *flip)
     flip_retry_later(flip, &flip->retry);
 }
 
+/* The flip is another journal's: intent comes before the act in this one, too. One row, since half of the
+ * truth would be read as a flip that can be undone. */
+static void say_committed(struct flip *flip)
+{
+    struct record row = flip_row_of(flip, RECORD_BEGIN);
+    row.committed = true;
+    const uint64_t number = flip_write(flip, &row, FLIP_ACTION_JOURNAL_COMMIT);
+    flip->await = (struct flip_await){.action = FLIP_ACTION_JOURNAL_COMMIT,
+                                      .ticket = FLIP_ROW_TICKET | number,
+                                      .guard_us = flip->now_us + FLIP_ROW_US};
+}
+
 void flip_resolve_facts(struct flip *flip)
 {
     const struct flip_side_facts *source = &flip->facts.sides[flip->spec.source];
@@ -215,7 +227,9 @@ void flip_resolve_facts(struct flip *flip)
     const uint64_t open = flip->spec.epoch + 1;
     const bool whole = target->reachable && target->databases > 0 && target->installed == target->databases;
     const bool alone = flip->spec.kind == FLIP_KIND_TAKEOVER;
-    if (whole && target->epoch_min == open && target->epoch_max == open) {
+    if (flip->commit_unsaid) {
+        say_committed(flip);
+    } else if (whole && target->epoch_min == open && target->epoch_max == open) {
         flip_settle_open(flip);
     } else if (alone && whole && target->epoch_max <= open) {
         flip_ask_simple(flip, FLIP_ACTION_READY_ALONE, flip->now_us + FLIP_READY_US);
@@ -225,6 +239,9 @@ void flip_resolve_facts(struct flip *flip)
                flip->open_tries < FLIP_OPEN_TRIES) {
         flip->open_tries++;
         flip_ask_simple(flip, FLIP_ACTION_CATCHUP, flip->now_us + flip->options.catchup_timeout_us);
+    } else if (source->reachable && source->standby > 0 && source->epoch_max == open) {
+        resolve_alone_later(
+            flip); /* it has turned: the target was released, by whoever ran the flip before */
     } else if (source->reachable) {
         flip_back(flip);
     } else {
@@ -237,7 +254,7 @@ void flip_resolve_answer(struct flip *flip, enum flip_action_kind action, const 
 {
     if (event->kind == FLIP_EVENT_FAILED) {
         flip->why = event->error;
-        if (flip->spec.kind == FLIP_KIND_TAKEOVER) {
+        if (flip->spec.kind == FLIP_KIND_TAKEOVER || action == FLIP_ACTION_JOURNAL_COMMIT) {
             resolve_alone_later(flip);
         } else if (action == FLIP_ACTION_LEARN) {
             resolve_later(flip);
@@ -247,6 +264,9 @@ void flip_resolve_answer(struct flip *flip, enum flip_action_kind action, const 
         return;
     }
     switch (action) {
+    case FLIP_ACTION_JOURNAL_COMMIT:
+        flip->commit_unsaid = false;
+        /* fall through */
     case FLIP_ACTION_LEARN:
         flip_resolve_facts(flip);
         break;

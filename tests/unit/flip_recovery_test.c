@@ -192,7 +192,7 @@ static void test_a_takeover_was_under_way(void **state)
         {BACK, active(4), away(), RECOVERY_UNDO, 0, 0}, /* the journal says so itself */
         {BACK, away(), standby(4), RECOVERY_UNDO, 0, 0},
         {RELEASED, active(4), active(5), RECOVERY_FORWARD, 0, 0},
-        {RELEASED, away(), away(), RECOVERY_FORWARD, 0, 0},
+        {RELEASED, away(), away(), RECOVERY_WAIT, 0, 0},               /* the journal may be an older copy */
         {ENDED, active(4), active(5), RECOVERY_STEADY, SIDE_GREEN, 5}, /* blue is fenced on contact */
         {ENDED, active(4), away(), RECOVERY_STEADY, SIDE_GREEN, 5},
     };
@@ -298,7 +298,7 @@ static void test_a_flip_was_under_way(void **state)
         {BACK, active(6), away(), RECOVERY_BACK, 0, 0},
         {BACK, away(), active(5), RECOVERY_BACK, 0, 0},
         {RELEASED, fenced(4), active(5), RECOVERY_FORWARD, 0, 0},
-        {RELEASED, away(), away(), RECOVERY_FORWARD, 0, 0},
+        {RELEASED, away(), away(), RECOVERY_WAIT, 0, 0},             /* the journal may be an older copy */
         {RELEASED, fenced(4), standby(4), RECOVERY_UNDECIDED, 0, 0}, /* green was restored */
     };
     check(cases, sizeof cases / sizeof cases[0]);
@@ -310,6 +310,7 @@ static void test_the_journal_is_older(void **state)
     (void)state;
     const struct expected cases[] = {
         {BEGUN, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
+        {BEGUN, away(), after(active(4), FLIP), RECOVERY_WAIT, 0, 0}, /* it had gone further than this */
         {FENCING, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
         {FENCING, after(standby(4), 9), after(active(4), 9), RECOVERY_STEADY, SIDE_GREEN, 4},
         {FENCING, after(active(4), 9), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4}, /* undone by the other */
@@ -321,6 +322,61 @@ static void test_the_journal_is_older(void **state)
         {RELEASED, after(active(6), 8), standby(6), RECOVERY_STEADY, SIDE_BLUE, 6},
     };
     check(cases, sizeof cases / sizeof cases[0]);
+}
+
+/* Others have run the pair since: neither "steady", nor a commit, nor the promise of this journal counts. */
+static void test_others_have_owned_the_pair(void **state)
+{
+    (void)state;
+    struct recovery recovery;
+    struct flip_history known = history(STEADY);
+    struct flip_facts facts = {.sides = {active(4), away()}, .owned_since = true};
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_WAIT);
+    facts.owned_since = false;
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_STEADY);
+
+    known = history_of(COMMITTED, FLIP_KIND_TAKEOVER);
+    facts = (struct flip_facts){.sides = {active(4), standby(4)}, .owned_since = true};
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_true(recovery.verdict == RECOVERY_STEADY && recovery.active == SIDE_BLUE &&
+                recovery.from_clusters);
+}
+
+/* What this daemon has been told once isn't forgotten when who told it goes away. */
+static void test_a_lower_epoch_than_was_seen(void **state)
+{
+    (void)state;
+    struct recovery recovery;
+    const struct flip_history known = history(STEADY);
+    struct flip_facts facts = {.sides = {active(4), away()}, .epoch_seen = 5};
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_WAIT);
+    facts.epoch_seen = 4;
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_STEADY);
+}
+
+/* A flip-back died behind its fence, a takeover went over it: the fence that is left is of no flip under way.
+ */
+static void test_a_fence_that_a_takeover_left(void **state)
+{
+    (void)state;
+    struct recovery recovery;
+    const struct flip_history nothing = history(NOTHING);
+    struct flip_facts facts = {.sides = {fenced(4), active(5)}};
+    facts.sides[SIDE_GREEN].opened_for = FLIP + 1;
+    recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
+    assert_true(recovery.verdict == RECOVERY_STEADY && recovery.active == SIDE_GREEN && recovery.epoch == 5);
+    facts.sides[SIDE_GREEN].opened_for = FLIP;
+    recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_FORWARD);
+    /* The target, whichever side it is, half open: its source's fence tells what was under way. */
+    facts = (struct flip_facts){.sides = {half_open(4), fenced(4)}};
+    recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
+    assert_true(recovery.verdict == RECOVERY_FORWARD && recovery.spec.kind == FLIP_KIND_CUTOVER &&
+                recovery.spec.source == SIDE_GREEN && recovery.spec.id == FLIP);
 }
 
 /* What answers is another pair's, the other side, or a cluster never prepared. */
@@ -348,7 +404,11 @@ static void test_steady(void **state)
         {STEADY, active(4), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
         {STEADY, active(4), away(), RECOVERY_STEADY, SIDE_BLUE, 4}, /* serves when the standby is down */
         {STEADY, away(), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
-        {STEADY, away(), away(), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, away(), after(standby(4), 9), RECOVERY_WAIT, 0,
+         0}, /* a flip that it doesn't know was fenced */
+        {STEADY, active(4), after(standby(4), 9), RECOVERY_STEADY, SIDE_BLUE, 4},
+        {STEADY, away(), standby(6), RECOVERY_WAIT, 0, 0}, /* an old journal, and who knows is away */
+        {STEADY, away(), away(), RECOVERY_WAIT, 0, 0},     /* it may be an old one */
         {STEADY, bare(), bare(), RECOVERY_STEADY, SIDE_BLUE, 4},
         {STEADY, active(3), standby(3), RECOVERY_UNDECIDED, 0, 0},       /* restored */
         {STEADY, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5}, /* an old journal */
@@ -373,7 +433,8 @@ static void test_without_a_journal(void **state)
         {UNPREPARED, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
         {NOTHING, active(4), standby(4), RECOVERY_STEADY, SIDE_BLUE, 4},
         {NOTHING, standby(5), active(5), RECOVERY_STEADY, SIDE_GREEN, 5},
-        {NOTHING, active(1), away(), RECOVERY_STEADY, SIDE_BLUE, 1}, /* nothing can be newer */
+        {NOTHING, active(1), away(), RECOVERY_WAIT, 0,
+         0}, /* green may have taken over, and blue not have heard */
         {NOTHING, active(4), away(), RECOVERY_WAIT, 0, 0},
         {NOTHING, away(), standby(4), RECOVERY_WAIT, 0, 0},
         {NOTHING, fenced(4), standby(4), RECOVERY_UNDO, 0, 0},
@@ -395,6 +456,9 @@ int main(void)
         cmocka_unit_test(test_promise_in_the_journal),
         cmocka_unit_test(test_a_flip_was_under_way),
         cmocka_unit_test(test_the_journal_is_older),
+        cmocka_unit_test(test_others_have_owned_the_pair),
+        cmocka_unit_test(test_a_lower_epoch_than_was_seen),
+        cmocka_unit_test(test_a_fence_that_a_takeover_left),
         cmocka_unit_test(test_clusters_of_others),
         cmocka_unit_test(test_steady),
         cmocka_unit_test(test_without_a_journal),
