@@ -286,7 +286,9 @@ static void execute(struct sim *sim, const struct moment *moment)
     }
     const struct step *step = &strand->steps[strand->step];
     error_clear(&strand->error);
+    sim->my->owner_met = 0;
     strand->verdict = step->run(sim, call, strand, &strand->error);
+    strand->owner_met = sim->my->owner_met;
     if (strand->verdict == VERDICT_BLOCKED) {
         if (sim->now_us < strand->server_end_us) {
             sim_later(sim, LOCK_RETRY_US, execute, moment->who, moment->life, moment->value);
@@ -327,7 +329,9 @@ static void arrive(struct sim *sim, const struct moment *moment)
     }
     if (strand->connects) {
         sim->my->connection_life[strand->at] = cluster->life;
+        sim->my->owner_met = 0;
         if (!scripts_own_side(sim, call, strand)) {
+            strand->owner_met = sim->my->owner_met;
             reset(sim, call, strand);
             return;
         }
@@ -365,6 +369,9 @@ static void reply(struct sim *sim, const struct moment *moment)
     }
     const struct step *step = &strand->steps[strand->step];
     const bool failed = strand->lost || strand->verdict == VERDICT_FAILED;
+    if (!call->dead && strand->owner_met > sim->my->owner) { /* whatever was asked for meanwhile */
+        ports_deposed(sim);
+    }
     if (failed && step->tolerant && !call->dead && !call->aborted) {
         strand->step++;
         advance(sim, call, strand);
@@ -398,6 +405,7 @@ static void send_step(struct sim *sim, struct call *call, struct strand *strand)
     strand->number = ++sim->life;
     strand->in_flight = true;
     strand->executing = strand->killed = strand->lost = strand->executed = false;
+    strand->owner_met = 0;
     strand->sent_us = sim->now_us;
     use_connection(sim, strand);
     network_send(sim, sim->my->node, (enum node)strand->at, arrive, name_of(sim, call, strand), call->life,

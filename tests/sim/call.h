@@ -53,6 +53,7 @@ struct strand {
     uint64_t number; /* of the statement: an answer to an earlier one is passed over */
     /* what a procedure remembers */
     position start, has, commit;
+    uint64_t owner_met; /* another controller's number, with the refusal */
     uint64_t marker, opened_for;
     unsigned tables, told;
     bool open, reached, asked;

@@ -26,6 +26,7 @@ struct transaction {
 struct client {
     uint64_t life;
     bool connected;
+    unsigned daemon;      /* it is, or was last, connected to */
     uint32_t transaction; /* under way; 0 */
     unsigned said;        /* statements sent, the commit included */
     uint64_t commits, errors;

@@ -31,6 +31,11 @@ bool sim_chance(struct sim *sim, unsigned in_a_thousand)
     return sim_random(sim) % 1000 < in_a_thousand;
 }
 
+int64_t sim_wall_us(const struct sim *sim)
+{
+    return 1000 * (int64_t)1000 * SIM_SECOND + sim->now_us + sim->wall_offset_us;
+}
+
 /* --- moments: a binary heap --- */
 
 static bool is_before(const struct moment *one, const struct moment *other)
@@ -85,7 +90,7 @@ bool sim_next(struct sim *sim, struct moment *moment)
 
 /* --- the story: the last lines are kept, and printed when a seed fails --- */
 
-enum { STORY_LINES = 4096, STORY_LINE = 176 };
+enum { STORY_LINES = 131072, STORY_LINE = 176 };
 
 static char story[STORY_LINES][STORY_LINE];
 static size_t told;
@@ -93,8 +98,12 @@ static size_t told;
 void sim_say(struct sim *sim, const char *who, const char *format, ...)
 {
     char *line = story[told++ % STORY_LINES];
-    int n = snprintf(line, STORY_LINE, "%4" PRId64 ".%06" PRId64 "  %-10s ", sim->now_us / SIM_SECOND,
-                     sim->now_us % SIM_SECOND, who);
+    int n = snprintf(line, STORY_LINE, "%4" PRId64 ".%06" PRId64 "  %s%-10s ", sim->now_us / SIM_SECOND,
+                     sim->now_us % SIM_SECOND,
+                     sim->daemon_count == 1        ? ""
+                     : sim->my == &sim->daemons[0] ? "1 "
+                                                   : "2 ",
+                     who);
     va_list arguments;
     va_start(arguments, format);
     (void)vsnprintf(line + n, STORY_LINE - (size_t)n, format, arguments);

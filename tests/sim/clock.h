@@ -40,6 +40,7 @@ typedef void (*happening)(struct sim *sim, const struct moment *moment);
 void sim_later(struct sim *sim, int64_t delay_us, happening happen, uint32_t who, uint64_t life,
                int64_t value);
 bool sim_next(struct sim *sim, struct moment *moment);
+int64_t sim_wall_us(const struct sim *sim); /* as the daemons' machine has it */
 uint64_t sim_random(struct sim *sim);
 int64_t sim_between(struct sim *sim, int64_t low, int64_t high); /* both included */
 bool sim_chance(struct sim *sim, unsigned in_a_thousand);

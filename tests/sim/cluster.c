@@ -227,6 +227,20 @@ void link_close(struct sim *sim, int link)
     sim->links[link].used = false;
 }
 
+/* By pg_terminate_backend. Its number is its session's until that has noticed. */
+void link_end(struct sim *sim, int number)
+{
+    struct link *link = &sim->links[number];
+    if (link->client >= CLIENTS || link->abandoned) {
+        link_close(sim, number);
+        return;
+    }
+    proxy_server_closed(sim, number);
+    link->server = 0;
+    link->transaction = 0;
+    link->writes = link->committed = false;
+}
+
 static void noticed(struct sim *sim, const struct moment *moment)
 {
     struct link *link = &sim->links[moment->who];

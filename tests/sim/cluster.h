@@ -119,6 +119,7 @@ void cluster_set_names(struct sim *sim, enum side side, bool named);
 int link_open(struct sim *sim, enum side side, unsigned database, uint32_t client);
 void link_abandon(struct sim *sim, int link); /* its server notices soon, or not for long */
 void link_close(struct sim *sim, int link);   /* its transaction is rolled back */
+void link_end(struct sim *sim, int link);
 bool link_alive(const struct sim *sim, int link);
 void cluster_begin(struct sim *sim);
 void cluster_walwriter(struct sim *sim, const struct moment *moment);

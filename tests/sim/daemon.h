@@ -35,8 +35,10 @@ void ports_answer(struct sim *sim, uint64_t ticket, bool ok, bool uncertain, con
                   const struct flip_counts *counts);
 void ports_facts(struct sim *sim, uint64_t ticket, const struct flip_facts *facts);
 void ports_wake(struct sim *sim);
+void ports_deposed(struct sim *sim); /* a server said that another controller owns it */
 void daemon_start(struct sim *sim);
 void daemon_crash(struct sim *sim);
+bool daemon_owns(const struct sim *sim, enum side side, unsigned database);
 
 /* --- journal.c */
 
@@ -49,7 +51,10 @@ enum { QUEUE = 128 };
 
 struct journal {
     struct record *rows; /* on disk */
-    uint32_t count, size;
+    uint64_t *owners;    /* beside each row: the number that state.dir had then */
+    uint32_t count, size, owners_size;
+    struct record *lost; /* were on disk once */
+    uint32_t lost_count, lost_size;
     struct journal_write queue[QUEUE];
     unsigned queued;
     bool writing;
@@ -60,8 +65,10 @@ struct journal {
 
 void journal_write(struct sim *sim, const struct record *row, uint64_t ticket);
 void journal_crash(struct sim *sim);
+void journal_restore(struct sim *sim, uint32_t rows); /* the copy that had so many */
 void journal_begin(struct sim *sim, const struct record *first);
-bool journal_says(const struct sim *sim, uint64_t flip, enum record_kind kind, enum flip_phase phase);
+bool journal_says(const struct sim *sim, bool orphan, uint64_t flip, enum record_kind kind,
+                  enum flip_phase phase);
 
 /* --- sampler.c */
 
@@ -73,7 +80,7 @@ struct sampler {
     bool reachable[SIDE_COUNT], lost[SIDE_COUNT];
     int64_t answered_us[SIDE_COUNT];
     int64_t seen_us, contact_us;
-    uint64_t life;
+    uint64_t life, followed_beat[SIDE_COUNT];
     bool contact_due;
     bool watch;
     int64_t dead_us, told_dead_us, told_stream_us;
@@ -97,6 +104,9 @@ struct daemon {
     uint64_t life;
     struct flip runner;
     uint64_t owner, owner_kept; /* in state.dir: the highest that was ever taken */
+    uint64_t owner_met;         /* the statement under way was refused: another controller has this number */
+    bool owned_since;           /* in state.dir */
+    bool deposed;
     uint64_t connection[SIDE_COUNT], connection_life[SIDE_COUNT];
     bool connected[SIDE_COUNT], connecting[SIDE_COUNT];
     bool target_open[DATABASES]; /* as READY found it, or OPEN made it */

@@ -34,6 +34,13 @@ const char *fault_name(enum fault fault)
 
 /* --- each --- */
 
+static void any_daemon(struct sim *sim)
+{
+    if (sim->daemon_count > 1) {
+        (void)sim_as(sim, (unsigned)sim_between(sim, 0, DAEMONS - 1));
+    }
+}
+
 static enum side any_side(struct sim *sim)
 {
     return sim_chance(sim, 500) ? SIDE_BLUE : SIDE_GREEN;
@@ -135,6 +142,7 @@ static void strike(struct sim *sim, enum fault fault)
     SAY(sim, "fault", "%s", names[fault]);
     switch (fault) {
     case FAULT_PROXY_CRASH:
+        any_daemon(sim);
         daemon_crash(sim);
         break;
     case FAULT_CLUSTER_CRASH:
@@ -149,14 +157,17 @@ static void strike(struct sim *sim, enum fault fault)
         sim_later(sim, sim_between(sim, 0, 3 * SIM_SECOND), mend_network, 0, 0, 0);
         break;
     case FAULT_DISK_FULL:
+        any_daemon(sim);
         sim->my->journal.full = true;
         sim_later(sim, sim_between(sim, 0, 4 * SIM_SECOND), mend_disk, 0, 0, 0);
         break;
     case FAULT_DISK_SLOW:
+        any_daemon(sim);
         sim->my->journal.slow_us = sim_between(sim, 0, 4 * SIM_SECOND);
         sim_later(sim, sim_between(sim, 0, 4 * SIM_SECOND), mend_disk, 0, 0, 0);
         break;
     case FAULT_STALL: { /* never shortened: what waits for its end would come after what came later */
+        any_daemon(sim);
         const int64_t until_us =
             sim->now_us + sim_between(sim, 0, sim_chance(sim, 200) ? 12 * SIM_SECOND : SIM_SECOND);
         sim->my->stalled_until_us =
@@ -281,13 +292,16 @@ void faults_heal(struct sim *sim)
             network_set_cut(sim, (enum node)from, (enum node)to, false);
         }
     }
-    mend_disk(sim, NULL);
-    sim->my->stalled_until_us = 0;
     for (int s = 0; s < SIDE_COUNT; s++) {
         for (unsigned d = 0; d < DATABASES; d++) {
             sim->clusters[s].databases[d].prepared = false;
         }
         cluster_start(sim, (enum side)s);
     }
-    daemon_start(sim);
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        (void)sim_as(sim, i);
+        mend_disk(sim, NULL);
+        sim->my->stalled_until_us = 0;
+        daemon_start(sim);
+    }
 }

@@ -37,6 +37,8 @@ struct faults {
     int64_t lame_us[SIDE_COUNT][DATABASES];  /* of them one is slow */
     bool restarts, orphans, workers, deaths; /* this seed has those of faults_aimed.c */
     uint64_t still_connection[SIDE_COUNT];   /* its backend stands still until then */
+    bool second;                             /* another daemon for the same pair */
+    bool journals;                           /* a daemon that died may find no journal, or an older one */
     int64_t still_until_us[SIDE_COUNT];
 };
 
@@ -53,6 +55,7 @@ bool faults_mute(struct sim *sim);
 void faults_choose_aimed(struct sim *sim);
 void faults_start_aimed(struct sim *sim);
 void faults_aim_between(struct sim *sim, const struct flip_request *request);
+bool faults_lose_journal(struct sim *sim);
 int64_t faults_stand_still(const struct sim *sim, enum side side, uint64_t connection);
 
 #endif

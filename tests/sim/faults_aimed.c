@@ -5,7 +5,18 @@
 #include "tests/sim/sim.h"
 
 /* Of so many seeds one has these, another those. */
-enum { SEEDS_WITH = 4, RESTARTS = 0, ORPHANS = 1, ENDED_WORKERS = 2, DEATHS = 3 };
+enum { SEEDS_WITH = 4, RESTARTS = 0, ORPHANS = 1, ENDED_WORKERS = 2, DEATHS = 3, WORLD_OF = 6 };
+
+/* Which world a seed has is asked of its number alone, so that one more kind of world leaves the others
+ * alone. */
+enum world { WORLD_SECOND = 1, WORLD_JOURNALS };
+
+static bool has(const struct sim *sim, enum world world)
+{
+    uint64_t mixed = (sim->seed * 31 + (uint64_t)world) * UINT64_C(0x9e3779b97f4a7c15);
+    mixed ^= mixed >> 32;
+    return sim->faults.any && mixed * UINT64_C(0xd6e8feb86659fd93) >> 32 < UINT32_MAX / WORLD_OF;
+}
 
 void faults_choose_aimed(struct sim *sim)
 {
@@ -13,11 +24,24 @@ void faults_choose_aimed(struct sim *sim)
     sim->faults.orphans = sim->faults.any && sim->seed % SEEDS_WITH == ORPHANS;
     sim->faults.workers = sim->faults.any && sim->seed % SEEDS_WITH == ENDED_WORKERS;
     sim->faults.deaths = sim->faults.any && sim->seed % SEEDS_WITH == DEATHS;
+    sim->faults.second = has(sim, WORLD_SECOND);
+    sim->faults.journals = has(sim, WORLD_JOURNALS);
 }
 
 static bool strikes(struct sim *sim, bool has, unsigned in_a_thousand)
 {
     return has && !sim->faults.over && sim_chance(sim, in_a_thousand);
+}
+
+/* state.dir is gone, or a copy was restored. */
+bool faults_lose_journal(struct sim *sim)
+{
+    if (!sim->faults.journals || sim->faults.over || !sim_chance(sim, 300)) {
+        return false;
+    }
+    const bool all = sim_chance(sim, 500);
+    journal_restore(sim, all ? 0 : (uint32_t)sim_between(sim, 0, sim->my->journal.count));
+    return true;
 }
 
 /* --- a cluster that is away and back before anybody asks it again --- */
@@ -130,6 +154,14 @@ static void orphan_an_undo(struct sim *sim)
     sim_later(sim, sim_between(sim, 3 * SIM_MS, 30 * SIM_MS), die, 0, 0, 0);
 }
 
+/* The fence lies in the socket of a backend that stands still, until it is given up and undone. */
+static void delay_the_fence(struct sim *sim)
+{
+    const enum side source = sim->my->runner.spec.source;
+    sim->faults.still_connection[source] = sim->my->connected[source] ? sim->my->connection[source] : 0;
+    sim->faults.still_until_us[source] = sim->now_us + sim_between(sim, 2 * SIM_SECOND, 5 * SIM_SECOND);
+}
+
 /* The backend begins with what it was sent so much later. */
 int64_t faults_stand_still(const struct sim *sim, enum side side, uint64_t connection)
 {
@@ -142,6 +174,9 @@ void faults_aim_between(struct sim *sim, const struct flip_request *request)
 {
     if (request->kind == FLIP_ACTION_JOURNAL_COMMIT && strikes(sim, sim->faults.orphans, 300)) {
         orphan_an_undo(sim);
+    }
+    if (request->kind == FLIP_ACTION_FENCE && strikes(sim, sim->faults.orphans, 60)) {
+        delay_the_fence(sim);
     }
     const bool intent = request->kind == FLIP_ACTION_JOURNAL && request->row.kind == RECORD_INTENT;
     if (intent && strikes(sim, sim->faults.restarts, request->row.phase == FLIP_PHASE_READY ? 200 : 10)) {

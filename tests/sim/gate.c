@@ -101,7 +101,7 @@ void proxy_request(struct sim *sim, const struct flip_request *request)
         route(sim, request);
         break;
     case FLIP_ACTION_SWAP:
-        oracle_before(sim, request->flip, FLIP_ACTION_SWAP);
+        oracle_before(sim, false, request->flip, FLIP_ACTION_SWAP);
         /* fall through */
     case FLIP_ACTION_ARM:
         proxy->counts = (struct flip_counts){.sessions = CLIENTS};

@@ -6,37 +6,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void store(struct journal *journal, const struct record *row)
+static struct record *room(struct record **rows, uint32_t *count, uint32_t *size)
 {
-    if (journal->count == journal->size) {
-        journal->size = journal->size == 0 ? 256 : 2 * journal->size;
-        journal->rows = realloc(journal->rows, journal->size * sizeof *journal->rows);
-        ENSURE(journal->rows != NULL);
+    if (*count == *size) {
+        *size = *size == 0 ? 256 : 2 * *size;
+        *rows = realloc(*rows, *size * sizeof **rows);
+        ENSURE(*rows != NULL);
     }
+    return &(*rows)[(*count)++];
+}
+
+static void store(struct sim *sim, const struct record *row)
+{
+    struct journal *journal = &sim->my->journal;
+    struct record *kept = room(&journal->rows, &journal->count, &journal->size);
+    if (journal->owners_size != journal->size) {
+        journal->owners_size = journal->size;
+        journal->owners = realloc(journal->owners, journal->size * sizeof *journal->owners);
+        ENSURE(journal->owners != NULL);
+    }
+    journal->owners[journal->count - 1] = sim->my->owner_kept;
     /* As the daemon does: what is read at a start went through the text. */
     char line[RECORD_LINE_SIZE];
     struct error error;
     record_encode(row, line);
-    struct record *kept = &journal->rows[journal->count++];
     *kept = (struct record){.time_us = row->time_us};
     ENSURE(record_decode(line, kept, &error));
+}
+
+void journal_restore(struct sim *sim, uint32_t rows)
+{
+    struct journal *journal = &sim->my->journal;
+    for (uint32_t i = rows; i < journal->count; i++) {
+        *room(&journal->lost, &journal->lost_count, &journal->lost_size) = journal->rows[i];
+    }
+    SAY(sim, "journal", "%s: %u of %u rows are left", rows == 0 ? "it is gone" : "an older copy", rows,
+        journal->count);
+    journal->count = rows;
+    sim->my->owner_kept = rows > 0 ? journal->owners[rows - 1] : 0;
+    sim->my->owned_since = false;
 }
 
 /* Where the rows on disk say that traffic is; between commit and released it isn't settled. */
 static void note_settled(struct sim *sim, const struct record *row)
 {
+    if (row->epoch < sim->settled_last) {
+        return; /* it comes late, from a daemon that decides nothing any more */
+    }
     if (row->kind == RECORD_COMMIT) {
         sim->settled_epoch = 0;
     }
     if (row->kind == RECORD_STEADY || row->kind == RECORD_RELEASED || row->kind == RECORD_END) {
         sim->settled = row->side;
-        sim->settled_epoch = row->epoch;
+        sim->settled_epoch = sim->settled_last = row->epoch;
     }
 }
 
 void journal_begin(struct sim *sim, const struct record *first)
 {
-    store(&sim->my->journal, first);
+    store(sim, first);
     note_settled(sim, first);
 }
 
@@ -55,7 +83,7 @@ static void written(struct sim *sim, const struct moment *moment)
         faults_unseen_row(sim);
     }
     if (!failed || unseen) {
-        store(journal, &write.row);
+        store(sim, &write.row);
         note_settled(sim, &write.row);
     }
     memmove(&journal->queue[0], &journal->queue[1], (journal->queued - 1) * sizeof journal->queue[0]);
@@ -99,7 +127,7 @@ void journal_crash(struct sim *sim)
 {
     struct journal *journal = &sim->my->journal;
     if (journal->writing && !journal->full && sim_chance(sim, 500)) {
-        store(journal, &journal->queue[0].row);
+        store(sim, &journal->queue[0].row);
         note_settled(sim, &journal->queue[0].row);
     }
     journal->queued = 0;
@@ -107,13 +135,25 @@ void journal_crash(struct sim *sim)
     journal->life = ++sim->life;
 }
 
-bool journal_says(const struct sim *sim, uint64_t flip, enum record_kind kind, enum flip_phase phase)
+static bool says(const struct record *rows, uint32_t count, const struct record *what)
 {
-    for (uint32_t i = sim->my->journal.count; i > 0; i--) {
-        const struct record *row = &sim->my->journal.rows[i - 1];
-        if (row->flip == flip && row->kind == kind && (phase == FLIP_PHASE_NONE || row->phase == phase)) {
+    for (uint32_t i = count; i > 0; i--) {
+        const struct record *row = &rows[i - 1];
+        const bool adopted = row->kind == RECORD_BEGIN && row->committed && what->kind == RECORD_COMMIT;
+        if (row->flip == what->flip && (row->kind == what->kind || adopted) &&
+            (what->phase == FLIP_PHASE_NONE || row->phase == what->phase)) {
             return true;
         }
     }
     return false;
+}
+
+/* What a statement that outlived its daemon was told may have been lost with the journal since. */
+bool journal_says(const struct sim *sim, bool orphan, uint64_t flip, enum record_kind kind,
+                  enum flip_phase phase)
+{
+    const struct journal *journal = &sim->my->journal;
+    const struct record what = {.flip = flip, .kind = kind, .phase = phase};
+    return says(journal->rows, journal->count, &what) ||
+           (orphan && says(journal->lost, journal->lost_count, &what));
 }

@@ -36,14 +36,14 @@ void network_send(struct sim *sim, enum node from, enum node to, happening happe
     if (network_passes(sim, from, to)) {
         sim_later(sim, delay_us(sim, from, to), happen, who, life, value);
     } else if (network->parked_count < PARKED && sim_chance(sim, 500)) {
-        network->parked[network->parked_count++] = (struct parked){
-            .moment = {.happen = happen,
-                       .who = who,
-                       .daemon = (unsigned)(sim->my - sim->daemons),
-                       .life = life,
-                       .value = value},
-            .from = from,
-            .to = to};
+        network->parked[network->parked_count++] =
+            (struct parked){.moment = {.happen = happen,
+                                       .who = who,
+                                       .daemon = (unsigned)(sim->my - sim->daemons),
+                                       .life = life,
+                                       .value = value},
+                            .from = from,
+                            .to = to};
     }
 }
 

@@ -58,7 +58,9 @@ static bool needs_prepare(const struct sim *sim, enum side active)
     for (unsigned d = 0; d < DATABASES; d++) {
         const struct catalog *from = &sim->clusters[active].databases[d].now;
         const struct catalog *to = &sim->clusters[side_other(active)].databases[d].now;
-        if (to->standing == STANDING_DIVERGED || to->managed != from->managed ||
+        const bool cut_off = (sim->faults.journals || sim->daemon_count > 1) &&
+                             !to->subscribed; /* and no journal says so any more */
+        if (cut_off || to->standing == STANDING_DIVERGED || to->managed != from->managed ||
             from->published != from->managed || to->published != from->published) {
             return true;
         }

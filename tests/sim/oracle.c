@@ -45,6 +45,7 @@ void oracle_opened(struct sim *sim, uint64_t flip, enum side side, unsigned data
     struct database *place = &sim->clusters[side].databases[database];
     if (sim->loss_accepted == flip) { /* an orphan's, too: the runner may know nothing of its flip yet */
         place->excused = place->missing;
+        sim->given_up_epoch = place->now.epoch;
         sim->sequence_used[database] = 0; /* numbers of rows that are lost may come again */
         return;
     }
@@ -109,9 +110,21 @@ void oracle_look(struct sim *sim)
 
 /* --- invariant 4 --- */
 
+/* Another daemon's flips come upon the clients of one that was deposed. */
+bool oracle_in_charge(const struct sim *sim)
+{
+    bool owns = true;
+    for (int s = 0; s < SIDE_COUNT && sim->daemon_count > 1; s++) {
+        for (unsigned d = 0; d < DATABASES; d++) {
+            owns &= daemon_owns(sim, (enum side)s, d);
+        }
+    }
+    return owns;
+}
+
 void oracle_client_error(struct sim *sim, unsigned client, const char *sqlstate)
 {
-    const bool fenced = sqlstate[0] == '2' && sqlstate[1] == '5';
+    const bool fenced = sqlstate[0] == '2' && sqlstate[1] == '5' && oracle_in_charge(sim);
     if (fenced || !sim->faults.any) {
         oracle_broke(sim, "client %u sees %s%s", client,
                      sqlstate[0] != '\0' ? sqlstate : "its connection close",
@@ -121,25 +134,25 @@ void oracle_client_error(struct sim *sim, unsigned client, const char *sqlstate)
 
 /* --- invariant 8: intent is on disk before it is acted on --- */
 
-void oracle_before(struct sim *sim, uint64_t flip, enum flip_action_kind action)
+void oracle_before(struct sim *sim, bool orphan, uint64_t flip, enum flip_action_kind action)
 {
     bool there = true;
     switch (action) {
     case FLIP_ACTION_FENCE:
-        there = journal_says(sim, flip, RECORD_INTENT, FLIP_PHASE_FENCE);
+        there = journal_says(sim, orphan, flip, RECORD_INTENT, FLIP_PHASE_FENCE);
         break;
     case FLIP_ACTION_READY:
-        there = journal_says(sim, flip, RECORD_INTENT, FLIP_PHASE_READY) ||
-                journal_says(sim, flip, RECORD_COMMIT, FLIP_PHASE_NONE);
+        there = journal_says(sim, orphan, flip, RECORD_INTENT, FLIP_PHASE_READY) ||
+                journal_says(sim, orphan, flip, RECORD_COMMIT, FLIP_PHASE_NONE);
         break;
     case FLIP_ACTION_OPEN:
-        there = journal_says(sim, flip, RECORD_COMMIT, FLIP_PHASE_NONE);
+        there = journal_says(sim, orphan, flip, RECORD_COMMIT, FLIP_PHASE_NONE);
         break;
     case FLIP_ACTION_SWAP:
-        there = journal_says(sim, flip, RECORD_RELEASED, FLIP_PHASE_NONE);
+        there = journal_says(sim, orphan, flip, RECORD_RELEASED, FLIP_PHASE_NONE);
         break;
     case FLIP_ACTION_REOPEN_SOURCE:
-        there = journal_says(sim, flip, RECORD_BACK, FLIP_PHASE_NONE);
+        there = journal_says(sim, orphan, flip, RECORD_BACK, FLIP_PHASE_NONE);
         break;
     default:
         break;
@@ -163,6 +176,29 @@ static bool streams_rest(const struct sim *sim)
     return true;
 }
 
+static bool clients_are_held(const struct sim *sim)
+{
+    for (unsigned i = 0; i < sim->daemon_count * WORKERS; i++) {
+        if (proxy_is_held(&sim->daemons[i / WORKERS].proxy.workers[i % WORKERS])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who was deposed follows when it looks again. */
+static bool is_left_behind(const struct sim *sim, enum side active)
+{
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        const struct daemon *daemon = &sim->daemons[sim->clients[i].daemon];
+        const int link = daemon->proxy.sessions[i].link;
+        if (daemon->deposed && link != NO_LINK && sim->links[link].side != active) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What keeps the world from rest; NULL: nothing. */
 const char *oracle_unrest(struct sim *sim)
 {
@@ -177,9 +213,12 @@ const char *oracle_unrest(struct sim *sim)
         sim->my->phase_call != 0 || sim->my->journal.queued > 0) {
         return "the runner waits for an answer";
     }
-    for (unsigned i = 0; i < WORKERS; i++) {
-        if (proxy_is_held(&sim->my->proxy.workers[i])) {
-            return "clients are held";
+    if (clients_are_held(sim)) {
+        return "clients are held";
+    }
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        if (&sim->daemons[i] != sim->my && !sim->daemons[i].deposed) {
+            return "two daemons decide";
         }
     }
     if (!streams_rest(sim) && sim->quiet) {
@@ -195,6 +234,9 @@ const char *oracle_unrest(struct sim *sim)
     }
     if (sim->clusters[side_other(runner->history.active)].named) {
         return "names are left behind on a standby";
+    }
+    if (is_left_behind(sim, runner->history.active)) {
+        return "a client is on the standby";
     }
     struct error error;
     return sampler_way_back_open(sim, &error) ? NULL : "the way back is closed";
@@ -235,7 +277,7 @@ void oracle_final(struct sim *sim)
         }
     }
     for (unsigned i = 0; i < CLIENTS; i++) {
-        const int link = sim->my->proxy.sessions[i].link;
+        const int link = sim->daemons[sim->clients[i].daemon].proxy.sessions[i].link;
         if (link != NO_LINK && sim->links[link].side != active) {
             oracle_broke(sim, "client %u is on %s in the end", i, side_name(side_other(active)));
         }

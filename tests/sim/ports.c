@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { WALL_US = 1000000000, ANSWER_MOST_US = 200, LOCAL_MOST_US = 3 * SIM_MS, FAILS_IN_1000 = 10 };
+enum { ANSWER_MOST_US = 200, LOCAL_MOST_US = 3 * SIM_MS, FAILS_IN_1000 = 10 };
 
 /* --- events --- */
 
@@ -24,7 +24,7 @@ void ports_feed(struct sim *sim, struct flip_event *event)
     }
     const enum flip_mode mode = sim->my->runner.mode;
     event->now_us = sim->now_us;
-    event->wall_us = WALL_US + sim->now_us + sim->wall_offset_us;
+    event->wall_us = sim_wall_us(sim);
     event->options = &sim->options;
     sim->my->feeding = true;
     flip_step(&sim->my->runner, event);
@@ -117,6 +117,22 @@ void ports_facts(struct sim *sim, uint64_t ticket, const struct flip_facts *fact
     }
 }
 
+/* It decides nothing from here on (replication/engine.c, engine_note_owner). */
+void ports_deposed(struct sim *sim)
+{
+    struct flip_event event = {.kind = FLIP_EVENT_DEPOSED};
+    if (sim->my->deposed || sim->my->owner == 0 || !sim->my->running) {
+        return;
+    }
+    SAY(sim, "daemon", "is deposed");
+    sim->my->deposed = true;
+    if (sim->now_us < sim->my->stalled_until_us) {
+        ports_post(sim, &event);
+    } else {
+        ports_feed(sim, &event); /* before the answer that brought the news */
+    }
+}
+
 /* --- ticks: late ones, and some that nobody asked for --- */
 
 static void tick(struct sim *sim, const struct moment *moment)
@@ -186,6 +202,7 @@ static void news(struct sim *sim, const struct flip_request *request)
     case FLIP_ACTION_ACTIVE:
         SAY(sim, "runner", "%s is active, epoch %" PRIu64, side_name(request->side), request->epoch);
         sampler_set_active(sim, request->side, request->epoch);
+        sim->my->owned_since = false;
         break;
     case FLIP_ACTION_WATCH:
         sampler_watch(sim, request->open);
@@ -267,6 +284,7 @@ void daemon_start(struct sim *sim)
     }
     SAY(sim, "daemon", "starts; the journal has %" PRIu32 " rows", sim->my->journal.count);
     sim->my->running = true;
+    sim->my->deposed = false;
     sim->my->owner = 0;
     sim->my->stalled_until_us = 0;
     sim->my->wake_us = -1;
@@ -279,9 +297,15 @@ void daemon_start(struct sim *sim)
 
 static void start_again(struct sim *sim, const struct moment *moment)
 {
-    if (moment->life == sim->my->life) {
+    if (moment->life == sim->my->life && !sim->my->running) {
+        (void)faults_lose_journal(sim);
         daemon_start(sim);
     }
+}
+
+bool daemon_owns(const struct sim *sim, enum side side, unsigned database)
+{
+    return sim->my->owner == sim->clusters[side].databases[database].now.owner;
 }
 
 void daemon_crash(struct sim *sim)

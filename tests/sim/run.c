@@ -11,7 +11,8 @@ enum {
     WAL = 1 << 12,
     SAFETY_US = 25 * SIM_SECOND,
     LIVENESS_US = 240 * SIM_SECOND,
-    REST_US = 100 * SIM_MS
+    REST_US = 100 * SIM_MS,
+    MOMENTS_MOST = 2000000 /* some hundred times as many as a seed needs */
 };
 
 struct sim *sim_new(void)
@@ -43,6 +44,8 @@ void sim_free(struct sim *sim)
     }
     for (unsigned i = 0; i < DAEMONS; i++) {
         free(sim->daemons[i].journal.rows);
+        free(sim->daemons[i].journal.lost);
+        free(sim->daemons[i].journal.owners);
     }
     free(sim->transactions);
     free(sim->moments);
@@ -62,6 +65,10 @@ static void reset(struct sim *sim, uint64_t seed, bool telling)
     for (unsigned i = 0; i < DAEMONS; i++) {
         sim->daemons[i].journal.rows = kept.daemons[i].journal.rows;
         sim->daemons[i].journal.size = kept.daemons[i].journal.size;
+        sim->daemons[i].journal.owners = kept.daemons[i].journal.owners;
+        sim->daemons[i].journal.owners_size = kept.daemons[i].journal.owners_size;
+        sim->daemons[i].journal.lost = kept.daemons[i].journal.lost;
+        sim->daemons[i].journal.lost_size = kept.daemons[i].journal.lost_size;
         sim->daemons[i].node = (enum node)(NODE_PROXY + i);
     }
     sim->my = &sim->daemons[0];
@@ -115,6 +122,14 @@ static void choose_options(struct sim *sim)
     options->max_hold_us = options->drain_timeout_us + options->catchup_timeout_us + 2 * SIM_SECOND;
 }
 
+/* Its journal is empty: what it knows it has from the clusters. */
+static void start_second(struct sim *sim, const struct moment *moment)
+{
+    (void)moment;
+    operator_start(sim);
+    daemon_start(sim);
+}
+
 static void begin(struct sim *sim)
 {
     faults_choose(sim);
@@ -134,6 +149,11 @@ static void begin(struct sim *sim)
     operator_start(sim);
     faults_start(sim);
     daemon_start(sim);
+    if (sim->faults.second) {
+        sim->daemon_count = DAEMONS;
+        sim->my = &sim->daemons[1];
+        sim_later(sim, sim_between(sim, 0, SAFETY_US * 2 / 3), start_second, 0, 0, 0);
+    }
 }
 
 /* Until then, or until something breaks. */
@@ -145,20 +165,36 @@ static void run_until(struct sim *sim, int64_t until_us)
         sim->now_us = moment.at_us;
         sim->figures.moments++;
         sim->my = &sim->daemons[moment.daemon];
+        if (++sim->moments_run > MOMENTS_MOST) {
+            oracle_broke(sim, "it goes round in circles");
+        }
         moment.happen(sim, &moment);
         oracle_look(sim);
+    }
+}
+
+/* Whose pair it is in the end. */
+static void choose_daemon(struct sim *sim)
+{
+    sim->my = &sim->daemons[0];
+    for (unsigned i = 0; i < sim->daemon_count; i++) {
+        if (sim->daemons[i].running && !sim->daemons[i].deposed) {
+            sim->my = &sim->daemons[i];
+        }
     }
 }
 
 static bool run_to_rest(struct sim *sim, int64_t until_us)
 {
     while (sim->broken[0] == '\0' && sim->now_us < until_us) {
+        choose_daemon(sim);
         if (oracle_unrest(sim) == NULL) {
             return true;
         }
         run_until(sim, sim->now_us + REST_US);
         sim->now_us += sim->moment_count == 0 ? REST_US : 0;
     }
+    choose_daemon(sim);
     const char *unrest = oracle_unrest(sim);
     if (unrest != NULL) {
         oracle_broke(sim, "it doesn't come to rest: %s", unrest);

@@ -256,6 +256,70 @@ static void judge(struct sim *sim)
     }
 }
 
+/* --- deposed: which side takes the writes, as the clusters say (replication/sampler_follow.c) --- */
+
+static bool takes_writes(const struct sim *sim, enum side side, uint64_t *epoch)
+{
+    *epoch = 0;
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const struct catalog *now = &sim->clusters[side].databases[d].now;
+        if (now->standing != STANDING_ACTIVE || now->fenced_for != 0) {
+            return false;
+        }
+        *epoch = now->epoch > *epoch ? now->epoch : *epoch;
+    }
+    return true;
+}
+
+/* The flip that opened the other side may still be taken back. */
+static bool is_fenced_for_a_flip(const struct sim *sim, enum side side, uint64_t epoch)
+{
+    bool fenced = false;
+    for (unsigned d = 0; d < DATABASES; d++) {
+        const struct catalog *now = &sim->clusters[side].databases[d].now;
+        fenced |= now->standing == STANDING_ACTIVE && now->fenced_for != 0 && now->epoch + 1 == epoch;
+    }
+    return fenced;
+}
+
+/* Whoever owns the pair beats on the side whose clients it has released, and on no other. */
+static bool has_beaten(struct sim *sim, enum side side)
+{
+    const uint64_t beat = sim->clusters[side].databases[0].now.markers[side].beat;
+    const bool again =
+        sim->my->sampler.followed_beat[side] != 0 && beat > sim->my->sampler.followed_beat[side];
+    sim->my->sampler.followed_beat[side] = beat;
+    return again;
+}
+
+static void follow(struct sim *sim)
+{
+    struct flip_event event = {.kind = FLIP_EVENT_FOLLOW};
+    bool known = false;
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        uint64_t epoch;
+        if (!sim->clusters[s].up || !network_both_ways(sim, sim->my->node, (enum node)s)) {
+            continue;
+        }
+        known = true;
+        if (takes_writes(sim, (enum side)s, &epoch) && (!event.open || epoch > event.epoch)) {
+            event.open = true;
+            event.side = (enum side)s;
+            event.epoch = epoch;
+        }
+    }
+    const enum side other = side_other(event.side);
+    const bool answers = sim->clusters[other].up && network_both_ways(sim, sim->my->node, (enum node)other);
+    const bool beats = has_beaten(sim, event.side);
+    if (event.open && (answers ? is_fenced_for_a_flip(sim, other, event.epoch)
+                               : event.epoch != sim->my->runner.follow.epoch && !beats)) {
+        event.open = false;
+    }
+    if (known) {
+        ports_post(sim, &event);
+    }
+}
+
 /* --- life --- */
 
 static void sample(struct sim *sim, const struct moment *moment)
@@ -266,6 +330,11 @@ static void sample(struct sim *sim, const struct moment *moment)
     }
     sim_later(sim, SAMPLE_US, sample, 0, moment->life, 0);
     if (sim->now_us < sim->my->stalled_until_us) {
+        return;
+    }
+    if (sim->my->deposed) {
+        follow(sim);
+        gate_tick(sim);
         return;
     }
     note_sides(sim);

@@ -43,6 +43,9 @@ bool schema_owned(struct sim *sim, const struct claim *claim)
         change(sim, claim)->owner = claim->owner;
         cluster_flush(sim, claim->side);
     }
+    if (database->now.owner > claim->owner) {
+        sim->my->owner_met = database->now.owner;
+    }
     return database->now.owner == claim->owner;
 }
 

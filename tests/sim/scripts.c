@@ -46,7 +46,7 @@ static enum verdict raise_fence(struct sim *sim, struct call *call, struct stran
     const struct claim claim = call_claim(sim, call, strand);
     const enum verdict verdict = schema_raise_fence(sim, &claim, error);
     if (verdict == VERDICT_OK) {
-        oracle_before(sim, call->request.flip, FLIP_ACTION_FENCE);
+        oracle_before(sim, call->dead, call->request.flip, FLIP_ACTION_FENCE);
     }
     return verdict;
 }
@@ -99,7 +99,7 @@ static enum verdict make_ready(struct sim *sim, struct call *call, struct strand
     const enum verdict verdict = alone ? schema_make_ready_alone(sim, &claim, &strand->open, error)
                                        : schema_make_ready(sim, &claim, &strand->open, error);
     if (verdict == VERDICT_OK && !strand->open) {
-        oracle_before(sim, call->request.flip, FLIP_ACTION_READY);
+        oracle_before(sim, call->dead, call->request.flip, FLIP_ACTION_READY);
     }
     return verdict;
 }
@@ -144,7 +144,7 @@ static enum verdict commit_ready(struct sim *sim, struct call *call, struct stra
     }
     const enum verdict verdict = schema_commit_ready(sim, &claim, error);
     if (verdict == VERDICT_OK) {
-        oracle_before(sim, call->request.flip, FLIP_ACTION_OPEN);
+        oracle_before(sim, call->dead, call->request.flip, FLIP_ACTION_OPEN);
         oracle_opened(sim, call->request.flip, strand->at, strand->database);
         strand->open = true;
     }
@@ -179,7 +179,7 @@ static enum verdict reopen(struct sim *sim, struct call *call, struct strand *st
     const struct claim claim = call_claim(sim, call, strand);
     const enum verdict verdict = schema_reopen(sim, &claim, error);
     if (verdict == VERDICT_OK) {
-        oracle_before(sim, call->request.flip, FLIP_ACTION_REOPEN_SOURCE);
+        oracle_before(sim, call->dead, call->request.flip, FLIP_ACTION_REOPEN_SOURCE);
     }
     return verdict;
 }
@@ -397,6 +397,12 @@ static bool is_busy(struct sim *sim, const struct plan *plan, const struct flip_
 void scripts_begin(struct sim *sim, const struct flip_request *request)
 {
     const struct plan *plan = plan_of(request);
+    if (sim->my->deposed) {
+        struct error stale;
+        (void)error_set(&stale, ERROR_STALE, "another controller owns the pair");
+        ports_answer(sim, request->ticket, false, false, &stale, NULL);
+        return;
+    }
     if (request->kind == FLIP_ACTION_LEARN) {
         call_run(sim, call_new(sim, request, sim->now_us + 3 * SIM_SECOND), &scripts_learn);
         return;

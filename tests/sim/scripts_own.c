@@ -5,14 +5,19 @@
 
 static enum verdict end_others(struct sim *sim, struct call *call, struct strand *strand, struct error *error)
 {
+    (void)call;
     (void)error;
     call_end_backends(sim, strand->at, strand->connection);
     oracle_met(sim, strand->at);
     strand->reached = true;
-    for (unsigned d = 0; d < DATABASES; d++) {
-        const uint64_t owner = sim->clusters[strand->at].databases[d].now.owner;
-        call->highest = owner > call->highest ? owner : call->highest;
-    }
+    return VERDICT_OK;
+}
+
+static enum verdict read_owner(struct sim *sim, struct call *call, struct strand *strand, struct error *error)
+{
+    const uint64_t owner = database_at(sim, strand)->now.owner;
+    (void)error;
+    call->highest = owner > call->highest ? owner : call->highest;
     return VERDICT_OK;
 }
 
@@ -21,6 +26,11 @@ static enum verdict raise_owner(struct sim *sim, struct call *call, struct stran
 {
     if (!call->strands[strand->side][0].reached) {
         return VERDICT_OK;
+    }
+    const struct ready *ready = &database_at(sim, strand)->ready;
+    if (ready->open && ready->connection != strand->connection) {
+        return VERDICT_BLOCKED; /* another's opening transaction has locked the row since its backends were
+                                   ended */
     }
     if (database_at(sim, strand)->now.owner == call->owner) {
         return VERDICT_OK; /* when it connected */
@@ -49,6 +59,9 @@ static enum verdict read_facts(struct sim *sim, struct call *call, struct strand
     side->diverged += now->standing == STANDING_DIVERGED;
     side->fenced_for = now->fenced_for > side->fenced_for ? now->fenced_for : side->fenced_for;
     side->fenced_for_count += now->fenced_for != 0;
+    if (now->standing == STANDING_ACTIVE && now->opened_for > side->opened_for) {
+        side->opened_for = now->opened_for;
+    }
     side->aborted = now->aborted > side->aborted ? now->aborted : side->aborted;
     const uint64_t heard[] = {now->fenced_for, now->aborted, now->opened_for, now->markers[0].closing,
                               now->markers[1].closing};
@@ -61,12 +74,13 @@ static enum verdict read_facts(struct sim *sim, struct call *call, struct strand
 }
 
 static const struct step end_steps[] = {{.name = "end earlier sessions", .run = end_others}};
+static const struct step owner_steps[] = {{.name = "read owner", .run = read_owner}};
 static const struct step raise_steps[] = {{.name = "take ownership", .run = raise_owner}};
 static const struct step facts_steps[] = {{.name = "read facts", .run = read_facts}};
 
 static bool facts_ended(struct sim *sim, struct call *call)
 {
-    (void)sim;
+    call->facts.owned_since = sim->my->owned_since;
     for (int s = 0; s < SIDE_COUNT; s++) {
         struct flip_side_facts *side = &call->facts.sides[s];
         side->reachable = side->installed == DATABASES;
@@ -109,21 +123,46 @@ static const struct script raise_scripts[SIDES_MOST] = {
     {STEPS_OF(raise_steps), BLUE | GREEN, false, raise_ended},
 };
 
+static bool owners_read(struct sim *sim, struct call *call)
+{
+    if (scripts_any_failed(call)) {
+        return false;
+    }
+    if (sim->my->deposed || (sim->my->owner != 0 && call->highest > sim->my->owner)) {
+        (void)error_set(&call->error, ERROR_STALE, "another controller owns the pair");
+        ports_deposed(sim);
+        return false;
+    }
+    sim->my->owned_since |= sim->my->owner == 0 && call->highest > sim->my->owner_kept;
+    uint64_t highest = call->highest > sim->my->owner_kept ? call->highest : sim->my->owner_kept;
+    const uint64_t wall = (uint64_t)sim_wall_us(sim);
+    highest = highest > wall ? highest : wall;
+    sim->my->owner = sim->my->owner_kept = call->owner = highest + 1 + sim_random(sim) % 1000;
+    call_run(sim, call, &raise_scripts[sides_reached(call)]);
+    return true;
+}
+
+static const struct script owner_scripts[SIDES_MOST] = {
+    {STEPS_OF(owner_steps), 0, false, owners_read},
+    {STEPS_OF(owner_steps), BLUE, false, owners_read},
+    {STEPS_OF(owner_steps), GREEN, false, owners_read},
+    {STEPS_OF(owner_steps), BLUE | GREEN, false, owners_read},
+};
+
 /* A side that doesn't answer is owned when it comes back. */
 static bool end_ended(struct sim *sim, struct call *call)
 {
     const unsigned sides = sides_reached(call);
     if (sides == 0) {
         call->strands[SIDE_BLUE][0].failed = true;
+        call->strands[SIDE_BLUE][0].uncertain = call->strands[SIDE_GREEN][0].uncertain = false;
         return false;
     }
     for (int s = 0; s < SIDE_COUNT; s++) {
         call->strands[s][0].failed = call->strands[s][0].uncertain = false;
     }
-    const uint64_t highest = call->highest > sim->my->owner_kept ? call->highest : sim->my->owner_kept;
-    sim->my->owner = sim->my->owner_kept = call->owner = highest + 1 + sim_random(sim) % 1000;
     call_extend(sim, call, 5 * SIM_SECOND);
-    call_run(sim, call, &raise_scripts[sides]);
+    call_run(sim, call, &owner_scripts[sides]);
     return true;
 }
 
@@ -132,14 +171,15 @@ const struct script scripts_learn = {STEPS_OF(end_steps), BLUE | GREEN, true, en
 bool scripts_own_side(struct sim *sim, struct call *call, struct strand *strand)
 {
     struct cluster *cluster = &sim->clusters[strand->at];
-    oracle_met(sim, strand->at);
     if (call->owner == 0 || call->dead) {
+        oracle_met(sim, strand->at);
         return !call->dead;
     }
     call_end_backends(sim, strand->at, strand->connection);
     for (unsigned d = 0; d < DATABASES; d++) {
         struct database *database = &cluster->databases[d];
         if (database->now.owner > call->owner) {
+            sim->my->owner_met = database->now.owner;
             return false;
         }
         if (database->now.owner < call->owner) {
@@ -148,5 +188,6 @@ bool scripts_own_side(struct sim *sim, struct call *call, struct strand *strand)
         }
     }
     cluster_flush(sim, strand->at);
+    oracle_met(sim, strand->at);
     return true;
 }

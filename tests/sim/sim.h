@@ -43,8 +43,10 @@ bool operator_prepare(struct sim *sim);
 
 void oracle_broke(struct sim *sim, const char *format, ...) PRINTF_LIKE(2, 3);
 void oracle_look(struct sim *sim);
-void oracle_before(struct sim *sim, uint64_t flip, enum flip_action_kind action); /* invariant 8 */
+/* Invariant 8; `orphan`: done by a statement that outlived its daemon. */
+void oracle_before(struct sim *sim, bool orphan, uint64_t flip, enum flip_action_kind action);
 void oracle_client_error(struct sim *sim, unsigned client, const char *sqlstate);
+bool oracle_in_charge(const struct sim *sim); /* both sides' owner is this daemon */
 void oracle_away(struct sim *sim, enum side side);
 void oracle_opened(struct sim *sim, uint64_t flip, enum side side, unsigned database);
 void oracle_met(struct sim *sim, enum side side);
@@ -64,6 +66,7 @@ struct sim {
     uint64_t order, life;
     struct moment *moments; /* a heap */
     size_t moment_count, moment_size;
+    uint64_t moments_run;
     bool telling;
     char broken[256]; /* the first invariant that broke; "" */
 
@@ -87,9 +90,10 @@ struct sim {
     struct faults faults;
     unsigned haste;         /* of the operator, in a thousand */
     uint64_t loss_accepted; /* by an operator, in this flip */
-    bool strayed;           /* someone wrote, around the proxy, where nobody may count on it */
-    enum side settled;      /* as the journal on disk has it */
-    uint64_t settled_epoch;
+    uint64_t given_up_epoch;
+    bool strayed;      /* someone wrote, around the proxy, where nobody may count on it */
+    enum side settled; /* as the journal on disk has it */
+    uint64_t settled_epoch, settled_last;
     uint64_t commits_before[CLIENTS]; /* the liveness phase */
     bool quiet;                       /* nobody begins anything any more */
     struct sim_figures figures;
