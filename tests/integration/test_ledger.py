@@ -33,7 +33,7 @@ def test_flips_for_a_minute(world):
         load.verify(world.blue)
         load.verify(world.green)
         runs += 1
-        print(flips, "flips", summary)
+        world.note("%d flips: %s" % (flips, summary))
     assert_one_active(world, d.status()["active"])
 
 
