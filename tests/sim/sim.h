@@ -13,7 +13,8 @@
  *   schema.c    what the functions of the schema `switchback` do in one database
  *   call.c      procedures of the controller: statements, lost replies, orphans, ownership
  *   ports.c     what the runner asks for; scripts.c: each as its statements
- *   journal.c   the disk
+ *   journal.c   the disk; a journal that is lost, or an older copy
+ *   daemon.h    what one daemon has of all this: there may be a second one for the same pair
  *   proxy.c     workers, sessions; gate.c: holds; client.c: who uses them, and who goes around
  *   sampler.c   heartbeats, lag, gates, contact
  *   operator.c  who starts, aborts, holds, prepares
