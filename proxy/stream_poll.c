@@ -15,6 +15,9 @@
  * socket. */
 enum { EVENTS_AT_ONCE = 4096 };
 
+/* Of one stream, before others have their turn. */
+enum { READS_AT_ONCE = 8 };
+
 int stream_poll_init(struct read_buffer *buffer, uv_loop_t *loop)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
@@ -91,13 +94,10 @@ void stream_poll_close(struct stream *stream)
     }
 }
 
-/* One read: others have their turn between two of them. */
-static void read_ready(struct stream *stream)
+/* False: there is nothing more for now, or nobody wants it. */
+static bool read_once(struct stream *stream)
 {
     size_t room = 0;
-    if (!stream->open || !stream->reading) {
-        return;
-    }
     char *bytes = stream_room(stream, &room);
     ssize_t length = recv(stream->descriptor, bytes, room, MSG_DONTWAIT);
     if (length > 0) {
@@ -111,7 +111,16 @@ static void read_ready(struct stream *stream)
     } else if (errno != EINTR) {
         stream_set_ended(stream, uv_translate_sys_error(errno));
     }
-    if (stream->open && stream->reading && stream->readable) {
+    return stream->open && stream->reading && stream->readable;
+}
+
+static void read_ready(struct stream *stream)
+{
+    bool more = stream->open && stream->reading;
+    for (int i = 0; more && i < READS_AT_ONCE; i++) {
+        more = read_once(stream);
+    }
+    if (more) {
         want_again(stream);
     }
 }
