@@ -33,7 +33,7 @@ bool controller_identity_recall(const struct controller *controller, struct repl
     return true;
 }
 
-static void remember(struct controller *controller, journal_done done)
+void controller_identity_remember(struct controller *controller, journal_done done, void *context)
 {
     const struct replication_identity *identity = replication_identity(controller->replication);
     json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:b}", "pair", identity->pair, side_name(SIDE_BLUE),
@@ -42,14 +42,14 @@ static void remember(struct controller *controller, journal_done done)
                              "owned_since", identity->owned_since ? 1 : 0);
     char *text = json_dumps(json, JSON_COMPACT);
     ENSURE(text != NULL);
-    journal_remember(controller->journal, "identity", text, done, controller);
+    journal_remember(controller->journal, "identity", text, done, context);
     free(text);
     json_decref(json);
 }
 
 void controller_identified(void *context)
 {
-    remember(context, NULL);
+    controller_identity_remember(context, NULL, NULL);
 }
 
 /* A number that can't be remembered is raised all the same: without it nothing could be decided. */
@@ -65,5 +65,5 @@ void controller_choosing(void *context)
 {
     struct controller *controller = context;
     controller_ref(controller);
-    remember(controller, on_remembered);
+    controller_identity_remember(controller, on_remembered, controller);
 }

@@ -339,6 +339,8 @@ int64_t controller_predict_stall_us(const struct controller *controller, enum fl
 /* --- controller_identity.c */
 MUST_USE bool controller_identity_recall(const struct controller *controller,
                                          struct replication_identity *identity, struct error *error);
+/* Writes it down; done as journal_remember has it, may be NULL. */
+void controller_identity_remember(struct controller *controller, journal_done done, void *context);
 void controller_identified(void *context); /* replication's callbacks */
 void controller_choosing(void *context);
 

@@ -54,6 +54,18 @@ static void on_row_written(void *context, const struct error *error)
     call_end(context, error == NULL, false, error);
 }
 
+/* An operator's word is the journal's last, whoever has run the pair before: a start must find that, too. */
+static void on_decision_written(void *context, const struct error *error)
+{
+    struct port_call *call = context;
+    if (error != NULL) {
+        on_row_written(call, error);
+        return;
+    }
+    replication_set_trusted(call->controller->replication);
+    controller_identity_remember(call->controller, on_row_written, call);
+}
+
 static void write_row(struct controller *controller, const struct flip_request *request)
 {
     char line[RECORD_LINE_SIZE];
@@ -63,7 +75,8 @@ static void write_row(struct controller *controller, const struct flip_request *
     controller_flip_row(controller, row);
     (void)journal_append(controller->journal, row->flip, record_kind_name(row->kind),
                          row->phase == FLIP_PHASE_NONE ? "" : flip_phase_name(row->phase), line,
-                         on_row_written, call_new(controller, request->ticket));
+                         row->kind == RECORD_DECIDED ? on_decision_written : on_row_written,
+                         call_new(controller, request->ticket));
 }
 
 /* --- commands --- */
