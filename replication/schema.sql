@@ -69,16 +69,33 @@ create or replace function switchback.hear() returns trigger language plpgsql se
 set search_path = pg_catalog, pg_temp as $$
 declare
     s switchback.state;
+    last bigint; -- that was heard here
+    next bigint;
 begin
+    if tg_op = 'DELETE' then -- it is written anew behind that (renew_markers), in the same transaction
+        if old.purpose = 'heartbeat' then
+            perform set_config('switchback.heard', old.n::text, true);
+        end if;
+        return null;
+    elsif tg_op = 'INSERT' then
+        last := nullif(current_setting('switchback.heard', true), '')::bigint;
+        next := last;
+        if new.purpose <> 'heartbeat' or last is null then
+            return null;
+        end if;
+    else
+        last := old.n;
+        next := old.n + 1;
+    end if;
     select * into s from switchback.state;
     if not found or s.side = new.side or s.standing <> 'standby' then
         return null;
     elsif s.fresh then
         update switchback.state set fresh = false;
-    elsif new.n <> old.n + 1 and s.gap is null then
+    elsif new.n <> next and s.gap is null then
         update switchback.state set gap = format(
             'what %s did between its heartbeats %s and %s is not known here: one of the sides was restored, or the '
-            'stream was moved', new.side, old.n, new.n);
+            'stream was moved', new.side, last, new.n);
     end if;
     return null;
 end $$;
@@ -100,6 +117,9 @@ begin
         create trigger switchback_hear after update on switchback.marker for each row
             when (new.purpose = 'heartbeat') execute function switchback.hear();
         alter table switchback.marker enable always trigger switchback_hear;
+        create trigger switchback_hear_anew after insert or delete on switchback.marker for each row
+            execute function switchback.hear();
+        alter table switchback.marker enable always trigger switchback_hear_anew;
         create trigger switchback_standby before update on switchback.state for each row
             when (new.standing = 'standby' and old.standing <> 'standby') execute function switchback.note_standby();
         alter table switchback.state enable always trigger switchback_standby;

@@ -108,9 +108,6 @@ def test_active_side_restored_from_before_the_flip(world):
     world.assert_same_data(tables=["account"])
 
 
-test_active_side_restored_from_before_the_flip.long = True
-
-
 def test_decision_outlives_a_crash(world):
     """The daemon dies right behind the word: it stands in the journal, and is carried out at the next start."""
     d = world.prepared(pair={"fsync": "on"}, **SETTINGS)
