@@ -117,12 +117,15 @@ begin
         create trigger switchback_hear after update on switchback.marker for each row
             when (new.purpose = 'heartbeat') execute function switchback.hear();
         alter table switchback.marker enable always trigger switchback_hear;
-        create trigger switchback_hear_anew after insert or delete on switchback.marker for each row
-            execute function switchback.hear();
-        alter table switchback.marker enable always trigger switchback_hear_anew;
         create trigger switchback_standby before update on switchback.state for each row
             when (new.standing = 'standby' and old.standing <> 'standby') execute function switchback.note_standby();
         alter table switchback.state enable always trigger switchback_standby;
+    end if;
+    if not exists (select from pg_catalog.pg_trigger where tgrelid = 'switchback.marker'::pg_catalog.regclass
+                   and tgname = 'switchback_hear_anew') then
+        create trigger switchback_hear_anew after insert or delete on switchback.marker for each row
+            execute function switchback.hear();
+        alter table switchback.marker enable always trigger switchback_hear_anew;
     end if;
 end $$;
 
