@@ -128,11 +128,20 @@ void flip_back(struct flip *flip);
 void flip_back_next(struct flip *flip);
 void flip_back_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
 
-/* --- runner_steady.c: recovery, contact, watch */
+/* --- runner_start.c */
 void flip_recover(struct flip *flip, const struct flip_event *event);
 void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
+/* Nobody is served until a side or an operator says more. */
+void flip_doubt(struct flip *flip, const struct recovery *recovery);
+
+/* --- runner_steady.c */
 void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
 void flip_steady(struct flip *flip); /* nothing runs any more: watch, contact */
+/* One after the other: the other side's fence, the active side's, a standby that is still cut off. True: an
+ * answer is awaited. */
+bool flip_set_right(struct flip *flip, enum flip_action_kind answered, enum side active, uint64_t epoch);
+
+/* --- runner_watch.c */
 void flip_watch_begin(struct flip *flip);
 void flip_watch_event(struct flip *flip, const struct flip_event *event);
 void flip_watch_answer(struct flip *flip, const struct flip_event *event);
