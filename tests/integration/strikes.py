@@ -2,12 +2,22 @@
 """The figures of tests that strike: each strike is a note (world.note), and this adds up a file of them.
 
     SWITCHBACK_NOTES=notes tests/integration/runner.py --long kill. network. ; tests/integration/strikes.py notes
+
+The whole of them takes hours: SWITCHBACK_EVERY=N makes each Nth strike of a test only, others each time.
 """
+import os
+import random
 import sys
 
 MODES = {None: "default", False: "plain", True: "lossless"}  # what a scene was told about flip.lossless
 SUMS = ("flips", "acknowledged", "in_doubt", "failed")
 MAXIMA = ("hold_s", "both_open_s", "recovery_s")
+EVERY = int(os.environ.get("SWITCHBACK_EVERY", "1"))
+
+
+def chosen(strikes):
+    """Those that are to be made of a test's."""
+    return strikes[random.randrange(EVERY)::EVERY]
 
 
 def tell(world, group, what, loads, witness, recovery_s, flips=1):

@@ -7,6 +7,7 @@ The matrix runs by hand (`runner.py --long kill.`, figures in the file that $SWI
 import random
 
 import disk
+import strikes
 from kill_scene import Scene
 from network import WATCH
 from test_crash import PHASES
@@ -20,7 +21,7 @@ CLUSTER_DISKS = tuple("%s_%s" % (side, fault) for side in ("source", "target") f
 def make(verb, victim, lossless):
     def test(world):
         scene = Scene(world, cluster_disks=victim in CLUSTER_DISKS, lossless=lossless, **(WATCH if lossless else {}))
-        for phase in PHASES:
+        for phase in strikes.chosen(PHASES):
             scene.in_a_flip(verb, phase, victim)
         if "disk" in victim and "full" not in victim:  # what a flip writes has room before anybody is held
             assert any(one.struck for one in scene.disks.values()), "no call was struck"
@@ -39,7 +40,7 @@ for _verb in ("cutover", "flip-back"):
 def make_abort(victim):
     def test(world):
         scene = Scene(world)
-        for phase in PHASES[:PHASES.index("open") + 1]:
+        for phase in strikes.chosen(PHASES[:PHASES.index("open") + 1]):
             scene.in_a_flip("cutover", phase, victim, abort=True)
     test.__doc__ = "%s while an abort runs in each phase that one may come in, and where it comes too late." % victim
     test.timeout = 1500

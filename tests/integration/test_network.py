@@ -169,14 +169,17 @@ def test_faults_in_a_flip(world):
 test_faults_in_a_flip.timeout = 400
 
 
+def faults(lasting_s):
+    """(pair, fault, seconds): each fault between each pair; one that lasts once for each of the times."""
+    return [(pair, fault, lasts_s) for pair in PAIRS for fault in sorted(Forwarder.FAULTS)
+            for lasts_s in (lasting_s if Forwarder.FAULTS[fault][1] else (0,))]
+
+
 def make(verb, phase, lossless):
     def test(world):
         scene = Scene(world, databases=("app", "shop"), lossless=lossless)
-        dice = random.Random(verb + phase)
-        for pair in PAIRS:
-            for fault in sorted(Forwarder.FAULTS):
-                for lasts_s in ((0.3, MAX_HOLD_S + 3) if Forwarder.FAULTS[fault][1] else (0,)):
-                    strike(scene, verb, phase, pair, fault, lasts_s * dice.uniform(0.7, 1.3))
+        for pair, fault, lasts_s in strikes.chosen(faults((0.3, MAX_HOLD_S + 3))):
+            strike(scene, verb, phase, pair, fault, lasts_s * random.uniform(0.7, 1.3))
     test.__doc__ = "Every fault between each pair at %s of a %s, short and longer than the hold, %s the promise." % (
         phase, verb, "with" if lossless else "without")
     test.long = True
@@ -287,12 +290,10 @@ test_faults_in_the_watch.timeout = 400
 def every_fault_at_rest(watch):
     def test(world):
         scene = Scene(world, **WATCH)
-        for pair in PAIRS:
-            for fault in sorted(Forwarder.FAULTS):
-                for lasts_s in ((0.7, 12) if Forwarder.FAULTS[fault][1] else (0,)):
-                    if watch:
-                        go_green(scene)
-                    at_rest(scene, pair, fault, lasts_s, clean=pair != "source")
+        for pair, fault, lasts_s in strikes.chosen(faults((0.7, 12))):
+            if watch:
+                go_green(scene)
+            at_rest(scene, pair, fault, lasts_s, clean=pair != "source")
     test.__doc__ = "Every fault between each pair, " + ("in the watch." if watch else "when nothing runs.")
     test.long = True
     test.timeout = 3000
@@ -306,11 +307,9 @@ test_every_fault_in_the_watch = every_fault_at_rest(True)
 def every_loss(verb, lossless):
     def test(world):
         scene = Scene(world, Namespaces(world), lossless=lossless)
-        dice = random.Random(verb)
-        for phase in PHASES:
-            for pair in PAIRS:
-                for fault in sorted(Namespaces.FAULTS):
-                    strike(scene, verb, phase, pair, fault, dice.choice((0.3, 2, MAX_HOLD_S + 4)))
+        losses = [(phase, pair, fault) for phase in PHASES for pair in PAIRS for fault in sorted(Namespaces.FAULTS)]
+        for phase, pair, fault in strikes.chosen(losses):
+            strike(scene, verb, phase, pair, fault, random.choice((0.3, 2, MAX_HOLD_S + 4)))
     test.__doc__ = "Every loss of packets between each pair at each phase of a %s, %s the promise." % (
         verb, "with" if lossless else "without")
     test.long = True
