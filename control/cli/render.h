@@ -22,7 +22,7 @@ void render_status(struct strbuf *out, const json_t *status, int64_t now_us);
 
 void render_flip(struct strbuf *out, const json_t *flip);
 void render_dry_run(struct strbuf *out, const json_t *plan);
-void render_check(struct strbuf *out, const json_t *report);
+void render_check(struct strbuf *out, const json_t *report, bool all);
 
 void render_sessions(struct strbuf *out, const json_t *result, bool immovable_only);
 void render_event(struct strbuf *out, const json_t *event, int64_t now_us); /* one line */

@@ -214,8 +214,8 @@ static void put_check(struct strbuf *out, const json_t *check, const char *state
     }
 }
 
-/* What fails comes last: there the reader is. */
-void render_check(struct strbuf *out, const json_t *report)
+/* What fails comes last: there the reader is. What passes is only counted, unless all is asked for. */
+void render_check(struct strbuf *out, const json_t *report, bool all)
 {
     static const char *const states[] = {"pass", "warn", "fail"};
     json_int_t counts[ARRAY_LENGTH(states)] = {0};
@@ -225,12 +225,15 @@ void render_check(struct strbuf *out, const json_t *report)
         json_array_foreach(json_object_get(report, "checks"), index, check)
         {
             if (strcmp(field_string(check, "state"), states[i]) == 0) {
-                put_check(out, check, states[i]);
                 counts[i]++;
+                if (i > 0 || all) {
+                    put_check(out, check, states[i]);
+                }
             }
         }
     }
-    strbuf_printf(
-        out, "%" JSON_INTEGER_FORMAT " pass, %" JSON_INTEGER_FORMAT " warn, %" JSON_INTEGER_FORMAT " fail\n",
-        counts[0], counts[1], counts[2]);
+    strbuf_printf(out,
+                  "%" JSON_INTEGER_FORMAT " pass%s, %" JSON_INTEGER_FORMAT " warn, %" JSON_INTEGER_FORMAT
+                  " fail\n",
+                  counts[0], all || counts[0] == 0 ? "" : " (--all lists them)", counts[1], counts[2]);
 }

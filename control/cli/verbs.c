@@ -15,6 +15,9 @@ static const struct flag serve_flags[] = {
     {"print-config", 0, FLAG_SWITCH, NULL, .local = true,
      .doc = "print it with all defaults, secrets masked, and exit"},
 };
+static const struct flag check_flags[] = {
+    {"all", 0, FLAG_SWITCH, NULL, .local = true, .doc = "list what passes, too; --json always does"},
+};
 static const struct flag cutover_flags[] = {
     {"dry-run", 0, FLAG_SWITCH, NULL, .doc = "say what would be done and predict the pause; do nothing"},
     {"no-wait", 0, FLAG_SWITCH, NULL, .doc = "return once it has begun"},
@@ -70,8 +73,7 @@ static void show_status(struct strbuf *out, const struct invocation *invocation,
 
 static void show_check(struct strbuf *out, const struct invocation *invocation, const json_t *result)
 {
-    (void)invocation;
-    render_check(out, result);
+    render_check(out, result, arguments_value(invocation, "all") != NULL);
 }
 
 static void show_prepare(struct strbuf *out, const struct invocation *invocation, const json_t *result)
@@ -222,9 +224,10 @@ static const struct verb verbs[] = {
      .render = show_status,
      .judge = judge_status},
     {.name = "check",
-     .usage = "",
+     .usage = "[--all]",
      .summary = "the preflight list: pass, warn or fail, and what to do about it",
      .details = "Changes nothing. A cutover runs it as well and is refused if anything fails.",
+     FLAGS(check_flags),
      .method = "check",
      .waits = true,
      .render = show_check,

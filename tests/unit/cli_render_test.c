@@ -68,22 +68,39 @@ static void dry_runs_read_well(void **state)
         "next      remove what blocks it, then try again\n");
 }
 
+static void render_check_short(struct strbuf *out, const json_t *json)
+{
+    render_check(out, json, false);
+}
+
+static void render_check_all(struct strbuf *out, const json_t *json)
+{
+    render_check(out, json, true);
+}
+
 static void checks_read_well(void **state)
 {
     (void)state;
-    expect(render_check,
-           "{'ok': false, 'checks': ["
-           " {'id': 'slots', 'state': 'fail', 'message': 'none is free', 'objects': [], 'remedy': null},"
-           " {'id': 'settings', 'state': 'pass', 'message': 'wal_level is logical', 'objects': [], 'remedy': "
-           "null},"
-           " {'id': 'identity', 'state': 'fail', 'message': '1 table has no key', 'objects': ['public.t'],"
-           "  'remedy': 'add a primary key'}]}",
+    static const char report[] =
+        "{'ok': false, 'checks': ["
+        " {'id': 'slots', 'state': 'fail', 'message': 'none is free', 'objects': [], 'remedy': null},"
+        " {'id': 'settings', 'state': 'pass', 'message': 'wal_level is logical', 'objects': [], 'remedy': "
+        "null},"
+        " {'id': 'identity', 'state': 'fail', 'message': '1 table has no key', 'objects': ['public.t'],"
+        "  'remedy': 'add a primary key'}]}";
+    expect(render_check_all, report,
            "pass  settings: wal_level is logical\n"
            "fail  slots: none is free\n"
            "fail  identity: 1 table has no key\n"
            "            public.t\n"
            "          add a primary key\n"
            "1 pass, 0 warn, 2 fail\n");
+    expect(render_check_short, report,
+           "fail  slots: none is free\n"
+           "fail  identity: 1 table has no key\n"
+           "            public.t\n"
+           "          add a primary key\n"
+           "1 pass (--all lists them), 0 warn, 2 fail\n");
 }
 
 static void render_sessions_all(struct strbuf *out, const json_t *json)
