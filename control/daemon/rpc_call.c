@@ -1,5 +1,6 @@
 #include "control/daemon/rpc_call.h"
 
+#include "conf/base/ensure.h"
 #include "conf/base/log.h"
 #include "control/daemon/text.h"
 
@@ -114,6 +115,67 @@ static bool wants_answer(const struct rpc_call *call)
     return call->connection != NULL && call->id != NULL;
 }
 
+/* --- parameters --- */
+
+enum { PARAMETERS_MAX = 8 };
+
+static const struct {
+    char format; /* jansson's */
+    const char *what;
+} parameter_kinds[] = {
+    {'s', "a text"}, {'b', "true or false"}, {'i', "a whole number"}, {'I', "a whole number"}};
+
+static bool is_of_kind(const json_t *value, char format)
+{
+    return format == 's'   ? json_is_string(value)
+           : format == 'b' ? json_is_boolean(value)
+                           : json_is_integer(value);
+}
+
+static const char *kind_name(char format)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(parameter_kinds); i++) {
+        if (parameter_kinds[i].format == format) {
+            return parameter_kinds[i].what;
+        }
+    }
+    ENSURE(false); /* no method asks for it */
+}
+
+/* What is wrong with them, by name: the format is read as jansson did, which only says that something is. */
+static void say_wrong(const json_t *params, const char *format, va_list arguments, struct error *error)
+{
+    const char *names[PARAMETERS_MAX];
+    size_t count = 0;
+    for (const char *at = strchr(format, 's'); at != NULL; at = strchr(at + 1, 's')) { /* of each key */
+        const bool optional = at[1] == '?';
+        at += strspn(at + 1, "?: ") + 1;
+        ENSURE(count < PARAMETERS_MAX);
+        const char *name = names[count++] = va_arg(arguments, const char *);
+        (void)va_arg(arguments, void *);
+        const json_t *value = json_object_get(params, name);
+        if (value == NULL && !optional) {
+            error_set(error, ERROR_USAGE, "the parameter %s is missing", name);
+            return;
+        }
+        if (value != NULL && !is_of_kind(value, *at)) {
+            error_set(error, ERROR_USAGE, "the parameter %s must be %s", name, kind_name(*at));
+            return;
+        }
+    }
+    void *member = json_object_iter((json_t *)params); /* not changed by it */
+    for (; member != NULL; member = json_object_iter_next((json_t *)params, member)) {
+        size_t i = 0;
+        while (i < count && strcmp(names[i], json_object_iter_key(member)) != 0) {
+            i++;
+        }
+        if (i == count) {
+            error_set(error, ERROR_USAGE, "there is no parameter %s", json_object_iter_key(member));
+            return;
+        }
+    }
+}
+
 bool rpc_call_unpack(struct rpc_call *call, const char *format, ...)
 {
     json_error_t problem;
@@ -128,6 +190,9 @@ bool rpc_call_unpack(struct rpc_call *call, const char *format, ...)
         struct error error;
         error_clear(&error);
         error_set(&error, ERROR_USAGE, "params: %s", problem.text);
+        va_start(arguments, format);
+        say_wrong(call->params, format, arguments, &error);
+        va_end(arguments);
         error_remedy(&error, "the method `methods` says what each one takes");
         call_error(call->connection, call->id, RPC_INVALID_PARAMS, &error);
     }

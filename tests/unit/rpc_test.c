@@ -29,6 +29,32 @@ static void bytes_may_come_one_by_one(void **state)
     close(client);
 }
 
+/* Parameters are named by us: who wrote a script must find the one that is wrong. */
+static void a_wrong_parameter_is_named(void **state)
+{
+    struct world *world = *state;
+    static const struct {
+        const char *params, *said;
+    } wrong[] = {
+        {"{}", "the parameter number is missing"},
+        {"{\"number\":\"1\"}", "the parameter number must be a whole number"},
+        {"{\"number\":1,\"x\":2}", "there is no parameter x"},
+    };
+    int client = dial(world);
+    for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
+        char request[128];
+        (void)snprintf(request, sizeof request,
+                       "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"add_one\",\"params\":%s}\n",
+                       wrong[i].params);
+        say(world, client, request);
+        json_t *answer = hear_json(world, client);
+        assert_string_equal(json_string_value(json_object_get(json_object_get(answer, "error"), "message")),
+                            wrong[i].said);
+        json_decref(answer);
+    }
+    close(client);
+}
+
 static void what_is_wrong_is_said_and_the_connection_lives(void **state)
 {
     struct world *world = *state;
@@ -233,6 +259,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_request_is_answered, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bytes_may_come_one_by_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_wrong_parameter_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_wrong_is_said_and_the_connection_lives, set_up, tear_down),
         cmocka_unit_test_setup_teardown(deep_nesting_is_only_an_error, set_up, tear_down),
         cmocka_unit_test_setup_teardown(noise_does_no_harm, set_up, tear_down),
