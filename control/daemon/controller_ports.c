@@ -297,6 +297,14 @@ static void on_cluster(struct controller *controller, const struct flip_request 
     struct replication *replication = controller->replication;
     const struct replication_flip flip = flip_of(request);
     const int64_t deadline_us = request->deadline_us;
+    if (request->kind == FLIP_ACTION_LEARN) {
+        controller_learn(controller, request->ticket);
+        return;
+    }
+    if (request->kind == FLIP_ACTION_FENCE) {
+        fence(controller, request);
+        return;
+    }
     struct port_call *call = call_new(controller, request->ticket);
     switch (request->kind) {
     case FLIP_ACTION_PROBE:
@@ -458,19 +466,10 @@ static void news(struct controller *controller, const struct flip_request *reque
     }
 }
 
-void controller_port(void *context, const struct flip_request *request)
+static void by_command(struct controller *controller, const struct flip_request *request)
 {
-    struct controller *controller = context;
     const struct settings *settings = controller->settings;
-    controller_fault_before(request);
     switch (request->kind) {
-    case FLIP_ACTION_JOURNAL:
-    case FLIP_ACTION_JOURNAL_COMMIT:
-    case FLIP_ACTION_JOURNAL_RELEASED:
-    case FLIP_ACTION_JOURNAL_BACK:
-    case FLIP_ACTION_JOURNAL_PROMISE:
-        write_row(controller, request);
-        break;
     case FLIP_ACTION_CHECK:
         check(controller, request);
         break;
@@ -479,6 +478,9 @@ void controller_port(void *context, const struct flip_request *request)
         break;
     case FLIP_ACTION_BACKUP_VERIFY:
         run_command(controller, request, &settings->backup_verify_command, "backup.verify_command");
+        break;
+    case FLIP_ACTION_RESTORE_POINT:
+        restore_point(controller, request);
         break;
     case FLIP_ACTION_HOOK_BEFORE:
         run_command(controller, request, &settings->hook_before_cutover, "hooks.before_cutover");
@@ -490,44 +492,32 @@ void controller_port(void *context, const struct flip_request *request)
             run_command(controller, request, &settings->hook_on_flip_back, "hooks.on_flip_back");
         }
         break;
-    case FLIP_ACTION_RESTORE_POINT:
-        restore_point(controller, request);
+    default:
+        ENSURE(false); /* not what a command or a question does */
+    }
+}
+
+void controller_port(void *context, const struct flip_request *request)
+{
+    struct controller *controller = context;
+    controller_fault_before(request);
+    switch (flip_action_port(request->kind)) {
+    case FLIP_PORT_COMMANDS:
+        by_command(controller, request);
         break;
-    case FLIP_ACTION_LEARN:
-        controller_learn(controller, request->ticket);
+    case FLIP_PORT_JOURNAL:
+        write_row(controller, request);
         break;
-    case FLIP_ACTION_FENCE:
-        fence(controller, request);
-        break;
-    case FLIP_ACTION_PROBE:
-    case FLIP_ACTION_CATCHUP:
-    case FLIP_ACTION_READY:
-    case FLIP_ACTION_OPEN:
-    case FLIP_ACTION_UNDO:
-    case FLIP_ACTION_REOPEN_SOURCE:
-    case FLIP_ACTION_FENCE_ON_CONTACT:
-    case FLIP_ACTION_TURN:
-    case FLIP_ACTION_CUT_OFF:
-    case FLIP_ACTION_REATTACH:
-    case FLIP_ACTION_READY_ALONE:
-    case FLIP_ACTION_NAMES:
-    case FLIP_ACTION_NAMES_AHEAD:
-    case FLIP_ACTION_PROMISE:
-    case FLIP_ACTION_ADOPT:
+    case FLIP_PORT_CLUSTERS:
         on_cluster(controller, request);
         break;
-    case FLIP_ACTION_ARM:
-    case FLIP_ACTION_DISARM:
-    case FLIP_ACTION_HOLD:
-    case FLIP_ACTION_EXPIRE:
-    case FLIP_ACTION_CANCEL_UNDRAINED:
-    case FLIP_ACTION_TERMINATE_UNDRAINED:
-    case FLIP_ACTION_SWAP:
-    case FLIP_ACTION_RELEASE:
-    case FLIP_ACTION_ROUTE:
+    case FLIP_PORT_PROXY:
         to_the_proxy(controller, request);
         break;
-    default:
+    case FLIP_PORT_NEWS:
         news(controller, request);
+        break;
+    case FLIP_PORT_NOBODY:
+        ENSURE(false); /* the runner waits for events, it asks nobody */
     }
 }

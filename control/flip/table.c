@@ -147,8 +147,11 @@ static const char *const phase_names[FLIP_PHASE_COUNT] = {
 #undef X
 };
 
-static const char *const action_names[FLIP_ACTION_COUNT] = {
-#define X(name, text) [name] = (text),
+static const struct {
+    const char *name;
+    enum flip_action_port port;
+} actions[FLIP_ACTION_COUNT] = {
+#define X(name, text, port) [name] = {(text), (port)},
     FLIP_ACTION_MAP(X)
 #undef X
 };
@@ -235,7 +238,13 @@ bool flip_kind_parse(const char *text, enum flip_kind *kind)
 const char *flip_action_name(enum flip_action_kind action)
 {
     ENSURE(action >= 0 && action < FLIP_ACTION_COUNT);
-    return action_names[action];
+    return actions[action].name;
+}
+
+enum flip_action_port flip_action_port(enum flip_action_kind action)
+{
+    ENSURE(action >= 0 && action < FLIP_ACTION_COUNT);
+    return actions[action].port;
 }
 
 const char *flip_undo_name(enum flip_undo undo)

@@ -41,57 +41,68 @@ enum flip_phase {
  * dead"): it asks nothing of the source, and past its commit it only goes forward. */
 enum flip_kind { FLIP_KIND_CUTOVER = 1, FLIP_KIND_FLIP_BACK = 2, FLIP_KIND_TAKEOVER = 4 };
 
-/* What a phase, its undo or the runner in between asks of the world; ports.h says what each carries. */
+/* Who carries an action out. */
+enum flip_action_port {
+    FLIP_PORT_NOBODY,   /* the runner waits, for events */
+    FLIP_PORT_COMMANDS, /* the daemon: the check list, backup, hooks */
+    FLIP_PORT_JOURNAL,
+    FLIP_PORT_CLUSTERS,
+    FLIP_PORT_PROXY,
+    FLIP_PORT_NEWS /* told, without an answer */
+};
+
+/* What a phase, its undo or the runner in between asks of the world; ports.h says what each carries. The
+ * action, its name, who carries it out. */
 #define FLIP_ACTION_MAP(X)                                                                                   \
-    X(FLIP_ACTION_NONE, "none")                                                                              \
-    X(FLIP_ACTION_CHECK, "check")                                                                            \
-    X(FLIP_ACTION_APPROVAL, "approval")                                                                      \
-    X(FLIP_ACTION_BACKUP, "backup")                                                                          \
-    X(FLIP_ACTION_BACKUP_VERIFY, "backup_verify")                                                            \
-    X(FLIP_ACTION_RESTORE_POINT, "restore_point")                                                            \
-    X(FLIP_ACTION_HOOK_BEFORE, "hook_before")                                                                \
-    X(FLIP_ACTION_HOOK_AFTER, "hook_after")                                                                  \
-    X(FLIP_ACTION_PROBE, "probe")                                                                            \
-    X(FLIP_ACTION_ARM, "arm")                                                                                \
-    X(FLIP_ACTION_DISARM, "disarm")                                                                          \
-    X(FLIP_ACTION_HOLD, "hold")                                                                              \
-    X(FLIP_ACTION_DRAIN, "drain")                                                                            \
-    X(FLIP_ACTION_EXPIRE, "expire")                                                                          \
-    X(FLIP_ACTION_CANCEL_UNDRAINED, "cancel_undrained")                                                      \
-    X(FLIP_ACTION_TERMINATE_UNDRAINED, "terminate_undrained")                                                \
-    X(FLIP_ACTION_FENCE, "fence")                                                                            \
-    X(FLIP_ACTION_CATCHUP, "catchup")                                                                        \
-    X(FLIP_ACTION_READY, "ready")                                                                            \
-    X(FLIP_ACTION_UNDO, "undo")                                                                              \
-    X(FLIP_ACTION_JOURNAL_COMMIT, "journal_commit")                                                          \
-    X(FLIP_ACTION_OPEN, "open")                                                                              \
-    X(FLIP_ACTION_JOURNAL_RELEASED, "journal_released")                                                      \
-    X(FLIP_ACTION_JOURNAL_BACK, "journal_back")                                                              \
-    X(FLIP_ACTION_LEARN, "learn")                                                                            \
-    X(FLIP_ACTION_REOPEN_SOURCE, "reopen_source")                                                            \
-    X(FLIP_ACTION_FENCE_ON_CONTACT, "fence_on_contact")                                                      \
-    X(FLIP_ACTION_SWAP, "swap")                                                                              \
-    X(FLIP_ACTION_RELEASE, "release")                                                                        \
-    X(FLIP_ACTION_TURN, "turn")                                                                              \
-    X(FLIP_ACTION_CUT_OFF, "cut_off")                                                                        \
-    X(FLIP_ACTION_REATTACH, "reattach")                                                                      \
-    X(FLIP_ACTION_READY_ALONE, "ready_alone")                                                                \
-    X(FLIP_ACTION_NAMES, "names")                                                                            \
-    X(FLIP_ACTION_NAMES_AHEAD, "names_ahead")                                                                \
-    X(FLIP_ACTION_PROMISE, "promise")                                                                        \
-    X(FLIP_ACTION_JOURNAL_PROMISE, "journal_promise")                                                        \
-    X(FLIP_ACTION_ADOPT, "adopt")                                                                            \
-    X(FLIP_ACTION_ROUTE, "route")                                                                            \
-    X(FLIP_ACTION_ACTIVE, "active")                                                                          \
-    X(FLIP_ACTION_WATCH, "watch")                                                                            \
-    X(FLIP_ACTION_JOURNAL, "journal")                                                                        \
-    X(FLIP_ACTION_ABANDON, "abandon")                                                                        \
-    X(FLIP_ACTION_PHASE, "phase")                                                                            \
-    X(FLIP_ACTION_ALARM, "alarm")                                                                            \
-    X(FLIP_ACTION_FINISHED, "finished")
+    X(FLIP_ACTION_NONE, "none", FLIP_PORT_NOBODY)                                                            \
+    X(FLIP_ACTION_CHECK, "check", FLIP_PORT_COMMANDS)                                                        \
+    X(FLIP_ACTION_APPROVAL, "approval", FLIP_PORT_NOBODY)                                                    \
+    X(FLIP_ACTION_BACKUP, "backup", FLIP_PORT_COMMANDS)                                                      \
+    X(FLIP_ACTION_BACKUP_VERIFY, "backup_verify", FLIP_PORT_COMMANDS)                                        \
+    X(FLIP_ACTION_RESTORE_POINT, "restore_point", FLIP_PORT_COMMANDS)                                        \
+    X(FLIP_ACTION_HOOK_BEFORE, "hook_before", FLIP_PORT_COMMANDS)                                            \
+    X(FLIP_ACTION_HOOK_AFTER, "hook_after", FLIP_PORT_COMMANDS)                                              \
+    X(FLIP_ACTION_PROBE, "probe", FLIP_PORT_CLUSTERS)                                                        \
+    X(FLIP_ACTION_ARM, "arm", FLIP_PORT_PROXY)                                                               \
+    X(FLIP_ACTION_DISARM, "disarm", FLIP_PORT_PROXY)                                                         \
+    X(FLIP_ACTION_HOLD, "hold", FLIP_PORT_PROXY)                                                             \
+    X(FLIP_ACTION_DRAIN, "drain", FLIP_PORT_NOBODY)                                                          \
+    X(FLIP_ACTION_EXPIRE, "expire", FLIP_PORT_PROXY)                                                         \
+    X(FLIP_ACTION_CANCEL_UNDRAINED, "cancel_undrained", FLIP_PORT_PROXY)                                     \
+    X(FLIP_ACTION_TERMINATE_UNDRAINED, "terminate_undrained", FLIP_PORT_PROXY)                               \
+    X(FLIP_ACTION_FENCE, "fence", FLIP_PORT_CLUSTERS)                                                        \
+    X(FLIP_ACTION_CATCHUP, "catchup", FLIP_PORT_CLUSTERS)                                                    \
+    X(FLIP_ACTION_READY, "ready", FLIP_PORT_CLUSTERS)                                                        \
+    X(FLIP_ACTION_UNDO, "undo", FLIP_PORT_CLUSTERS)                                                          \
+    X(FLIP_ACTION_JOURNAL_COMMIT, "journal_commit", FLIP_PORT_JOURNAL)                                       \
+    X(FLIP_ACTION_OPEN, "open", FLIP_PORT_CLUSTERS)                                                          \
+    X(FLIP_ACTION_JOURNAL_RELEASED, "journal_released", FLIP_PORT_JOURNAL)                                   \
+    X(FLIP_ACTION_JOURNAL_BACK, "journal_back", FLIP_PORT_JOURNAL)                                           \
+    X(FLIP_ACTION_LEARN, "learn", FLIP_PORT_CLUSTERS)                                                        \
+    X(FLIP_ACTION_REOPEN_SOURCE, "reopen_source", FLIP_PORT_CLUSTERS)                                        \
+    X(FLIP_ACTION_FENCE_ON_CONTACT, "fence_on_contact", FLIP_PORT_CLUSTERS)                                  \
+    X(FLIP_ACTION_SWAP, "swap", FLIP_PORT_PROXY)                                                             \
+    X(FLIP_ACTION_RELEASE, "release", FLIP_PORT_PROXY)                                                       \
+    X(FLIP_ACTION_TURN, "turn", FLIP_PORT_CLUSTERS)                                                          \
+    X(FLIP_ACTION_CUT_OFF, "cut_off", FLIP_PORT_CLUSTERS)                                                    \
+    X(FLIP_ACTION_REATTACH, "reattach", FLIP_PORT_CLUSTERS)                                                  \
+    X(FLIP_ACTION_READY_ALONE, "ready_alone", FLIP_PORT_CLUSTERS)                                            \
+    X(FLIP_ACTION_NAMES, "names", FLIP_PORT_CLUSTERS)                                                        \
+    X(FLIP_ACTION_NAMES_AHEAD, "names_ahead", FLIP_PORT_CLUSTERS)                                            \
+    X(FLIP_ACTION_PROMISE, "promise", FLIP_PORT_CLUSTERS)                                                    \
+    X(FLIP_ACTION_JOURNAL_PROMISE, "journal_promise", FLIP_PORT_JOURNAL)                                     \
+    X(FLIP_ACTION_ADOPT, "adopt", FLIP_PORT_CLUSTERS)                                                        \
+    X(FLIP_ACTION_ROUTE, "route", FLIP_PORT_PROXY)                                                           \
+    X(FLIP_ACTION_ACTIVE, "active", FLIP_PORT_NEWS)                                                          \
+    X(FLIP_ACTION_WATCH, "watch", FLIP_PORT_NEWS)                                                            \
+    X(FLIP_ACTION_JOURNAL, "journal", FLIP_PORT_JOURNAL)                                                     \
+    X(FLIP_ACTION_ABANDON, "abandon", FLIP_PORT_NEWS)                                                        \
+    X(FLIP_ACTION_PHASE, "phase", FLIP_PORT_NEWS)                                                            \
+    X(FLIP_ACTION_ALARM, "alarm", FLIP_PORT_NEWS)                                                            \
+    X(FLIP_ACTION_FINISHED, "finished", FLIP_PORT_NEWS)
 
 enum flip_action_kind {
-#define X(name, text) name,
+#define X(name, text, port) name,
     FLIP_ACTION_MAP(X)
 #undef X
         FLIP_ACTION_COUNT
@@ -170,6 +181,7 @@ MUST_USE bool flip_phase_parse(const char *text, enum flip_phase *phase);
 const char *flip_kind_name(enum flip_kind kind); /* "cutover", "flip-back", "takeover" */
 MUST_USE bool flip_kind_parse(const char *text, enum flip_kind *kind);
 const char *flip_action_name(enum flip_action_kind action);
+enum flip_action_port flip_action_port(enum flip_action_kind action);
 const char *flip_undo_name(enum flip_undo undo);
 const char *flip_failure_name(enum flip_failure failure);
 

@@ -227,45 +227,28 @@ void ports_request(void *context, const struct flip_request *request)
     struct sim *sim = context;
     ENSURE(sim->my->feeding);
     faults_aim(sim, request);
-    switch (request->kind) {
-    case FLIP_ACTION_JOURNAL:
-    case FLIP_ACTION_JOURNAL_COMMIT:
-    case FLIP_ACTION_JOURNAL_RELEASED:
-    case FLIP_ACTION_JOURNAL_BACK:
-    case FLIP_ACTION_JOURNAL_PROMISE:
+    switch (flip_action_port(request->kind)) {
+    case FLIP_PORT_COMMANDS:
+        if (request->kind == FLIP_ACTION_CHECK) {
+            check(sim, request);
+        } else {
+            answer_local(sim, request);
+        }
+        break;
+    case FLIP_PORT_JOURNAL:
         journal_write(sim, &request->row, request->ticket);
         break;
-    case FLIP_ACTION_CHECK:
-        check(sim, request);
+    case FLIP_PORT_CLUSTERS:
+        scripts_begin(sim, request);
         break;
-    case FLIP_ACTION_BACKUP:
-    case FLIP_ACTION_BACKUP_VERIFY:
-    case FLIP_ACTION_RESTORE_POINT:
-    case FLIP_ACTION_HOOK_BEFORE:
-    case FLIP_ACTION_HOOK_AFTER:
-        answer_local(sim, request);
-        break;
-    case FLIP_ACTION_ARM:
-    case FLIP_ACTION_DISARM:
-    case FLIP_ACTION_HOLD:
-    case FLIP_ACTION_EXPIRE:
-    case FLIP_ACTION_CANCEL_UNDRAINED:
-    case FLIP_ACTION_TERMINATE_UNDRAINED:
-    case FLIP_ACTION_SWAP:
-    case FLIP_ACTION_RELEASE:
-    case FLIP_ACTION_ROUTE:
+    case FLIP_PORT_PROXY:
         proxy_request(sim, request);
         break;
-    case FLIP_ACTION_ACTIVE:
-    case FLIP_ACTION_WATCH:
-    case FLIP_ACTION_ABANDON:
-    case FLIP_ACTION_PHASE:
-    case FLIP_ACTION_ALARM:
-    case FLIP_ACTION_FINISHED:
+    case FLIP_PORT_NEWS:
         news(sim, request);
         break;
-    default:
-        scripts_begin(sim, request);
+    case FLIP_PORT_NOBODY:
+        ENSURE(false);
     }
 }
 

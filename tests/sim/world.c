@@ -161,32 +161,6 @@ static bool is_row(const struct flip_request *request)
     return request->row.kind != 0 || request->kind == FLIP_ACTION_JOURNAL;
 }
 
-static bool is_clusters(const struct flip_request *request)
-{
-    switch (request->kind) {
-    case FLIP_ACTION_FENCE:
-    case FLIP_ACTION_CATCHUP:
-    case FLIP_ACTION_READY:
-    case FLIP_ACTION_OPEN:
-    case FLIP_ACTION_UNDO:
-    case FLIP_ACTION_REOPEN_SOURCE:
-    case FLIP_ACTION_FENCE_ON_CONTACT:
-    case FLIP_ACTION_TURN:
-    case FLIP_ACTION_PROBE:
-    case FLIP_ACTION_CUT_OFF:
-    case FLIP_ACTION_REATTACH:
-    case FLIP_ACTION_READY_ALONE:
-    case FLIP_ACTION_NAMES:
-    case FLIP_ACTION_NAMES_AHEAD:
-    case FLIP_ACTION_PROMISE:
-    case FLIP_ACTION_ADOPT:
-    case FLIP_ACTION_LEARN:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static void write_row(struct world *world, const struct flip_request *request)
 {
     if (world->row_count == WORLD_ROWS) {
@@ -269,7 +243,8 @@ static void strike_row(struct world *world, enum world_strike strike, struct fli
 static void strike_clusters(struct world *world, enum world_strike strike, const struct flip_request *request)
 {
     struct error ignored;
-    const bool clusters = is_clusters(request) && request->kind != FLIP_ACTION_LEARN;
+    const bool clusters =
+        flip_action_port(request->kind) == FLIP_PORT_CLUSTERS && request->kind != FLIP_ACTION_LEARN;
     switch (strike) {
     case WORLD_STRIKE_LOST_DONE:
         (void)world_carry_out(world, request, WORLD_DATABASES, &ignored);
