@@ -108,7 +108,7 @@ class Daemon:
         log = open(self.log_path, "ab")
         self.process = subprocess.Popen(
             [BINARY, "serve", "-c", self.config_path], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env=self.environment(**self.added, **(environment or {})), preexec_fn=cluster.die_with_parent)
+            env=self.environment(**self.added, **(environment or {})), preexec_fn=cluster.die_with_parent, start_new_session=True)
         log.close()
         if wait:
             self.wait_ready()

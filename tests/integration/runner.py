@@ -50,7 +50,11 @@ def collect(patterns, long):
 
 
 def run_one(function, folder, templates, output):
-    """In the child: runs one test; the exit status tells the parent."""
+    """In the child: runs one test; the exit status tells the parent.
+
+    Each test, daemon and driver is a session of its own, as every PostgreSQL backend is: the kernel shares its processors
+    among sessions (sched_autogroup), and all tests together in one would get what a single busy backend gets, seconds apart."""
+    os.setsid()
     os.dup2(output, 1)
     os.dup2(output, 2)
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what our children leave behind becomes ours to end

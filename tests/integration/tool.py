@@ -62,7 +62,7 @@ class Tool:
                            UBSAN_OPTIONS="print_stacktrace=1:log_path=%s" % self.reports)
         log = open(os.path.join(self.folder, "tool.log"), "ab")
         process = subprocess.Popen([PROGRAM, self.config, operation, active], stdout=subprocess.PIPE, stderr=log,
-                                   text=True, env=environment)
+                                   text=True, env=environment, start_new_session=True)
         log.close()
         return process
 

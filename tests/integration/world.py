@@ -118,7 +118,7 @@ class World:
         """A program in the background; ended with the test if it still runs."""
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
-        process = subprocess.Popen(command, text=True, **options)
+        process = subprocess.Popen(command, text=True, start_new_session=True, **options)
         self.processes.append(process)
         return process
 
