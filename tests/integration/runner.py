@@ -55,6 +55,7 @@ def run_one(function, folder, templates, output):
     Each test, daemon and driver is a session of its own, as every PostgreSQL backend is: the kernel shares its processors
     among sessions (sched_autogroup), and all tests together in one would get what a single busy backend gets, seconds apart."""
     os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGALRM, 0, 0, 0)  # a session of its own hears neither ^C nor that the runner is gone
     os.dup2(output, 1)
     os.dup2(output, 2)
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what our children leave behind becomes ours to end
@@ -140,6 +141,7 @@ def main():
         return 2
 
     signal.signal(signal.SIGALRM, on_alarm)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of the end of main(), which ends the tests
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard < 65536 else 65536, hard))
     root = tempfile.mkdtemp(prefix="switchback-test.")
