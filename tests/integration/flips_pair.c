@@ -115,6 +115,7 @@ void pair_init(struct pair *pair, const char *const address[SIDE_COUNT], size_t 
     pair->settings.manager.password = strdup("");
     pair->tags = calloc(TAGS_KEPT, 1);
     (void)pthread_mutex_init(&pair->lock, NULL);
+    (void)pthread_cond_init(&pair->arrived, NULL);
     (void)pthread_cond_init(&pair->changed, NULL);
 }
 
@@ -310,8 +311,8 @@ static bool wait_at_boundary(struct writer *writer, enum side *active)
     struct pair *pair = writer->pair;
     (void)pthread_mutex_lock(&pair->lock);
     pair->at_boundary++;
+    (void)pthread_cond_signal(&pair->arrived);
     while (pair->held && !pair->stopping) {
-        (void)pthread_cond_broadcast(&pair->changed);
         (void)pthread_cond_wait(&pair->changed, &pair->lock);
     }
     pair->at_boundary--;
@@ -370,7 +371,7 @@ void pair_hold(struct pair *pair)
     (void)pthread_mutex_lock(&pair->lock);
     pair->held = true;
     while (pair->at_boundary < pair->writer_count) {
-        (void)pthread_cond_wait(&pair->changed, &pair->lock);
+        (void)pthread_cond_wait(&pair->arrived, &pair->lock);
     }
     collect_pids(pair);
     (void)pthread_mutex_unlock(&pair->lock);
