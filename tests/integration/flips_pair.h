@@ -33,8 +33,8 @@ struct pair {
     size_t pid_count;
 
     pthread_mutex_t lock;
-    pthread_cond_t arrived; /* a writer is at its boundary: the one that holds them looks */
-    pthread_cond_t changed; /* held or stopping is: the writers look */
+    pthread_cond_t arrived;     /* a writer is at its boundary: the one that holds them looks */
+    pthread_cond_t changed;     /* held or stopping is: the writers look */
     bool held, stopping, lossy; /* lossy: a side crashed, sessions may have to come back */
     size_t at_boundary;
     enum side active;
