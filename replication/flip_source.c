@@ -238,6 +238,9 @@ static void finish_fence(void *data, const struct replication_result *result)
             (void)error_remedy(&told.error, "run: switchback prepare, or name the table in local_tables");
         }
     }
+    if (told.ok) {
+        sampler_note_fence(phase->replication->sampler, phase->flip.source, true);
+    }
     phase_finish(phase, &told);
 }
 
@@ -323,6 +326,7 @@ static void finish_undo(void *data, const struct replication_result *result)
 {
     struct phase *phase = data;
     if (result->ok) {
+        sampler_note_fence(phase->replication->sampler, phase->flip.source, false);
         replication_set_active(phase->replication, phase->flip.source, phase->flip.epoch);
     }
     phase_finish(phase, result);
@@ -332,6 +336,7 @@ static void finish_reopen(void *data, const struct replication_result *result)
 {
     struct phase *phase = data;
     if (result->ok) {
+        sampler_note_fence(phase->replication->sampler, phase->flip.source, false);
         replication_set_active(phase->replication, phase->flip.source, phase->flip.epoch + 2);
     }
     phase_finish(phase, result);

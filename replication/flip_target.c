@@ -191,6 +191,9 @@ static void finish_open(void *data, const struct replication_result *result)
     for (size_t i = 0; !told.ok && i < phase->replication->database_count; i++) {
         told.uncertain = told.uncertain || phase->databases[i].committed;
     }
+    if (told.ok) {
+        sampler_note_fence(phase->replication->sampler, side_other(phase->flip.source), false);
+    }
     phase_finish(phase, &told);
 }
 

@@ -107,12 +107,21 @@ static enum verdict judge_streaming(struct strand *strand, const struct reply *r
 
 static const struct step turn_steps[] = {READ_START_STEP, END_OLD_STREAM_STEP, FOLLOW_STEP, SEE_STREAM_STEP};
 
+static void finish_turn(void *data, const struct replication_result *result)
+{
+    struct phase *phase = data;
+    if (result->ok) {
+        sampler_note_turn(phase->replication->sampler, side_other(phase->flip.source), phase->flip.epoch + 1,
+                          phase->promise);
+    }
+    phase_finish(phase, result);
+}
+
 static void names_ready(void *context, const struct replication_result *result)
 {
     struct phase *phase = context;
     (void)result; /* what could not be emptied is emptied on contact */
-    phase_run(phase, "turn", SIDE_BIT(phase->flip.source), turn_steps, ARRAY_LENGTH(turn_steps),
-              phase_finish);
+    phase_run(phase, "turn", SIDE_BIT(phase->flip.source), turn_steps, ARRAY_LENGTH(turn_steps), finish_turn);
 }
 
 /*
@@ -146,7 +155,7 @@ static void finish_lossless(void *data, const struct replication_result *result)
 {
     struct phase *phase = data;
     if (result->ok || result->error.code == ERROR_ABORTED || result->error.code == ERROR_FLIP_RUNNING) {
-        phase_finish(phase, result);
+        finish_turn(phase, result);
         return;
     }
     enum side target = side_other(phase->flip.source);

@@ -179,6 +179,7 @@ static enum verdict judge_beat(struct strand *strand, const struct reply *reply,
     stream->newest_running = reply_uint(reply, 0, 3);
     if (stream->first_n == 0) {
         stream->first_n = n;
+        stream->first_us = now_us;
         stream->first_xid = xid;
         stream->first_running = stream->newest_running;
     }
@@ -564,6 +565,7 @@ void replication_set_active(struct replication *replication, enum side active, u
     sampler->ticks = 0; /* the next tick checks fences and tables */
     if (turned) {
         sampler_forget_streams(sampler);
+        sampler_count_turn(sampler);
     }
     sampler_wake(sampler);
 }

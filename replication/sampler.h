@@ -17,6 +17,11 @@ void sampler_free(struct sampler *sampler); /* when nothing of the engine is lef
 void sampler_rest(struct sampler *sampler, int64_t until_us);
 void sampler_wake(struct sampler *sampler);
 
+/* What a flip has just proved, known until it is looked at again: a side's fence, and that the streams of the
+ * active side run; `crossed`: a commit there was seen on the other side. */
+void sampler_note_fence(struct sampler *sampler, enum side side, bool fenced);
+void sampler_note_turn(struct sampler *sampler, enum side active, uint64_t epoch, bool crossed);
+
 /* As last told by replication_set_active. */
 uint64_t sampler_epoch(const struct sampler *sampler);
 

@@ -29,6 +29,7 @@ struct stream {
     uint64_t newest_xid;   /* next to be given out, when the newest marker was written */
     uint64_t newest_running;
     double xids_per_second;
+    int64_t first_us;                           /* monotonic */
     uint64_t first_n, first_xid, first_running; /* the first one that we wrote since it is the active side */
     bool slot_found, streaming;
     int64_t behind_bytes;
@@ -41,6 +42,7 @@ struct stream {
     int64_t seen_us; /* monotonic: when seen_n was first seen */
     double seen_clock_s;
     uint64_t seen_xid, seen_running;
+    int64_t crossed_us; /* monotonic: when a flip proved that what is committed here arrives there; 0 */
     bool enabled;
     int64_t worker;
     int64_t worker_lost_us;       /* since when there is none; 0 */
@@ -56,6 +58,14 @@ struct anew {
     int64_t begun_us;    /* the last attempt */
     int64_t failed_us;   /* when the last one that ended began, if it failed; 0 */
     int64_t answered_us; /* when one was last answered */
+};
+
+/* What the turn of a flip has proved; the streams are counted from it until they are looked at. */
+struct proved_turn {
+    enum side active;
+    uint64_t epoch; /* 0: none that isn't counted yet */
+    int64_t at_us;  /* monotonic */
+    bool crossed;   /* with the promise: a commit waited for the other side, and was seen there */
 };
 
 /* One side, all its databases together. */
@@ -89,6 +99,7 @@ struct sampler {
     bool by_flip; /* it became active by a flip: the other side has all that was before */
     enum side active;
     uint64_t epoch;
+    struct proved_turn turn;
     bool owning;        /* a side that came back is being owned */
     unsigned advancing; /* procedures that move the idle slot along */
     struct side_watch sides[SIDE_COUNT];
@@ -104,6 +115,8 @@ struct sampler {
  */
 void sampler_judge(struct sampler *sampler);
 void sampler_forget_streams(struct sampler *sampler);
+/* The turn that made the active side's streams run has proved something: the figures say so. */
+void sampler_count_turn(struct sampler *sampler);
 /* sampler_anew.c: each tick, of the active side */
 void sampler_try_anew(struct sampler *sampler, enum side side);
 /* sampler_idle.c */

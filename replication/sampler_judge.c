@@ -80,9 +80,21 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
 
 /* --- one stream --- */
 
-/* Age of the oldest marker that was written and not seen; 0 while under one interval; -1: unknown. */
-static int64_t lag_of(const struct stream *stream, int64_t now_us)
+/* What was seen is of before the flip that made this side active, and everything up to that is there. */
+static bool counts_from_flip(const struct sampler *sampler, const struct stream *stream)
 {
+    const bool of_before = stream->first_n == 0 || !stream->seen || stream->seen_n < stream->first_n;
+    return of_before &&
+           (stream->crossed_us != 0 || (sampler->by_flip && stream->seen && stream->first_n != 0));
+}
+
+/* Age of the oldest marker that was written and not seen; 0 while under one interval; -1: unknown. */
+static int64_t lag_of(const struct sampler *sampler, const struct stream *stream, int64_t now_us)
+{
+    if (counts_from_flip(sampler, stream)) {
+        const int64_t first_us = stream->first_n == 0 ? now_us : stream->first_us;
+        return now_us - first_us < SAMPLE_EVERY_US ? 0 : now_us - first_us;
+    }
     if (!stream->seen || stream->newest_n == 0) {
         return -1;
     }
@@ -199,21 +211,22 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
         sample->broken = true;
         problem(sample, database, "the standby knows of later times than the active side: that was restored");
     }
-    int64_t lag_us = lag_of(stream, now_us);
+    int64_t lag_us = lag_of(sampler, stream, now_us);
     sample->lag_us = lag_us < 0 || sample->lag_us < 0 ? -1
                      : lag_us > sample->lag_us        ? lag_us
                                                       : sample->lag_us;
     sample->lag_bytes = stream->behind_bytes < 0 || sample->lag_bytes < 0 ? -1
                         : stream->behind_bytes > sample->lag_bytes        ? stream->behind_bytes
                                                                           : sample->lag_bytes;
-    int64_t age_us = stream->seen ? now_us - stream->seen_us : -1;
+    const int64_t crossed_us = stream->seen ? stream->seen_us : stream->crossed_us;
+    int64_t age_us = crossed_us != 0 ? now_us - crossed_us : -1;
     sample->marker_age_us = age_us < 0 || sample->marker_age_us < 0 ? -1
                             : age_us > sample->marker_age_us        ? age_us
                                                                     : sample->marker_age_us;
     uint64_t risk = at_risk_of(sampler, stream, active_lost, lag_us);
     sample->commits_at_risk = risk > sample->commits_at_risk ? risk : sample->commits_at_risk;
-    sample->risk_known = sample->risk_known && risk_is_known(sampler, stream);
-    if (!stream->seen) {
+    sample->risk_known = sample->risk_known && (stream->crossed_us != 0 || risk_is_known(sampler, stream));
+    if (crossed_us == 0) {
         problem(sample, database, "no marker has crossed yet");
     }
 }
@@ -253,14 +266,10 @@ static bool differs(const struct replication_sample *old, const struct replicati
            (old->lag_us > 0) != (new->lag_us > 0) || (old->problem[0] == '\0') != (new->problem[0] == '\0');
 }
 
-void sampler_judge(struct sampler *sampler)
+static void make_figures(struct sampler *sampler)
 {
-    if (!sampler->sides[SIDE_BLUE].heard_of || !sampler->sides[SIDE_GREEN].heard_of) {
-        return; /* at the start the slower side isn't lost, only not asked yet */
-    }
-    struct replication_sample old = sampler->sample;
     struct replication_sample *sample = &sampler->sample;
-    int64_t now_us = clock_mono_us();
+    const int64_t now_us = clock_mono_us();
     sample->taken_us = now_us;
     for (int side = 0; side < SIDE_COUNT; side++) {
         judge_side(sampler, (enum side)side, &sample->sides[side], now_us);
@@ -277,6 +286,48 @@ void sampler_judge(struct sampler *sampler)
         }
         judge_tables(sampler, sample);
     }
+}
+
+/* Nothing to tell: who made the side active, or turned the stream, knows it. */
+void sampler_count_turn(struct sampler *sampler)
+{
+    const struct proved_turn *turn = &sampler->turn;
+    if (turn->epoch == 0 || !sampler->active_known || turn->active != sampler->active ||
+        turn->epoch != sampler->epoch) {
+        return;
+    }
+    for (size_t i = 0; i < sampler->replication->database_count; i++) {
+        struct stream *stream = &sampler->streams[i];
+        stream->streaming = true;
+        stream->synchronous = turn->crossed;
+        stream->crossed_us = turn->crossed ? turn->at_us : 0;
+    }
+    sampler->turn.epoch = 0; /* counted: from here on rounds tell */
+    make_figures(sampler);
+}
+
+void sampler_note_fence(struct sampler *sampler, enum side side, bool fenced)
+{
+    sampler->sides[side].checked = false;
+    sampler->sample.sides[side].fenced = fenced;
+    sampler->sample.sides[side].fence_wrong = false;
+}
+
+void sampler_note_turn(struct sampler *sampler, enum side active, uint64_t epoch, bool crossed)
+{
+    sampler->turn =
+        (struct proved_turn){.active = active, .epoch = epoch, .at_us = clock_mono_us(), .crossed = crossed};
+    sampler_count_turn(sampler);
+}
+
+void sampler_judge(struct sampler *sampler)
+{
+    if (!sampler->sides[SIDE_BLUE].heard_of || !sampler->sides[SIDE_GREEN].heard_of) {
+        return; /* at the start the slower side isn't lost, only not asked yet */
+    }
+    const struct replication_sample old = sampler->sample;
+    const struct replication_sample *sample = &sampler->sample;
+    make_figures(sampler);
     if (differs(&old, sample)) {
         LOG_DEBUG("sample_changed", LOG_BOOL("streaming", sample->streaming),
                   LOG_BOOL("broken", sample->broken), LOG_STR("problem", sample->problem),

@@ -39,6 +39,8 @@ def test_cutover_and_back(world):
     assert before["active"] == "blue" and before["flip"] is None and before["way_back"]["open"], before
 
     result = d.verb("cutover", "--reason", "a test", code=0).json
+    told = d.status()  # what the flip has proved is known at once, not with the next sample
+    assert told["active"] == "green" and told["sides"]["blue"]["fenced"] and not told["sides"]["green"]["fenced"], told
     assert result["result"] == "done" and (result["from"], result["to"]) == ("blue", "green"), result
     assert result["moved"] == 1 and result["disconnected"] == 0, result
     phases = [phase["phase"] for phase in result["phases"]]
@@ -53,6 +55,8 @@ def test_cutover_and_back(world):
     n = client.value("insert into entry (run, session, n, amount, tenant) values (9, 1, 2, 0, 's1') returning id")
     assert int(n) > 1, "the sequence came along"
     result = d.verb("flip-back", code=0).json
+    told = d.status()
+    assert told["active"] == "blue" and told["sides"]["green"]["fenced"] and not told["sides"]["blue"]["fenced"], told
     assert (result["result"], result["from"], result["to"]) == ("done", "green", "blue"), result
     assert client.value("select count(*) from entry") == "2"
     assert client.parameters["server_version"].startswith("15")

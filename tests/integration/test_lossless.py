@@ -258,7 +258,7 @@ def stand_in_drain(world, d):
 def test_prepared_before_anyone_waits(world):
     """When the hold begins, the standby's names are set, and its stream back has little to read; what arrives is applied
     all the same. An abort takes the names away again, and so does the start after a death of the daemon."""
-    d = world.prepared(pair={"fsync": "on"}, flip=dict(LOSSLESS, drain={"timeout": "60s"}, max_hold="90s"))
+    d = world.prepared(pair={"fsync": "on"}, watch={"duration": "30m"}, flip=dict(LOSSLESS, drain={"timeout": "60s"}, max_hold="90s"))
     for how in ("abort", "death"):
         client = stand_in_drain(world, d)
         with world.blue.connect("app", "app") as writer:  # around the proxy

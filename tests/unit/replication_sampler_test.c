@@ -182,6 +182,61 @@ static void at_risk_begins_with_the_flip(void **state)
     assert_true(scene->sampler.sample.risk_known);
 }
 
+/* Who asks right after a flip is told what it has proved, not what was sampled before it. */
+static void a_flip_is_known_before_it_is_looked_at(void **state)
+{
+    struct scene *scene = *state;
+    struct sampler *sampler = &scene->sampler;
+    const struct replication_sample *sample = judge(scene);
+    scene->replication.sampler = sampler;
+    sampler_note_fence(sampler, SIDE_BLUE, true);
+    sampler_note_fence(sampler, SIDE_GREEN, false);
+    sampler_note_turn(sampler, SIDE_GREEN, 8, true);
+    assert_int_equal(sampler->active, SIDE_BLUE);
+    replication_set_active(&scene->replication, SIDE_GREEN, 8);
+    assert_true(sample->sides[SIDE_BLUE].fenced && !sample->sides[SIDE_GREEN].fenced);
+    assert_false(sample->sides[SIDE_BLUE].fence_wrong || sample->sides[SIDE_GREEN].fence_wrong);
+    assert_true(sample->streaming && sample->synchronous);
+    assert_string_equal(sample->problem, "");
+    assert_int_equal(sample->lag_us, 0);
+    assert_true(sample->marker_age_us >= 0);
+    /* The first heartbeats were written, and the other side is asked a moment later: it shows old ones. */
+    for (size_t i = 0; i < 2; i++) {
+        struct stream *stream = &scene->streams[i];
+        write_markers(stream, 500, 500, clock_mono_us());
+        stream->first_n = 500;
+        stream->first_us = stream->newest_us;
+        stream->slot_found = stream->streaming = true;
+    }
+    assert_int_equal(judge(scene)->lag_us, 0);
+    assert_string_equal(sample->problem, "");
+    scene->streams[0].seen = true;
+    scene->streams[0].seen_n = 480; /* from when green was active before, hours ago */
+    scene->streams[0].newest_clock_s = 9000;
+    assert_int_equal(judge(scene)->lag_us, 0);
+    scene->streams[0].first_us -= 3 * SAMPLE_EVERY_US;
+    assert_true(judge(scene)->lag_us >= 3 * SAMPLE_EVERY_US && sample->lag_us < 60 * SAMPLE_EVERY_US);
+    scene->streams[0].seen_n = 500;
+    assert_int_equal(judge(scene)->lag_us, 0);
+}
+
+/* Without the promise the stream is only known to run; another flip's turn says nothing of this one. */
+static void a_turn_counts_for_its_own_flip(void **state)
+{
+    struct scene *scene = *state;
+    struct sampler *sampler = &scene->sampler;
+    const struct replication_sample *sample = judge(scene);
+    scene->replication.sampler = sampler;
+    sampler_note_turn(sampler, SIDE_GREEN, 7, true);
+    replication_set_active(&scene->replication, SIDE_GREEN, 8);
+    assert_false(sample->streaming);
+    sampler_note_turn(sampler, SIDE_GREEN, 8, false);
+    assert_true(sample->streaming);
+    assert_false(sample->synchronous);
+    assert_int_equal(sample->lag_us, -1);
+    assert_string_not_equal(sample->problem, "");
+}
+
 /* A number that counts from nowhere is worse than none. */
 static void at_risk_may_be_unknown(void **state)
 {
@@ -335,6 +390,8 @@ int main(void)
         TEST(broken_workers),
         TEST(at_risk_is_an_upper_bound),
         TEST(at_risk_begins_with_the_flip),
+        TEST(a_flip_is_known_before_it_is_looked_at),
+        TEST(a_turn_counts_for_its_own_flip),
         TEST(at_risk_may_be_unknown),
         TEST(an_unprepared_side_is_not_lost),
         TEST(fences_and_tables),
