@@ -25,6 +25,9 @@ struct flip_request flip_request(const struct flip *flip, enum flip_action_kind 
 
 void flip_tell(struct flip *flip, const struct flip_request *request)
 {
+    if (request->kind == FLIP_ACTION_ROUTE || request->kind == FLIP_ACTION_SWAP) {
+        flip->routed = request->kind == FLIP_ACTION_SWAP || request->open;
+    }
     flip->port.request(flip->port.context, request);
 }
 

@@ -90,7 +90,6 @@ struct flip_hold {
     bool refuses; /* the deadline means 57P03 */
     bool over;    /* the workers ended it */
     bool left;    /* its flip made way for a takeover, which takes the hold over */
-    bool shut;    /* since a restart no client was routed anywhere: releasing alone lets nobody in */
     int64_t until_us;
     bool drained;
     struct flip_counts counts;
@@ -112,6 +111,7 @@ struct flip {
     bool prepared;
     struct flip_facts facts; /* as last read */
     bool contact;            /* a side came back: look again when nothing runs */
+    bool routed;             /* clients may go to a side: else releasing a hold lets nobody in */
     struct flip_watch watch;
     struct flip_promise promise;
     struct flip_dead dead;

@@ -32,6 +32,7 @@ enum {
     FLIP_RESCUE_GRACE_US = 150 * FLIP_MS_US,
     FLIP_IMMOVABLE_AGAIN_US = 1 * FLIP_SECOND_US, /* how often `immovable: wait` looks again */
     FLIP_OPEN_TRIES = 3,
+    FLIP_LEARN_TRIES = 4, /* before the journal alone must do though something answers */
     FLIP_STUCK_TRIES = 4 /* after so many an operator may decide */
 };
 #define FLIP_IMMOVABLE_WAIT_US ((int64_t)600 * FLIP_SECOND_US)
@@ -130,6 +131,7 @@ void flip_back_answer(struct flip *flip, enum flip_action_kind action, const str
 
 /* --- runner_start.c */
 void flip_recover(struct flip *flip, const struct flip_event *event);
+bool flip_resume_turn(struct flip *flip); /* false: the way back of the last flip is open */
 void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event);
 /* Nobody is served until a side or an operator says more. */
 void flip_doubt(struct flip *flip, const struct recovery *recovery);
@@ -140,6 +142,10 @@ void flip_steady(struct flip *flip); /* nothing runs any more: watch, contact */
 /* One after the other: the other side's fence, the active side's, a standby that is still cut off. True: an
  * answer is awaited. */
 bool flip_set_right(struct flip *flip, enum flip_action_kind answered, enum side active, uint64_t epoch);
+void flip_note_unfenced(struct flip *flip); /* the active side was */
+/* Nobody is sent to a side that this daemon has not met since its start: it may stand behind the fence of a
+ * flip that could not be undone there, or be another cluster. Clients wait meanwhile, each for its time. */
+bool flip_may_let_in(const struct flip *flip, enum side active);
 
 /* --- runner_watch.c */
 void flip_watch_begin(struct flip *flip);

@@ -19,7 +19,7 @@ static void serve(struct flip *flip, enum side active, uint64_t epoch)
     struct flip_request request = {.kind = FLIP_ACTION_ACTIVE, .side = active, .epoch = epoch};
     flip_tell(flip, &request);
     request.kind = FLIP_ACTION_ROUTE;
-    request.open = true;
+    request.open = flip_may_let_in(flip, active);
     flip_tell(flip, &request);
     if (flip->hold.stands) { /* of a flip that an operator has decided about */
         request.kind = FLIP_ACTION_RELEASE;
@@ -43,7 +43,7 @@ static void resume(struct flip *flip, const struct flip_spec *spec)
     flip->spec = *spec;
     flip->await = (struct flip_await){0};
     flip->retry = (struct flip_retry){0};
-    flip->hold = (struct flip_hold){.over = true, .refuses = true, .shut = true};
+    flip->hold = (struct flip_hold){.over = true, .refuses = true};
     flip->moved = (struct flip_counts){0};
     flip->armed = flip->abort_asked = flip->settled = flip->in_doubt = false;
     flip->back_durable = flip->contacted = flip->reopened = false;
@@ -55,9 +55,12 @@ static void resume(struct flip *flip, const struct flip_spec *spec)
     memset(flip->intents, 0, sizeof flip->intents);
 }
 
-static void resume_turn(struct flip *flip)
+bool flip_resume_turn(struct flip *flip)
 {
     const struct flip_story *done = &flip->history.done;
+    if (!turn_is_left(flip)) {
+        return false;
+    }
     const struct flip_spec spec = {
         .id = done->flip, .kind = done->kind, .source = done->source, .epoch = done->epoch, .of = done->of};
     resume(flip, &spec);
@@ -65,6 +68,7 @@ static void resume_turn(struct flip *flip)
     flip->fenced = true;
     flip->mode = FLIP_MODE_FORWARD;
     flip_enter(flip, FLIP_PHASE_TURN);
+    return true;
 }
 
 /* It ended before it had touched anything; or how it ended isn't in this journal, which is older than what
@@ -110,11 +114,9 @@ static void settle_steady(struct flip *flip, const struct recovery *recovery)
     flip->mode = FLIP_MODE_STEADY;
     error_clear(&flip->why);
     serve(flip, recovery->active, recovery->epoch > 0 ? recovery->epoch : 1);
-    if (turn_is_left(flip)) {
-        resume_turn(flip);
-        return;
+    if (!flip->routed || !flip_resume_turn(flip)) {
+        flip_steady(flip);
     }
-    flip_steady(flip);
 }
 
 /* The clusters knew of a flip that the journal doesn't: from here on it does. */
@@ -248,9 +250,6 @@ static bool see_to_names(struct flip *flip, const struct recovery *recovery)
                               !flip->facts.owned_since);
 }
 
-/* So often, before the journal alone must do though something answers. */
-enum { LEARN_TRIES = 4 };
-
 void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const struct flip_event *event)
 {
     struct recovery recovery;
@@ -263,8 +262,10 @@ void flip_recover_answer(struct flip *flip, enum flip_action_kind action, const 
         flip_promise_answer(flip, action, event);
     } else if (action == FLIP_ACTION_REATTACH && !failed) {
         flip_attached(flip);
+    } else if (action == FLIP_ACTION_UNDO && !failed) {
+        flip_note_unfenced(flip);
     } else if (failed && (action == FLIP_ACTION_LEARN || action == FLIP_ACTION_FENCE_ON_CONTACT) &&
-               event->error.code != ERROR_UNREACHABLE && ++flip->learn_tries < LEARN_TRIES) {
+               event->error.code != ERROR_UNREACHABLE && ++flip->learn_tries < FLIP_LEARN_TRIES) {
         flip_alarm(flip, &event->error); /* a side is there, which may be open and must not be */
         flip_retry_later(flip, &flip->retry);
         return;

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+/* --- what is set right --- */
+
 /*
  * The side that isn't active must refuse writes before the active one is served (invariant 1). A standby that
  * was away while a flip was taken back is fenced, but doesn't know of the epoch: it is told the same way.
@@ -27,9 +29,9 @@ static bool fence_other(struct flip *flip, enum side active, uint64_t epoch)
 static bool unfence_active(struct flip *flip, enum side active, uint64_t epoch)
 {
     const struct flip_side_facts *facts = &flip->facts.sides[active];
-    if (!facts->reachable || facts->installed == 0 || facts->fences_off == facts->installed ||
-        facts->active != facts->installed || facts->fenced_for > flip->last_flip ||
-        facts->epoch_max != epoch) {
+    const bool open = facts->fences_off == facts->installed && facts->fenced_for == 0;
+    if (!facts->reachable || facts->installed == 0 || open || facts->active != facts->installed ||
+        facts->fenced_for > flip->last_flip || facts->epoch_max != epoch) {
         return false;
     }
     /* Of no flip, or of one whose undo was given up because the side was dead. */
@@ -58,6 +60,33 @@ bool flip_set_right(struct flip *flip, enum flip_action_kind answered, enum side
         return false;
     }
 }
+
+/* --- who may be let in --- */
+
+void flip_note_unfenced(struct flip *flip)
+{
+    flip->facts.sides[flip->history.active].fenced_for = 0;
+}
+
+bool flip_may_let_in(const struct flip *flip, enum side active)
+{
+    const struct flip_side_facts *facts = &flip->facts.sides[active];
+    return !flip->prepared || (facts->reachable && facts->fenced_for == 0);
+}
+
+/* The active side is met at last. True: what was left of its flip is gone on with. */
+static bool let_in(struct flip *flip)
+{
+    const struct flip_request route = {
+        .kind = FLIP_ACTION_ROUTE, .side = flip->history.active, .epoch = flip->history.epoch, .open = true};
+    if (flip->routed || !flip_may_let_in(flip, route.side)) {
+        return false;
+    }
+    flip_tell(flip, &route);
+    return flip_resume_turn(flip);
+}
+
+/* --- at rest --- */
 
 void flip_steady(struct flip *flip)
 {
@@ -178,16 +207,24 @@ void flip_steady_answer(struct flip *flip, enum flip_action_kind action, const s
         flip->why = event->error;
     } else if (action == FLIP_ACTION_REATTACH) {
         flip_attached(flip);
-    } else if (compare(flip, action)) {
+    } else if (action == FLIP_ACTION_UNDO) {
+        flip_note_unfenced(flip);
+    }
+    if (!failed && action != FLIP_ACTION_REATTACH && compare(flip, action)) {
         return;
     }
     if (flip->promise.names != FLIP_NAMES_UNKNOWN && flip_names_matter(flip)) {
         flip->promise.names = FLIP_NAMES_UNKNOWN; /* who was away may have others */
     }
-    flip_steady(flip);
     /* Who came back wasn't looked at, or perhaps not told; what refuses is not asked for ever. */
-    const bool unmet = failed && (action == FLIP_ACTION_LEARN ||
+    const bool again = failed && !flip->routed && ++flip->learn_tries < FLIP_LEARN_TRIES;
+    const bool unmet = failed && (action == FLIP_ACTION_LEARN || again ||
                                   (action == FLIP_ACTION_FENCE_ON_CONTACT && event->uncertain));
+    if (!again && let_in(flip)) {
+        flip->contact |= unmet;
+        return;
+    }
+    flip_steady(flip);
     if (unmet || (failed && action == FLIP_ACTION_REATTACH)) {
         flip->contact |= unmet;
         flip->retry.at_us = flip->now_us + AGAIN_US;

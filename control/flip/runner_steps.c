@@ -64,7 +64,6 @@ static void start_hold(struct flip *flip)
     const bool alone = flip->spec.kind == FLIP_KIND_TAKEOVER; /* there is no side to go on at */
     flip->hold = (struct flip_hold){.stands = true,
                                     .refuses = alone,
-                                    .shut = flip->hold.shut,
                                     .until_us = flip->now_us + flip->options.max_hold_us};
     struct flip_request request = flip_request(flip, FLIP_ACTION_HOLD);
     request.refuse = alone;

@@ -7,7 +7,7 @@
 
 static void hold_released(struct flip *flip, const struct flip_event *event)
 {
-    flip->hold.stands = flip->hold.left = flip->hold.shut = false;
+    flip->hold.stands = flip->hold.left = false;
     flip->moved.stall_p50_us = event->counts.stall_p50_us;
     flip->moved.stall_p99_us = event->counts.stall_p99_us;
     flip->moved.stall_max_us = event->counts.stall_max_us;
@@ -67,14 +67,14 @@ static bool let_go(struct flip *flip)
             flip_tell(flip, &expire);
             flip->hold.refuses = false;
         }
-        if (flip->hold.shut) {
+        if (!flip->routed) { /* since a restart */
             route_to_source(flip);
         }
         flip_ask_simple(flip, FLIP_ACTION_RELEASE, flip->now_us + FLIP_HOLD_ANSWER_US);
         return true;
     }
     if (flip->hold.over && flip->hold.refuses) {
-        flip->hold.over = flip->hold.left = flip->hold.shut = false;
+        flip->hold.over = flip->hold.left = false;
         route_to_source(flip);
     }
     return false;
@@ -119,6 +119,7 @@ void flip_undo_next(struct flip *flip)
     }
     flip_finish(flip, flip->ends_as);
     flip->phase = FLIP_PHASE_NONE;
+    flip->contact |= !flip->routed;
     flip_steady(flip);
 }
 

@@ -97,6 +97,11 @@ bool flip_may_start(const struct flip *flip, enum flip_kind kind, enum side targ
     if (!may_begin(flip, kind, target, error)) {
         return false;
     }
+    if (kind != FLIP_KIND_TAKEOVER && !flip->routed) {
+        error_set(error, ERROR_UNREACHABLE, "%s, the active side, has not been met since the start",
+                  side_name(flip->history.active));
+        return error_remedy(error, "bring it back: clients wait until it was met");
+    }
     if (kind != FLIP_KIND_TAKEOVER && flip_side_dead(flip)) {
         const char *active = side_name(flip->history.active);
         error_set(error, ERROR_SIDE_DEAD, "%s", flip->dead.why.message);

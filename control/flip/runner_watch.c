@@ -54,6 +54,10 @@ static void try_way_back(struct flip *flip)
                                    .flip = flip->history.done.flip,
                                    .side = flip->history.active,
                                    .deadline_us = flip->now_us + flip->options.catchup_timeout_us / 2};
+    if (!flip->routed) { /* the side that would be left isn't even met */
+        flip_retry_later(flip, &flip->watch.retry);
+        return;
+    }
     flip->watch.retry.at_us = 0;
     flip->watch.probe = (struct flip_await){
         .action = request.kind, .ticket = request.ticket, .guard_us = request.deadline_us + FLIP_GUARD_US};

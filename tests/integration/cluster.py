@@ -132,7 +132,7 @@ class Cluster:
     def write_hba(self, text):
         with open(os.path.join(self.data, "pg_hba.conf"), "w") as hba:
             hba.write(text)
-        if self.process:
+        if self.process and self.process.poll() is None:
             self.connect().query("select pg_reload_conf()")
 
     @property

@@ -366,6 +366,67 @@ static void test_no_commit_without_budget(void **state)
     must(world, world->errors == 0, "a client noticed");
 }
 
+/* Whoever starts while the active side is away sends nobody there before it was met: it may carry the fence
+ * of a flip whose undo never reached it. */
+static void test_nobody_is_sent_to_a_side_that_was_not_met(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    struct error error;
+    world_cutover(world);
+    settle(world);
+    world_flip_back(world);
+    settle(world);
+    world_kill_daemon(world);
+    for (size_t i = 0; i < WORLD_DATABASES; i++) {
+        world->clusters[SIDE_BLUE].databases[i].fence = true;
+        world->clusters[SIDE_BLUE].databases[i].fenced_for = world->last_flip;
+    }
+    world_go_down(world, SIDE_BLUE);
+    world->clusters[SIDE_BLUE].up_again_us = world->now_us + 20000000;
+    world_start_daemon(world);
+    while (world->runner.mode != FLIP_MODE_STEADY) {
+        must(world, world_step(world), "on the way to rest");
+    }
+    must(world, world->told_active && !world->serving, "clients are sent to a side that nobody has met");
+    must(world,
+         !flip_may_start(&world->runner, FLIP_KIND_CUTOVER, SIDE_GREEN, &error) &&
+             error.code == ERROR_UNREACHABLE,
+         "it may be left, though nobody has met it");
+    while (!world->serving) {
+        must(world, world_step(world), "on the way to being met");
+    }
+    must(world, !world->clusters[SIDE_BLUE].databases[0].fence, "clients are sent behind a fence");
+    settle(world);
+    must(world, world->runner.history.active == SIDE_BLUE, "another side is active");
+}
+
+/* What was left of the last flip waits for that, too, and is gone on with then. */
+static void test_turn_waits_for_a_side_that_was_not_met(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    world_cutover(world);
+    while (world->finished == 0 || world->runner.durable < world->runner.history.rows) {
+        must(world, world_step(world), "on the way to the turn");
+    }
+    must(world, world->runner.phase == FLIP_PHASE_TURN, "it was turned already");
+    world_kill_daemon(world);
+    world_go_down(world, SIDE_GREEN);
+    world->clusters[SIDE_GREEN].up_again_us = world->now_us + 20000000;
+    world_start_daemon(world);
+    while (world->runner.mode != FLIP_MODE_STEADY) {
+        must(world, world_step(world), "on the way to rest");
+    }
+    must(world, !world->serving && world->clusters[SIDE_GREEN].up_again_us > world->now_us,
+         "it did not wait for the side");
+    settle(world);
+    must(world, world->runner.history.active == SIDE_GREEN && world->clusters[SIDE_BLUE].follows,
+         "the way back was not opened");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +446,8 @@ int main(void)
         cmocka_unit_test(test_a_side_away_for_long),
         cmocka_unit_test(test_crash_after_every_strike),
         cmocka_unit_test(test_seeded),
+        cmocka_unit_test(test_nobody_is_sent_to_a_side_that_was_not_met),
+        cmocka_unit_test(test_turn_waits_for_a_side_that_was_not_met),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
