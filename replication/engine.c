@@ -178,17 +178,23 @@ struct task_list *engine_tasks(struct replication *replication)
 
 /* --- owners --- */
 
-void engine_note_reply(struct replication *replication, const struct reply *reply)
+void engine_note_reply(struct replication *replication, enum side side, const struct reply *reply)
 {
     uint64_t owner;
     if (reply_owner(reply, &owner)) {
-        engine_note_owner(replication, owner);
+        engine_note_owner(replication, side, owner);
     }
 }
 
-void engine_note_owner(struct replication *replication, uint64_t owner)
+bool engine_is_deposed_by(const struct replication *replication, enum side side, uint64_t owner)
 {
-    if (replication->owner == 0 || owner <= replication->owner || replication->deposed) {
+    return replication->owner != 0 && owner > replication->owner &&
+           (replication->settled || replication->owned[side]);
+}
+
+void engine_note_owner(struct replication *replication, enum side side, uint64_t owner)
+{
+    if (replication->deposed || !engine_is_deposed_by(replication, side, owner)) {
         return;
     }
     replication->deposed = true;

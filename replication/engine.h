@@ -37,6 +37,8 @@ struct replication {
     size_t database_count;
     struct connection **lanes[SIDE_COUNT][LANE_COUNT]; /* by database; lanes of a side have one */
     uint64_t owner;
+    bool owned[SIDE_COUNT]; /* since it began, it has raised its number there */
+    bool settled;           /* a side was said to be the active one: the start is over */
     bool deposed;
     struct replication_identity identity;
     bool identity_told;
@@ -80,7 +82,10 @@ struct task_list *engine_tasks(struct replication *replication);
 void engine_part_closed(struct replication *replication);
 
 /* Every failed reply passes here: a higher owner than ours in it deposes this controller. */
-void engine_note_reply(struct replication *replication, const struct reply *reply);
-void engine_note_owner(struct replication *replication, uint64_t owner);
+void engine_note_reply(struct replication *replication, enum side side, const struct reply *reply);
+void engine_note_owner(struct replication *replication, enum side side, uint64_t owner);
+/* A higher number on that side is another's who came after us. Else the start isn't over and has not been
+ * there before: it takes over from whoever was (own.c). */
+bool engine_is_deposed_by(const struct replication *replication, enum side side, uint64_t owner);
 
 #endif

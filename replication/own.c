@@ -23,7 +23,7 @@ struct owning {
     unsigned sides;
     bool raise; /* a new number; else ours is brought to a side that lacks it */
     int64_t deadline_us;
-    uint64_t highest;
+    uint64_t highest[SIDE_COUNT];
     bool reached[SIDE_COUNT];
     bool missed[SIDE_COUNT]; /* one of its databases could not be asked */
     bool foreign[SIDE_COUNT];
@@ -92,6 +92,7 @@ static void build_raise(struct strand *strand, struct strbuf *sql)
 static enum verdict judge_raise(struct strand *strand, const struct reply *reply, struct error *error)
 {
     const struct owning *owning = strand->data;
+    strand->replication->owned[strand->side] |= reply_row_count(reply) > 0;
     if (reply_row_count(reply) > 0 || !owning->raise) {
         return VERDICT_NEXT;
     }
@@ -135,7 +136,8 @@ static enum verdict judge_owner(struct strand *strand, const struct reply *reply
     if (reply_row_count(reply) > 0) {
         uint64_t owner = reply_uint(reply, 0, 0);
         owning->installed[strand->side][strand->database] = true;
-        owning->highest = owner > owning->highest ? owner : owning->highest;
+        uint64_t *highest = &owning->highest[strand->side];
+        *highest = owner > *highest ? owner : *highest;
     }
     return VERDICT_END;
 }
@@ -198,25 +200,51 @@ void replication_chosen(struct replication *replication)
     engine_part_closed(replication);
 }
 
+/*
+ * A start takes over from whoever is there (owner 0: nothing is ours yet), and it isn't over before it knows
+ * which side is active: where it has not been before, a higher number is one that it has come after. But only
+ * while every side that it has taken can still say that nobody came after it.
+ */
+static bool may_take(const struct owning *owning, uint64_t highest)
+{
+    const struct replication *replication = owning->replication;
+    bool all_ours = true;
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        all_ours &= !replication->owned[side] || owning->reached[side];
+    }
+    return highest <= replication->owner || replication->owner == 0 || (owning->raise && all_ours);
+}
+
+static bool is_deposed(const struct owning *owning)
+{
+    bool deposed = owning->replication->deposed;
+    for (int side = 0; side < SIDE_COUNT; side++) {
+        deposed |= engine_is_deposed_by(owning->replication, (enum side)side, owning->highest[side]);
+    }
+    return deposed;
+}
+
 static void owners_read(void *data, const struct replication_result *result)
 {
     struct owning *owning = data;
     struct replication *replication = owning->replication;
+    const uint64_t *of = owning->highest;
+    const uint64_t highest = of[SIDE_BLUE] > of[SIDE_GREEN] ? of[SIDE_BLUE] : of[SIDE_GREEN];
     if (!result->ok) {
         finish(owning, result);
         return;
     }
-    const uint64_t owner = replication->owner; /* 0: at the start, which takes over from whoever is there */
-    const bool begins = owning->raise && owner == 0;
-    if (replication->deposed || (!begins && owning->highest > owner)) {
-        engine_note_owner(replication, owning->highest);
-        struct replication_result deposed = {.ok = false};
-        (void)error_set(&deposed.error, ERROR_STALE, "another controller owns the pair");
-        finish(owning, &deposed);
+    if (is_deposed(owning) || !may_take(owning, highest)) {
+        for (int side = 0; side < SIDE_COUNT; side++) {
+            engine_note_owner(replication, (enum side)side, of[side]);
+        }
+        struct replication_result refused = {.ok = false};
+        (void)error_set(&refused.error, ERROR_STALE, "another controller owns the pair");
+        finish(owning, &refused);
     } else if (owning->raise) {
         const uint64_t ours = replication->identity.owner; /* on a side that can't be asked it may stand */
-        replication->identity.owned_since |= begins && owning->highest > ours;
-        replication->owner = next_owner(owning->highest > ours ? owning->highest : ours);
+        replication->identity.owned_since |= highest > ours;
+        replication->owner = next_owner(highest > ours ? highest : ours);
         replication->identity.owner = replication->owner;
         remember(owning);
     } else {

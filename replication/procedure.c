@@ -194,15 +194,15 @@ static void on_reply(void *context, const struct reply *reply)
     struct strand *strand = &runner->strand;
     const struct step *step = &strand->plan->steps[runner->step];
     runner->asking = NULL;
-    engine_note_reply(strand->replication, reply);
+    const enum side asked = step->on == ON_THIS_SIDE ? strand->side : side_other(strand->side);
+    engine_note_reply(strand->replication, asked, reply);
     if (runner->procedure->aborted) {
         /* An answer that came all the same stands; what was asked next isn't. */
         fail_aborted(runner, reply->uncertain);
         return;
     }
     if (step->heals && lacks_our_number(strand, reply)) {
-        sampler_own(strand->replication->sampler,
-                    step->on == ON_THIS_SIDE ? strand->side : side_other(strand->side));
+        sampler_own(strand->replication->sampler, asked);
         runner->waiting_for = reply->error;
         again(runner, step, HEAL_US);
         return;

@@ -262,7 +262,7 @@ static enum verdict judge_look(struct strand *strand, const struct reply *reply,
     stream->idle_slot_endangered = is_endangered(reply_value(reply, 0, 8), reply_value(reply, 0, 9));
     uint64_t owner = reply_uint(reply, 0, 10);
     const char *standing = reply_value(reply, 0, 11);
-    engine_note_owner(strand->replication, owner);
+    engine_note_owner(strand->replication, strand->side, owner);
     note_names(strand, side, NULL, reply_value(reply, 0, 12));
     side->stale = side->stale || owner < strand->replication->owner;
     if (standing != NULL && strcmp(standing, "standby") != 0) {
@@ -559,6 +559,7 @@ void replication_set_active(struct replication *replication, enum side active, u
     struct sampler *sampler = replication->sampler;
     bool turned = !sampler->active_known || sampler->active != active;
     sampler->by_flip = turned ? sampler->active_known : sampler->by_flip;
+    replication->settled = true;
     sampler->active_known = true;
     sampler->active = active;
     sampler->epoch = epoch;

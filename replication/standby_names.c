@@ -103,7 +103,7 @@ static enum verdict judge_side(const struct naming *naming, const struct strand 
     if (strand->replication->foreign[strand->side]) {
         return VERDICT_END; /* another pair's: its owner and its names are none of our business */
     }
-    engine_note_owner(strand->replication, owner);
+    engine_note_owner(strand->replication, strand->side, owner);
     if (owner != strand->replication->owner) {
         (void)error_set(error, ERROR_STALE, "%s is owned by another controller", side_name(strand->side));
         return VERDICT_FAIL;

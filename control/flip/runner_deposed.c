@@ -32,7 +32,10 @@ void flip_deposed(struct flip *flip)
     flip->retry = (struct flip_retry){0};
     error_set(&flip->why, ERROR_STALE,
               "another controller has taken ownership of the pair; this one decides nothing");
-    error_remedy(&flip->why, "stop one of the two daemons; restart this one if it is the one to keep");
+    error_remedy(
+        &flip->why,
+        "stop one of the two daemons, or restart this one, which then takes over: if it is the one to keep, "
+        "or if there is no other (a state.dir that was lost or restored)");
     flip_alarm(flip, &flip->why);
 }
 

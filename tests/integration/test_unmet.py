@@ -1,10 +1,12 @@
 """A daemon that starts while a side is away: nobody is sent to a side before this daemon has met it, for it may stand behind
 the fence of a flip that could not be undone there."""
+import shutil
 import threading
 
 import pg
 from cluster import TRUST
 from test_flip import assert_one_active
+from test_pair import trouble
 
 # applications come in, the manager doesn't: clients would be quicker than it
 WITHOUT_MANAGER = "host all switchback 127.0.0.1/32 reject\nhost replication switchback 127.0.0.1/32 reject\n" + TRUST
@@ -55,3 +57,31 @@ def test_active_side_comes_back_behind_a_fence(world):
     assert_one_active(world, "blue")
     d.verb("cutover", code=0)
     world.assert_same_data()
+
+
+def test_start_that_reached_one_side_only(world):
+    """No journal, and a clock that has gone back: the start takes one side, then meets its own earlier number on the other,
+    a higher one. It isn't over before it knows who is active, and takes over there, too; once over, such a number deposes it."""
+    d = world.prepared(flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "1s"}, "max_hold": "200s"})
+    raise_owner = "update switchback.state set owner = owner + 1000000000000000"
+    d.stop()
+    with world.blue.connect("app", "switchback") as manager:
+        manager.query(raise_owner)
+    world.blue.stop()
+    shutil.rmtree(d.settings["state"]["dir"])
+    d.start(wait=False)
+    trouble(d, "blue can't be reached")
+    world.blue.start()
+    with pg.Connection(d.address, timeout=200) as client:
+        client.query("update account set note = 'taken' where id = 1")
+    d.wait_steady("blue")
+    assert_one_active(world, "blue")
+    assert world.blue.value("select owner from switchback.state") == world.green.value("select owner from switchback.state")
+    d.verb("cutover", code=0)
+    d.wait_steady("green")
+    with world.blue.connect("app", "switchback") as manager:
+        manager.query(raise_owner)
+    trouble(d, "another controller has taken ownership", "restart this one")
+    d.stop()
+    d.start()
+    d.wait_status(lambda s: s["active"] == "green" and s["way_back"]["open"], 60, "the restart takes over")

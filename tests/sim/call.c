@@ -369,8 +369,8 @@ static void reply(struct sim *sim, const struct moment *moment)
     }
     const struct step *step = &strand->steps[strand->step];
     const bool failed = strand->lost || strand->verdict == VERDICT_FAILED;
-    if (!call->dead && strand->owner_met > sim->my->owner) { /* whatever was asked for meanwhile */
-        ports_deposed(sim);
+    if (!call->dead && daemon_is_deposed_by(sim, strand->at, strand->owner_met)) {
+        ports_deposed(sim); /* whatever was asked for meanwhile */
     }
     if (failed && step->tolerant && !call->dead && !call->aborted) {
         strand->step++;

@@ -77,7 +77,7 @@ struct call {
     struct strand strands[SIDE_COUNT][DATABASES];
     struct flip_facts facts;
     bool for_sampler;
-    uint64_t highest; /* owner that was met */
+    uint64_t highest[SIDE_COUNT]; /* owner that was met */
 };
 
 struct call *call_new(struct sim *sim, const struct flip_request *request, int64_t deadline_us);

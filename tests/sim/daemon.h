@@ -39,6 +39,7 @@ void ports_deposed(struct sim *sim); /* a server said that another controller ow
 void daemon_start(struct sim *sim);
 void daemon_crash(struct sim *sim);
 bool daemon_owns(const struct sim *sim, enum side side, unsigned database);
+bool daemon_is_deposed_by(const struct sim *sim, enum side side, uint64_t owner);
 
 /* --- journal.c */
 
@@ -106,6 +107,8 @@ struct daemon {
     uint64_t owner, owner_kept; /* in state.dir: the highest that was ever taken */
     uint64_t owner_met;         /* the statement under way was refused: another controller has this number */
     bool owned_since;           /* in state.dir */
+    bool owned[SIDE_COUNT];     /* since it began */
+    bool settled;               /* it has said which side is active: the start is over */
     bool deposed;
     uint64_t connection[SIDE_COUNT], connection_life[SIDE_COUNT];
     bool connected[SIDE_COUNT], connecting[SIDE_COUNT];

@@ -203,6 +203,7 @@ static void news(struct sim *sim, const struct flip_request *request)
         SAY(sim, "runner", "%s is active, epoch %" PRIu64, side_name(request->side), request->epoch);
         sampler_set_active(sim, request->side, request->epoch);
         sim->my->owned_since = false;
+        sim->my->settled = true;
         break;
     case FLIP_ACTION_WATCH:
         sampler_watch(sim, request->open);
@@ -267,7 +268,8 @@ void daemon_start(struct sim *sim)
     }
     SAY(sim, "daemon", "starts; the journal has %" PRIu32 " rows", sim->my->journal.count);
     sim->my->running = true;
-    sim->my->deposed = false;
+    sim->my->deposed = sim->my->settled = false;
+    sim->my->owned[SIDE_BLUE] = sim->my->owned[SIDE_GREEN] = false;
     sim->my->owner = 0;
     sim->my->stalled_until_us = 0;
     sim->my->wake_us = -1;

@@ -17,7 +17,8 @@ static enum verdict read_owner(struct sim *sim, struct call *call, struct strand
 {
     const uint64_t owner = database_at(sim, strand)->now.owner;
     (void)error;
-    call->highest = owner > call->highest ? owner : call->highest;
+    uint64_t *highest = &call->highest[strand->at];
+    *highest = owner > *highest ? owner : *highest;
     return VERDICT_OK;
 }
 
@@ -109,6 +110,11 @@ static unsigned sides_reached(const struct call *call)
 
 static bool raise_ended(struct sim *sim, struct call *call)
 {
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        for (unsigned d = 0; d < DATABASES; d++) {
+            sim->my->owned[s] |= call->strands[s][0].reached && !call->strands[s][d].failed;
+        }
+    }
     if (scripts_any_failed(call)) {
         return false;
     }
@@ -128,13 +134,22 @@ static bool owners_read(struct sim *sim, struct call *call)
     if (scripts_any_failed(call)) {
         return false;
     }
-    if (sim->my->deposed || (sim->my->owner != 0 && call->highest > sim->my->owner)) {
-        (void)error_set(&call->error, ERROR_STALE, "another controller owns the pair");
+    uint64_t highest = 0;
+    bool deposed = sim->my->deposed, all_ours = true;
+    for (int s = 0; s < SIDE_COUNT; s++) {
+        deposed |= daemon_is_deposed_by(sim, (enum side)s, call->highest[s]);
+        all_ours &= !sim->my->owned[s] || call->strands[s][0].reached;
+        highest = call->highest[s] > highest ? call->highest[s] : highest;
+    }
+    if (deposed) {
         ports_deposed(sim);
+    }
+    if (deposed || (sim->my->owner != 0 && highest > sim->my->owner && !all_ours)) {
+        (void)error_set(&call->error, ERROR_STALE, "another controller owns the pair");
         return false;
     }
-    sim->my->owned_since |= sim->my->owner == 0 && call->highest > sim->my->owner_kept;
-    uint64_t highest = call->highest > sim->my->owner_kept ? call->highest : sim->my->owner_kept;
+    sim->my->owned_since |= highest > sim->my->owner_kept;
+    highest = highest > sim->my->owner_kept ? highest : sim->my->owner_kept;
     const uint64_t wall = (uint64_t)sim_wall_us(sim);
     highest = highest > wall ? highest : wall;
     sim->my->owner = sim->my->owner_kept = call->owner = highest + 1 + sim_random(sim) % 1000;
@@ -168,6 +183,12 @@ static bool end_ended(struct sim *sim, struct call *call)
 
 const struct script scripts_learn = {STEPS_OF(end_steps), BLUE | GREEN, true, end_ended};
 
+/* As replication/engine.c: a start that isn't over takes over from whoever is where it has not been. */
+bool daemon_is_deposed_by(const struct sim *sim, enum side side, uint64_t owner)
+{
+    return sim->my->owner != 0 && owner > sim->my->owner && (sim->my->settled || sim->my->owned[side]);
+}
+
 bool scripts_own_side(struct sim *sim, struct call *call, struct strand *strand)
 {
     struct cluster *cluster = &sim->clusters[strand->at];
@@ -178,7 +199,7 @@ bool scripts_own_side(struct sim *sim, struct call *call, struct strand *strand)
     call_end_backends(sim, strand->at, strand->connection);
     for (unsigned d = 0; d < DATABASES; d++) {
         struct database *database = &cluster->databases[d];
-        if (database->now.owner > call->owner) {
+        if (database->now.owner > call->owner && (sim->my->settled || sim->my->owned[strand->at])) {
             sim->my->owner_met = database->now.owner;
             return false;
         }
