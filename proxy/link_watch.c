@@ -13,7 +13,7 @@
 enum {
     LOOKS = 10, /* within tcp.servers.lost_after */
     LOOK_LEAST_MS = 100,
-    LOOK_MOST_MS = 3000,
+    LOOK_MOST_MS = 1000, /* by so much may a client wait longer than flip.max_hold behind our own question */
     /* Repetitions without an answer: of data, or of the question whether a window that was closed is open. A
      * peer that lives answers the first one. */
     REPEATED_LEAST = 2,
