@@ -137,8 +137,8 @@ class Daemon:
     def running(self):
         return self.process is not None and self.process.poll() is None
 
-    def stop(self, timeout=30):
-        """SIGTERM; returns the exit status."""
+    def stop(self, timeout=90):
+        """SIGTERM; returns the exit status. Its journal is closed with a sync, which a disk that others keep busy may let wait."""
         if self.running:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
