@@ -160,7 +160,7 @@ class Cluster:
             self.wait_ready()
         return self
 
-    def wait_ready(self, timeout=60):
+    def wait_ready(self, timeout=180):
         end = time.monotonic() + timeout
         while True:
             if self.process.poll() is not None:
@@ -179,7 +179,7 @@ class Cluster:
         self.resume()
         self.process.send_signal({"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode])
         try:
-            self.process.wait(30 if mode != "immediate" else 10)
+            self.process.wait(120 if mode != "immediate" else 60)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -214,7 +214,7 @@ class Cluster:
             except ProcessLookupError:
                 pass
         self.process.wait()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while any(_running(pid) for pid in pids) and time.monotonic() < end:
             time.sleep(0.005)
         if os.path.exists(os.path.join(self.data, "postmaster.pid")):

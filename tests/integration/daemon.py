@@ -14,7 +14,8 @@ import cluster
 
 BUILD = os.environ.get("SWITCHBACK_BUILD", "build")
 BINARY = os.path.join(BUILD, "switchback")
-SLOW = float(os.environ.get("SWITCHBACK_SLOW", "1"))  # of a build with sanitizers, on a busy machine
+SLOW = float(os.environ.get("SWITCHBACK_SLOW", "1"))  # what is measured may take so many times longer than here
+LIMIT = 3 * SLOW  # of deadlines, which only a failure comes to: on a busy machine with two cores, too
 
 
 def merge(base, extra):
@@ -119,7 +120,7 @@ class Daemon:
 
     def until(self, fact, timeout=30, what="a fact"):
         """Waits until fact() is true; the daemon must live meanwhile."""
-        end = time.monotonic() + timeout * SLOW
+        end = time.monotonic() + timeout * LIMIT
         while True:
             result = fact()
             if result:
@@ -131,7 +132,7 @@ class Daemon:
             time.sleep(0.02)
 
     def wait_exit(self, timeout=30):
-        return self.process.wait(timeout * SLOW)
+        return self.process.wait(timeout * LIMIT)
 
     @property
     def running(self):
@@ -172,7 +173,7 @@ class Daemon:
     def verb(self, *arguments, timeout=120, json=True, code=None, environment=None):
         """Runs `switchback VERB...`; with `code` the exit status must be that."""
         command = [str(argument) for argument in arguments] + (["--json"] if json else [])
-        done = subprocess.run([BINARY] + command, capture_output=True, text=True, timeout=timeout * SLOW,
+        done = subprocess.run([BINARY] + command, capture_output=True, text=True, timeout=timeout * LIMIT,
                               env=self.environment(**(environment or {})))
         answer = Answer(done, command)
         assert code is None or answer.code == code, "expected exit %d: %r" % (code, answer)
@@ -213,7 +214,7 @@ class Daemon:
     def prepare(self):
         return self.verb("prepare", timeout=300, code=0)
 
-    def rpc(self, method, params=None, timeout=60):
+    def rpc(self, method, params=None, timeout=60 * LIMIT):
         """One request over the control socket, by hand; notifications before the answer are dropped."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout)
@@ -231,7 +232,7 @@ class Daemon:
     def http(self, path):
         """(status, body); status 0 if nobody listens."""
         try:
-            with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.http_port, path), timeout=10) as response:
+            with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.http_port, path), timeout=20 * LIMIT) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -257,7 +258,7 @@ class Running:
         self.process, self.command = process, command
 
     def finish(self, timeout=120, code=None):
-        out, err = self.process.communicate(timeout=timeout * SLOW)
+        out, err = self.process.communicate(timeout=timeout * LIMIT)
         answer = Answer(subprocess.CompletedProcess(self.command, self.process.returncode, out, err), self.command)
         assert code is None or answer.code == code, "expected exit %d: %r" % (code, answer)
         return answer

@@ -10,7 +10,7 @@ import time
 import disk
 import pg
 import strikes
-from daemon import SLOW
+from daemon import LIMIT, SLOW
 from network import Strikes, Witness
 from test_flip import assert_one_active
 
@@ -156,7 +156,7 @@ class Scene:
         since = len(d.log_text())
         self.strikes.on(phase + ":before", lambda: None)
         flip = d.start_verb(verb)
-        assert self.strikes.struck.wait(60 * SLOW), "%s was not reached: %r" % (phase, flip.finish())
+        assert self.strikes.struck.wait(60 * LIMIT), "%s was not reached: %r" % (phase, flip.finish())
         time.sleep(random.uniform(0, LASTS[phase]) / 1000)
         aborting = d.start_verb("abort") if abort else None
         if abort:
@@ -172,7 +172,7 @@ class Scene:
         active = self.settle(load)
         elapsed = time.monotonic() - started
         witness.stop()
-        waiter.join(120 * SLOW)
+        waiter.join(120 * LIMIT)
         assert result, "the verb doesn't end"
         answer = result[0]
         assert answer.code in (0, 1, 3, 4, 5), answer
@@ -205,7 +205,7 @@ def fill_wal(side):
 
 def check_sides(world, active, timeout=60):
     """One accepts writes, the other doesn't; a server that just recovers from a worker's death is waited for."""
-    end = time.monotonic() + timeout * SLOW
+    end = time.monotonic() + timeout * LIMIT
     while True:
         try:
             return assert_one_active(world, active)
@@ -217,7 +217,7 @@ def check_sides(world, active, timeout=60):
 
 def revive(side, timeout=60):
     """Waits until a side answers; starts it where its server has ended."""
-    end = time.monotonic() + timeout * SLOW
+    end = time.monotonic() + timeout * LIMIT
     while True:
         if side.process.poll() is not None:
             side.start(wait=False)

@@ -87,7 +87,7 @@ class Namespaces:
         """A namespace lives as long as the process that holds it."""
         holder = world.spawn(["unshare", "--net", "sleep", "infinity"], preexec_fn=cluster.die_with_parent)
         path = "/proc/%d/ns/net" % holder.pid
-        end = time.monotonic() + 30
+        end = time.monotonic() + 180
         while os.stat(path).st_ino == os.fstat(self.home).st_ino:
             assert holder.poll() is None and time.monotonic() < end, "unshare fails"
             time.sleep(0.01)

@@ -15,7 +15,7 @@ import time
 
 import cluster
 import pg
-from daemon import SLOW
+from daemon import LIMIT
 from world import DRIVERS
 
 LINKS = ("blue", "green", "from_blue", "from_green")
@@ -65,14 +65,14 @@ class Forwarder:
         self.ports = {name: cluster.free_port() for name in targets}
         arguments = ["%s=%d:%d" % (name, port, targets[name]) for name, port in self.ports.items()]
         self.process = world.spawn([os.path.join(DRIVERS, "forwarder"), self.path] + arguments)
-        end = time.monotonic() + 30 * SLOW
+        end = time.monotonic() + 30 * LIMIT
         while not os.path.exists(self.path):
             assert self.process.poll() is None and time.monotonic() < end, "the forwarder doesn't start"
             time.sleep(0.01)
 
     def say(self, *words):
         with socket.socket(socket.AF_UNIX) as caller:
-            caller.settimeout(30 * SLOW)
+            caller.settimeout(30 * LIMIT)
             caller.connect(self.path)
             caller.sendall((" ".join(str(word) for word in words) + "\n").encode())
             answer = caller.recv(100).decode().split()
@@ -170,7 +170,7 @@ class Witness:
 
     def stop(self):
         self.stopping.set()
-        self.thread.join(60 * SLOW)
+        self.thread.join(60 * LIMIT)
 
 
 class Scene:

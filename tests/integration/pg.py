@@ -140,7 +140,7 @@ def row(body):
 class Raw:
     """A socket that speaks messages: for tests of startup and of broken streams."""
 
-    def __init__(self, address, timeout=30, tls=None, server_name=None, direct=False):
+    def __init__(self, address, timeout=90, tls=None, server_name=None, direct=False):
         """tls: an SSLContext; the handshake follows an SSLRequest, or at once if `direct`."""
         self.address = address
         if isinstance(address, str):
@@ -197,7 +197,7 @@ class Raw:
         pending = getattr(self.socket, "pending", int)()
         return bool(self.buffer) or pending > 0 or bool(select.select([self.socket], [], [], timeout)[0])
 
-    def closed_by_peer(self, timeout=10):
+    def closed_by_peer(self, timeout=25):
         """True if the peer closes, with or without last words, in time."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -230,7 +230,7 @@ class Raw:
 class Connection(Raw):
     """A logged-in session."""
 
-    def __init__(self, address, user="app", database="app", password=None, timeout=30, version=PROTOCOL_3_0, tls=None,
+    def __init__(self, address, user="app", database="app", password=None, timeout=90, version=PROTOCOL_3_0, tls=None,
                  server_name=None, direct=False, **params):
         super().__init__(address, timeout, tls, server_name, direct)
         self.parameters, self.notices, self.notifications = {}, [], []
@@ -368,7 +368,7 @@ class Connection(Raw):
             return error
         return None
 
-    def notification(self, timeout=10):
+    def notification(self, timeout=60):
         """The next notification; None if none comes in time."""
         end = time.monotonic() + timeout
         while not self.notifications:

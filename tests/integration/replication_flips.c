@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP_SECONDS = 10, MAX_SAMPLES = 4096, ABORTED_MAX = 3 };
+enum { STEP_SECONDS = 60, MAX_SAMPLES = 4096, ABORTED_MAX = 3 };
 
 /* --- waiting for one operation --- */
 

@@ -89,7 +89,7 @@ class Job:
 
     def __init__(self, name, function, root, templates):
         self.name, self.started = name, time.monotonic()
-        self.limit = getattr(function, "timeout", DEFAULT_TIMEOUT) * daemon.SLOW
+        self.limit = getattr(function, "timeout", DEFAULT_TIMEOUT) * daemon.LIMIT
         Job.count += 1
         self.folder = os.path.join(root, "%03d.%s" % (Job.count, name[:30]))  # a socket's path has at most 107 bytes
         self.output = self.folder + ".out"

@@ -44,7 +44,7 @@ def played(address, seed):
     """A connection behind a random sequence, back at ReadyForQuery and idle by the server's word; None if it ended."""
     chance = random.Random(seed)
     generator = differential.Generator(seed)
-    connection = pg.Connection(address, user="postgres", timeout=60)
+    connection = pg.Connection(address, user="postgres")
     # nothing before the end may show the marker; a copy's failing and skipping end with it
     messages = generator.sequence() + differential.TAIL[:-1]
     try:

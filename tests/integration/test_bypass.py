@@ -56,7 +56,7 @@ class Direct(threading.Thread):
 
     def finish(self):
         self.stopping = True
-        self.join(60)
+        self.join(180)
         assert not self.is_alive() and self.failure is None, self.failure
 
     def check(self, side):
@@ -212,7 +212,7 @@ def test_ddl_and_prepared_transactions_through_flips(world):
         flip_when_free(d, verb, to)
     stopping.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     assert not failures, failures
     for side in (world.blue, world.green):
         for gid, in side.query("select gid from pg_prepared_xacts"):

@@ -2,7 +2,7 @@
 import time
 
 import pg
-from daemon import SLOW
+from daemon import LIMIT
 from tool import Tool
 
 # what the manager does with the fences, no event trigger undoes
@@ -160,7 +160,7 @@ def as_manager(side, sql):
 
 def await_state(tool, item, state, timeout=20, why=None):
     """The outcome of check in which `item` is in that state."""
-    end = time.monotonic() + timeout * SLOW
+    end = time.monotonic() + timeout * LIMIT
     while True:
         outcome = tool.check()
         if outcome.state(item) == state:

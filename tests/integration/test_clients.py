@@ -73,7 +73,7 @@ def test_psql_interrupt(world):
     running = "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active'"
     d.until(lambda: world.blue.value(running) == "1", what="the statement runs")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert "canceling statement due to user request" in err, (out, err)
     assert world.blue.value(running) == "0"
 

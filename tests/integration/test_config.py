@@ -52,7 +52,7 @@ def check(world, text, *arguments):
     path = os.path.join(world.folder, "c.yaml")
     with open(path, "w") as file:
         file.write(text)
-    done = subprocess.run([daemon.BINARY, "serve", "-c", path, *(arguments or ["--check-config"])], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([daemon.BINARY, "serve", "-c", path, *(arguments or ["--check-config"])], capture_output=True, text=True, timeout=180)
     return done, path
 
 
@@ -76,7 +76,7 @@ def test_errors(world):
     for text in ("", "just text", "[]", "- a\n", "\0\0", "a: &x [*x]\n", GOOD + "x: " + "[" * 5000, "!!binary x"):
         done, _ = check(world, text)
         assert done.returncode == 2, (text[:50], done)
-    done = subprocess.run([daemon.BINARY, "serve", "-c", "/nonexistent/file.yaml"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([daemon.BINARY, "serve", "-c", "/nonexistent/file.yaml"], capture_output=True, text=True, timeout=180)
     assert done.returncode == 2 and "/nonexistent/file.yaml" in done.stderr, done
     done, path = check(world, GOOD + "listen: { port: many }\n", "--socket", "/tmp/none")
     assert done.returncode == 2, done

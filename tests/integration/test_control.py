@@ -16,7 +16,7 @@ def lines(connection):
 
 def opened(d):
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
+    connection.settimeout(90)
     for _ in range(500):
         try:
             connection.connect(d.socket_path)
@@ -123,7 +123,7 @@ def test_roles(world):
         program = ("import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode()+b'\\n');"
                    " print(s.makefile().readline())")
         done = subprocess.run(["/usr/bin/python3", "-c", program, d.socket_path, text], user=user, group="nogroup", extra_groups=[],
-                              capture_output=True, text=True, timeout=60)
+                              capture_output=True, text=True, timeout=180)
         try:
             answer = json.loads(done.stdout)
         except ValueError:
@@ -157,7 +157,7 @@ def test_http(world):
     assert d.metric("switchback_errors_total", side="blue") >= 1
     for bad in (b"POST /metrics HTTP/1.0\r\n\r\n", b"nonsense\r\n\r\n", b"GET /" + b"x" * 100000 + b" HTTP/1.0\r\n\r\n", b"\0" * 100):
         with socket.create_connection(("127.0.0.1", d.http_port)) as connection:
-            connection.settimeout(10)
+            connection.settimeout(90)
             try:
                 connection.sendall(bad)
                 connection.shutdown(socket.SHUT_WR)
@@ -205,7 +205,7 @@ def test_events(world):
     d.wait_steady("green")
     time.sleep(0.5)
     run.process.terminate()
-    out, err = run.process.communicate(timeout=20)
+    out, err = run.process.communicate(timeout=120)
     seen = [json.loads(line) for line in out.splitlines()]
     assert [e["seq"] for e in seen] == sorted({e["seq"] for e in seen}), seen
     phases = [e["phase"] for e in seen if e["type"] == "phase"]
@@ -217,7 +217,7 @@ def test_events(world):
     d.verb("flip-back", code=0)
     time.sleep(1)
     watch.process.terminate()
-    out, err = watch.process.communicate(timeout=20)
+    out, err = watch.process.communicate(timeout=120)
     assert out and all(json.loads(line) for line in out.splitlines()), (out, err)
 
 

@@ -8,14 +8,14 @@ import os
 import signal
 import time
 
-from daemon import SLOW
+from daemon import LIMIT
 from tool import Tool
 
 ROWS = "select coalesce(string_agg(id::text, ',' order by id), '') from orders"
 
 
 def until(what, true):
-    end = time.monotonic() + 120 * SLOW
+    end = time.monotonic() + 120 * LIMIT
     while not true():
         assert time.monotonic() < end, what
         time.sleep(0.02)
@@ -114,7 +114,7 @@ def test_prepare_relaxes_a_stream_that_is_behind(world):
     """It doesn't flush each transaction while it catches up, and does afterwards."""
     tool, lock, process = behind(world)
     lock.close()
-    out, _ = process.communicate(timeout=120 * SLOW)
+    out, _ = process.communicate(timeout=120 * LIMIT)
     assert process.returncode == 0 and "catching up" in out, out
     assert flushes(world) and tool.check().failing() == []
     assert world.green.value(ROWS) == world.blue.value(ROWS)

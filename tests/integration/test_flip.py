@@ -338,7 +338,7 @@ def test_logins_during_a_flip(world):
     versions = []
 
     def login():
-        with pg.Connection(d.address, timeout=60) as connection:
+        with pg.Connection(d.address) as connection:
             versions.append(connection.value("show server_version_num"))
     threads = [threading.Thread(target=login) for _ in range(5)]
     for thread in threads:
@@ -347,7 +347,7 @@ def test_logins_during_a_flip(world):
     blocker.query("commit")
     run.finish(code=0)
     for thread in threads:
-        thread.join(60)
+        thread.join(180)
     assert len(versions) == 5 and all(v.startswith(str(world.green.version)) for v in versions), versions
 
 
@@ -425,7 +425,7 @@ def test_sessions_of_others_end_at_the_fence(world):
     around = world.blue.connect("app", "app")
     around.query("update account set note = 'around' where id = 3")
     d.verb("cutover", code=0)
-    assert around.closed_by_peer(20)
+    assert around.closed_by_peer()
     assert fenced(world.blue, "app")
     with world.connect() as client:
         assert client.value("select note from account where id = 3") == "around"

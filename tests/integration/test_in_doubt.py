@@ -9,7 +9,7 @@ import threading
 import time
 
 import pg
-from daemon import SLOW
+from daemon import LIMIT, SLOW
 from network import Forwarder
 from test_lossless import LOSSLESS, cut_over
 
@@ -42,7 +42,7 @@ class Scene:
         return session
 
     def wait(self, what, sql, want):
-        end = time.monotonic() + 60 * SLOW
+        end = time.monotonic() + 60 * LIMIT
         while self.world.blue.value(sql) != want:
             assert time.monotonic() < end, what
             time.sleep(0.02)
@@ -71,7 +71,7 @@ class Scene:
 
 def answer(session, timeout=90):
     """What the client got: the CommandComplete's tag or None, and the SQLSTATE that ended the session or None."""
-    session.socket.settimeout(timeout * SLOW)
+    session.socket.settimeout(timeout * LIMIT)
     tag = state = None
     replies = []
     try:
@@ -313,7 +313,7 @@ def knock(world, told, **params):
     def work():
         begin = time.monotonic()
         try:
-            client = world.connect(timeout=90 * SLOW, **params)
+            client = world.connect(timeout=90 * LIMIT, **params)
             client.query("insert into note values (1000, 'x') on conflict (id) do nothing")
             told.append(("served", time.monotonic() - begin))
         except (OSError, pg.PgError, pg.Closed) as error:
@@ -343,7 +343,7 @@ def test_takeover(world):
     sessions["alone"].send(pg.query("insert into slow values (8, %d)" % LONG))
     sessions["commit"].query("insert into slow values (9, %d)" % LONG)
     sessions["commit"].send(pg.query("commit"))
-    end = time.monotonic() + 60 * SLOW
+    end = time.monotonic() + 60 * LIMIT
     while world.green.value("select count(*) from pg_stat_activity where usename = 'app' and wait_event = 'PgSleep'") != "3":
         assert time.monotonic() < end, "they don't run"
         time.sleep(0.02)
@@ -389,7 +389,7 @@ def test_promised(world):
     os.kill(worker, signal.SIGSTOP)
     try:
         session.send(pg.query("commit"))
-        end = time.monotonic() + 60 * SLOW
+        end = time.monotonic() + 60 * LIMIT
         while world.green.value("select wait_event from pg_stat_activity where pid = %d" % session.pid) != "SyncRep":
             assert time.monotonic() < end, "it does not wait"
             time.sleep(0.02)

@@ -170,7 +170,7 @@ def test_client_limits_need_the_password(world):
             assert refusal(d.address, password="secret").sqlstate == "53300"
 
 
-def ended(connection, timeout=20):
+def ended(connection, timeout=60):
     """The last words of a connection that the other end closes."""
     assert connection.closed_by_peer(timeout)
     while connection.buffer:

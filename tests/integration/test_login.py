@@ -87,12 +87,12 @@ def test_scram_abuse(world):
             raw.send(pg.startup({"user": "app", "database": "app"}))
             assert raw.receive()[0] == "R"
             raw.send(pg.message(b"p", bad))
-            assert raw.closed_by_peer(10), bad[:40]
+            assert raw.closed_by_peer(), bad[:40]
     with pg.Raw(d.address) as raw:
         raw.send(pg.startup({"user": "app", "database": "app"}))
         raw.receive()
         raw.send(pg.query("select 1"))
-        assert raw.closed_by_peer(10)
+        assert raw.closed_by_peer()
     pg.Connection(d.address, password="secret").close()
 
 
@@ -134,7 +134,7 @@ def test_login_timeout(world):
     with pg.Raw(d.address) as raw:
         raw.send(pg.startup({"user": "app", "database": "app"}))
         raw.receive()
-        assert raw.closed_by_peer(20) and time.monotonic() - started >= 0.9
+        assert raw.closed_by_peer() and time.monotonic() - started >= 0.9
 
 
 def test_server_too_full(world):

@@ -54,7 +54,7 @@ def test_server_that_swallows(world):
         except pg.PgError as error:
             assert error.sqlstate in states and "acknowledged" in str(error), error
     print("the last of them was told after %.1f s" % (time.monotonic() - began))
-    with pg.Connection(d.address, timeout=60) as client:
+    with pg.Connection(d.address) as client:
         assert client.value("select 1") == "1"
     d.wait_status(lambda s: s["sides"]["blue"]["reachable"] and s["active"] == "blue", 60, "blue answers by new connections")
     scene.net.heal()

@@ -11,7 +11,7 @@ import time
 
 from certificates import Authority
 from cluster import SCRAM
-from daemon import BUILD, SLOW
+from daemon import BUILD, LIMIT
 
 SOURCE = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "drivers", "matrix"))
 BUILT = os.path.join(os.path.abspath(BUILD), "matrix")
@@ -77,7 +77,7 @@ class Driver:
 
     def finish(self):
         """The driver's summary; what went wrong is in its errors."""
-        out, _ = self.process.communicate(timeout=60 * SLOW)
+        out, _ = self.process.communicate(timeout=60 * LIMIT)
         with open(self.errors) as file:
             said = file.read()
         ended = "ended with %d: %s %s" % (self.process.returncode, out, said[-3000:])

@@ -70,13 +70,13 @@ def strike_once(scene, verb, phase, pair, fault, lasts_s):
 def test_forwarder(world):
     """What the other tests trust in: each fault does what it says."""
     server = socket.create_server(("127.0.0.1", 0))
-    server.settimeout(30)
+    server.settimeout(90)
     net = Forwarder(world, {"it": server.getsockname()[1]})
 
     def joined():
         client = socket.create_connection(("127.0.0.1", net.ports["it"]), 30)
         there = server.accept()[0]
-        there.settimeout(30)
+        there.settimeout(90)
         return client, there
 
     def silent(end):
@@ -346,7 +346,7 @@ def chaos(scene, dice, seconds):
         codes.append(d.verb(verb).code)
         time.sleep(dice.choice((0.1, 1, 3)))
     over.set()
-    striker.join(30)
+    striker.join(180)
     scene.net.heal()
     began = time.monotonic()
     active = scene.settle(loads)

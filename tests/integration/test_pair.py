@@ -26,7 +26,7 @@ def trouble(d, *words):
 def refused(d):
     """Nobody is served: a login waits, then gets 57P03."""
     try:
-        pg.Connection(d.address, timeout=60).close()
+        pg.Connection(d.address).close()
         raise AssertionError("a login was served")
     except pg.PgError as error:
         assert error.sqlstate == "57P03", error
@@ -115,7 +115,7 @@ def test_clusters_of_others(world):
     green2.port, own_port = port, green2.port
     green2.start()
     trouble(d, "another pair")
-    assert client.closed_by_peer(20)
+    assert client.closed_by_peer()
     refused(d)
     green2.stop()
     green2.port = own_port
@@ -204,7 +204,7 @@ def test_second_daemon(world):
     # the second one flips under the first one's clients: those of the old side are ended, others come in on the new one
     load = world.ledger(sessions=4, rate=20, to=first)
     second.verb("cutover", code=0)
-    assert client.closed_by_peer(20)
+    assert client.closed_by_peer()
     second.wait_steady("green")
     first.wait_status(lambda s: s["active"] == "green", what="the first one follows")
     with pg.Connection(first.address) as other:

@@ -6,7 +6,7 @@ import time
 
 import pg
 from cluster import NEW_BIN, OLD_BIN
-from daemon import SLOW
+from daemon import LIMIT, SLOW
 from tool import Tool
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -47,7 +47,7 @@ def content(side, database):
 
 
 def await_same(world, databases, timeout=30):
-    end = time.monotonic() + timeout * SLOW
+    end = time.monotonic() + timeout * LIMIT
     for database in databases:
         while True:
             blue, green = content(world.blue, database), content(world.green, database)
@@ -128,7 +128,7 @@ def kill_cluster_during_copy(world, name):
             break
     world.side(name).kill()
     world.side(name).start()
-    out, _ = process.communicate(timeout=180 * SLOW)
+    out, _ = process.communicate(timeout=180 * LIMIT)
     tool.no_reports()
     if process.returncode != 0:
         tool.prepare()
@@ -208,7 +208,7 @@ def test_lost_slot_is_rebuilt(world):
     slot = world.blue.value("select slot_name from pg_replication_slots")
     world.green.query("set session_replication_role = replica; alter subscription switchback_from_blue disable",
                       user="switchback")
-    end = time.monotonic() + 20 * SLOW
+    end = time.monotonic() + 20 * LIMIT
     while world.blue.value("select active from pg_replication_slots") == "t":
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -259,7 +259,7 @@ def test_new_table_and_column(world):
     if world.green.version >= 15:
         assert world.green.value(published) == "{id,v}"
     world.blue.query("insert into orders values (1000, 'new')")
-    end = time.monotonic() + 20 * SLOW
+    end = time.monotonic() + 20 * LIMIT
     while world.green.query("select v, note from orders where id = 1000") != [("new", "n")]:
         assert time.monotonic() < end
         time.sleep(0.05)

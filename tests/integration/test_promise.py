@@ -132,7 +132,7 @@ class Writers:
             return
 
     def wait_for(self, count):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while len(self.acknowledged) < count:
             assert time.monotonic() < end, len(self.acknowledged)
             time.sleep(0.01)
@@ -140,7 +140,7 @@ class Writers:
     def join(self):
         self.stopping = True
         for thread in self.threads:
-            thread.join(60)
+            thread.join(180)
             assert not thread.is_alive()
 
 
@@ -216,7 +216,7 @@ def test_worker_that_was_being_started(world):
     try:
         world.blue.query("alter subscription switchback_from_green disable", "app0", "switchback")
         ready = console.start("ready-alone 2 green 2 60000")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while rows(world.blue, "select count(*) from pg_stat_activity where query like '%make_ready_alone%' and state = 'active'"
                                " and pid <> pg_backend_pid()") == [("0",)]:
             assert time.monotonic() < end
@@ -237,7 +237,7 @@ def test_cut_off_side_acknowledges_nothing(world):
     rows(world.green, "insert into hist (tag, aid, delta) values (7000000000, 1, 1)")
     console.do("cut-off 2 green 2 10000")
     writers = Writers(world.green, 3)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and usename = 'app'") != [("3",)]:
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -284,7 +284,7 @@ def diverged(world, console, stranded):
         thread = threading.Thread(target=hang, args=(connection, sql), daemon=True)
         thread.start()
         hung.append(thread)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while int(rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and usename = 'app'")[0][0]) <= index:
             assert time.monotonic() < end, sql
             time.sleep(0.02)
@@ -293,7 +293,7 @@ def diverged(world, console, stranded):
     console.do("active blue 3")
     console.do("contact green 3", 90)
     for thread in hung:
-        thread.join(60)
+        thread.join(180)
         assert not thread.is_alive()
     assert console.facts()["green"]["app0"][:2] == ("diverged", 2), console.facts()
 
@@ -370,7 +370,7 @@ def test_rejoin_that_stops_half_way(world):
     holder.query("begin")
     holder.query("update acc set bal = 1 where id = 500")
     going = console.start("rejoin blue")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while rows(world.green, "select count(*) from switchback.rejoining") not in ([("200",)], [("100",)]):
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -25,7 +25,7 @@ def doubt(d, *words):
 
 def served_by(d, side):
     """A client of the daemon is at that side, and may write."""
-    with pg.Connection(d.address, timeout=60) as client:
+    with pg.Connection(d.address) as client:
         client.query("update account set note = 'decided' where id = 5")
     assert side.value("select note from account where id = 5") == "decided"
 

@@ -31,7 +31,7 @@ def restore(cluster, folder, promote=False):
         with open(os.path.join(cluster.data, "postgresql.conf"), "a") as conf:
             conf.write("restore_command = 'false'\nrecovery_target_timeline = 'current'\n")
     cluster.start()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while cluster.value("select pg_is_in_recovery()") != "f":
         assert time.monotonic() < end, "it isn't promoted"
         time.sleep(0.05)

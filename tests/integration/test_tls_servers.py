@@ -61,7 +61,7 @@ def test_modes_to_servers(world):
         d = world.daemon(start=False, initial="green", sides={"green": {"tls": {"mode": mode}}})
         d.write(unmanaged="pass")
         start_unreached(d, "green")
-        error = login_error(d.address, user="postgres", database="postgres", timeout=60)
+        error = login_error(d.address, user="postgres", database="postgres")
         assert (error is None) == works, (mode, error)
         if error:
             assert error.sqlstate == "08006" and "does not speak TLS" in error.message, error
@@ -72,7 +72,7 @@ def test_modes_to_servers(world):
                        ({"mode": "verify-full", "ca": s.ca.cert, "server_name": "green.db"}, "not for \"green.db\"")):
         d = world.daemon(start=False, sides={"blue": {"tls": tls}})
         start_unreached(d, "blue")
-        error = login_error(d.address, timeout=60)
+        error = login_error(d.address)
         assert error and error.sqlstate == "08006" and words in error.message, (tls, error)
         d.stop()
     d = world.daemon(sides={"blue": {"tls": {"mode": "verify-full", "ca": s.ca.cert, "server_name": "blue.db"}}})
@@ -159,7 +159,7 @@ def test_bytes_with_the_servers_answer_are_refused(world):
     address = relayed(world.blue.address, None, add)
     d = world.daemon(start=False, sides={"blue": {"port": address[1], "tls": {"mode": "prefer"}}})
     start_unreached(d, "blue")
-    error = login_error(d.address, timeout=60)
+    error = login_error(d.address)
     assert error and error.sqlstate == "08006" and "unencrypted data" in error.message, error
 
 

@@ -55,7 +55,7 @@ def test_pg_receivewal(world):
     kinds = {session["user"]: session for session in d.verb("sessions", code=0).json["sessions"]}
     assert kinds["postgres"]["movable"] is False and "replication" in str(kinds["postgres"]["reasons"]), kinds
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, (out, err)
     segments = sorted(name for name in os.listdir(folder) if len(name) == 24)
     assert len(segments) >= 3
@@ -84,7 +84,7 @@ def test_pg_recvlogical(world):
     world.blue.query("insert into t select g, repeat('x', 2000) from generate_series(1, 3000) g")
     d.until(lambda: len(lines()) == 3000, what="all changes have come")
     d.verb("cutover", code=0)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 1 and "can't move" in err, (out, err)
     d.verb("flip-back", code=0)
 
@@ -189,5 +189,5 @@ def test_walsender_survives_a_hold(world):
     d.until(lambda: world.blue.value("select flush_lsn >= '%s' from pg_stat_replication" % written) == "t", what="it goes on")
     d.verb("release", code=0)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, (out, err)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import threading
 
-from daemon import BUILD, SLOW
+from daemon import BUILD, LIMIT
 
 PROGRAM = os.path.join(BUILD, "tests", "replication_tool")
 
@@ -68,7 +68,7 @@ class Tool:
 
     def run(self, operation, active="blue", timeout=120):
         process = self.start(operation, active)
-        out, _ = process.communicate(timeout=timeout * SLOW)
+        out, _ = process.communicate(timeout=timeout * LIMIT)
         self.no_reports()
         return Outcome(process.returncode, out.splitlines())
 
@@ -86,7 +86,7 @@ class Tool:
         """Runs until the progress of `step` begins, then kill -9. Whether it had come so far."""
         process = self.start(operation)
         reached = False
-        guard = threading.Timer(120 * SLOW, process.kill)
+        guard = threading.Timer(120 * LIMIT, process.kill)
         guard.start()
         for line in process.stdout:
             if line.startswith("progress\t%s\t" % step):

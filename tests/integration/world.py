@@ -14,7 +14,7 @@ import time
 
 import pg
 from cluster import NEW_BIN, OLD_BIN, TRUST, Cluster
-from daemon import BUILD, SLOW, Daemon
+from daemon import BUILD, Daemon, LIMIT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DRIVERS = os.path.join(BUILD, "tests")
@@ -109,7 +109,7 @@ class World:
         return self.run([os.path.join(OLD_BIN, "psql"), "-X"] + arguments, env=environment, check=check, **options)
 
     def run(self, command, check=False, timeout=120, **options):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout * SLOW, **options)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout * LIMIT, **options)
         if check:
             assert done.returncode == 0, "%r ended with %d: %s%s" % (command, done.returncode, done.stdout, done.stderr)
         return done
@@ -137,7 +137,7 @@ class World:
                     "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace"
                     " where relkind = 'r' and nspname = 'public' order by 1")]
                 return {name: sorted(connection.query("select t::text from %s t" % name)) for name in names}
-        end = time.monotonic() + settle * SLOW
+        end = time.monotonic() + settle * LIMIT
         while True:
             blue, green = content(self.blue), content(self.green)
             if blue == green:
@@ -176,7 +176,7 @@ class World:
                     problems.append("%s doesn't end on SIGTERM" % one.folder)
                     one.process.send_signal(signal.SIGABRT)
                     try:
-                        one.process.wait(10)
+                        one.process.wait(60)
                     except subprocess.TimeoutExpired:
                         one.kill()
             elif one.process and one.process.returncode not in (0, -signal.SIGKILL, *getattr(one, "expected_exits", ())):
@@ -233,7 +233,7 @@ class Ledger:
         self.summary = None
 
     def wait(self, timeout=120):
-        out, err = self.process.communicate(timeout=timeout * SLOW)
+        out, err = self.process.communicate(timeout=timeout * LIMIT)
         assert out, "the ledger said nothing: %s" % err
         self.summary = json.loads(out)
         return self.summary
