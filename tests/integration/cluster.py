@@ -233,15 +233,11 @@ class Cluster:
         return pg.Connection(self.address, user=user, database=database, **params)
 
     def query(self, sql, database="app", user="postgres"):
-        """Rows of a statement on a connection of its own. A flip's fence ends foreign sessions, and this one may be among them: a select is asked again."""
-        reads = sql.lstrip().lower().startswith("select")
-        for attempt in range(5):
-            try:
-                with self.connect(database, user) as connection:
-                    return connection.query(sql)
-            except pg.PgError as error:
-                if not reads or error.sqlstate != "57P01" or attempt == 4:
-                    raise
+        """Rows of a statement on a connection of its own; a select is asked again where a fence ended that."""
+        def question():
+            with self.connect(database, user) as connection:
+                return connection.query(sql)
+        return ask(question) if sql.lstrip().lower().startswith("select") else question()
 
     def value(self, sql, database="app", user="postgres"):
         rows = self.query(sql, database, user)
@@ -256,6 +252,21 @@ class Cluster:
 
     def log_tail(self, lines=40):
         return "\n".join(self.log_text().splitlines()[-lines:])
+
+
+def ended_by_a_fence(error):
+    """Whether a session was ended from outside; a fence does that to foreign ones, when a daemon meets a standby, too."""
+    return error.sqlstate == "57P01" if isinstance(error, pg.PgError) else isinstance(error, (pg.Closed, ConnectionError))
+
+
+def ask(question, tries=5):
+    """The answer to a question that changes nothing: asked again where a fence ended its session."""
+    for attempt in range(tries):
+        try:
+            return question()
+        except (pg.PgError, pg.Closed, OSError) as error:
+            if not ended_by_a_fence(error) or attempt == tries - 1:
+                raise
 
 
 def _running(pid):

@@ -211,6 +211,17 @@ class Daemon:
             lambda s: s["phase"] == "steady" and s["way_back"]["open"] and (active is None or s["active"] == active),
             timeout, "steady with an open way back, active %s" % active)
 
+    def flip(self, verb, tries=20):
+        """A flip that comes through in the end: with short deadlines a slow machine may undo or refuse one, which leaves traffic
+        where it was."""
+        for _ in range(tries):
+            self.wait_status(lambda s: s["flip"] is None and s["way_back"]["open"], 60, "a state in which a flip may begin")
+            answer = self.verb(verb)
+            if answer.code == 0:
+                return answer
+            assert answer.code == 1, answer
+        raise AssertionError("%s never came through: %r" % (verb, answer))
+
     def prepare(self):
         return self.verb("prepare", timeout=300, code=0)
 

@@ -383,6 +383,17 @@ class Connection(Raw):
         """Sends a cancel request for this session, on a connection of its own, and waits until that is closed."""
         cancel(self.address, self.pid, self.key)
 
+    def cancelled(self, sql="select pg_sleep(300)"):
+        """The error that a statement ends in when it is cancelled: more than once, as a cancel may come before it runs."""
+        self.send(query(sql))
+        while not self.readable(0.5):
+            self.cancel()
+        try:
+            self.results()
+        except PgError as error:
+            return error
+        raise AssertionError("it was not cancelled")
+
     def close(self):
         try:
             self.socket.sendall(TERMINATE)

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pg
-from cluster import NEW_BIN, OLD_BIN, TRUST, Cluster
+from cluster import NEW_BIN, OLD_BIN, TRUST, Cluster, ask
 from daemon import BUILD, Daemon, LIMIT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -125,8 +125,11 @@ class World:
     # --- load
 
     def ledger(self, sessions=10, rate=50, seconds=0, database="app", user="app", accounts=1000, to=None, states=False):
-        """Starts the load of tests/drivers/ledger; Ledger.stop() ends it. `states`: in all states that a drain may find."""
-        return Ledger(self, sessions, rate, seconds, database, user, accounts, to, states)
+        """Starts the load of tests/drivers/ledger, and waits until it writes; Ledger.stop() ends it. `states`: in all states
+        that a drain may find."""
+        load = Ledger(self, sessions, rate, seconds, database, user, accounts, to, states)
+        load.wait_written()
+        return load
 
     def assert_same_data(self, database="app", tables=None, settle=20):
         """Every table of schema public holds the same rows on both sides, once replication has settled."""
@@ -139,7 +142,7 @@ class World:
                 return {name: sorted(connection.query("select t::text from %s t" % name)) for name in names}
         end = time.monotonic() + settle * LIMIT
         while True:
-            blue, green = content(self.blue), content(self.green)
+            blue, green = ask(lambda: content(self.blue)), ask(lambda: content(self.green))
             if blue == green:
                 return
             if time.monotonic() > end:
@@ -232,6 +235,19 @@ class Ledger:
             env=world.daemons[0].environment() if world.daemons else None)
         self.summary = None
 
+    def wait_written(self, timeout=60):
+        """Until something of it is on a side, or it has ended."""
+        end = time.monotonic() + timeout * LIMIT
+        while self.process.poll() is None and not any(self._is_on(side) for side in (self.world.blue, self.world.green)):
+            assert time.monotonic() < end, "the load writes nothing"
+            time.sleep(0.05)
+
+    def _is_on(self, side):
+        try:
+            return side.value("select run from entry where run = %d limit 1" % self.number, self.database) is not None
+        except (OSError, pg.Closed, pg.PgError):
+            return False
+
     def wait(self, timeout=120):
         out, err = self.process.communicate(timeout=timeout * LIMIT)
         assert out, "the ledger said nothing: %s" % err
@@ -253,7 +269,10 @@ class Ledger:
 
     def verify(self, side, good=True):
         """What the load was promised is what `side` (a Cluster) holds; with `good` False: what the check says."""
-        done = self.world.run([self.program, "verify", self.world.conninfo(side, self.database, "postgres"), "--out", self.out])
+        for _ in range(5):
+            done = self.world.run([self.program, "verify", self.world.conninfo(side, self.database, "postgres"), "--out", self.out])
+            if done.stdout or "terminating connection" not in done.stderr:  # a fence ends foreign sessions
+                break
         result = json.loads(done.stdout) if done.stdout else {"error": done.stderr}
         assert not good or done.returncode == 0 and result["ok"], "%r %s" % (result, done.stderr[:1000])
         return result
