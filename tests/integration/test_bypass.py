@@ -79,13 +79,7 @@ def test_direct_writers_through_flips(world):
         Direct(world.green, 4, "postgres", replica), Direct(world.blue, 5, "postgres", replica, reconnect=False)]
     for verb, to in (("cutover", "green"), ("flip-back", "blue")) * 2:
         before = [len(w.acknowledged) for w in writers]
-        answer = d.verb(verb)
-        for _ in range(5):  # a writer that is in the way of the fence undoes the flip: then it is tried again
-            if answer.code == 0:
-                break
-            assert answer.code == 1 and answer.json["result"] == "aborted", answer
-            answer = d.verb(verb)
-        assert answer.code == 0, answer
+        d.flip(verb)  # a writer that is in the way of the fence undoes it: then it is tried again
         d.wait_steady(to)
         active = [w for w in writers if w.side is world.side(to)]
         d.until(lambda: any(len(w.acknowledged) > before[writers.index(w)] for w in active), 60, "direct writers write to %s" % to)
@@ -153,19 +147,6 @@ def test_the_fence_stops_superusers(world):
     assert_one_active(world, "blue")
 
 
-def flip_when_free(d, verb, to, tries=20):
-    """Again while something of others stands in its way; each refusal leaves traffic where it is."""
-    for _ in range(tries):
-        answer = d.verb(verb)
-        if answer.code == 0:
-            d.wait_steady(to)
-            return
-        assert answer.code == 1, answer
-        d.wait_status(lambda s: s["phase"] in ("steady", "watch"), what="the flip is over")
-        time.sleep(0.3)
-    raise AssertionError("%s never came through: %r" % (verb, answer))
-
-
 def test_ddl_and_prepared_transactions_through_flips(world):
     """Tables that come and go on both sides, indexes, sequences, transactions that are prepared, while it flips: each is
     refused, or undoes the flip, or is on both sides."""
@@ -209,7 +190,8 @@ def test_ddl_and_prepared_transactions_through_flips(world):
     for thread in threads:
         thread.start()
     for verb, to in (("cutover", "green"), ("flip-back", "blue"), ("cutover", "green")):
-        flip_when_free(d, verb, to)
+        d.flip(verb)
+        d.wait_steady(to)
     stopping.set()
     for thread in threads:
         thread.join(180)
@@ -301,7 +283,8 @@ def test_locks_that_do_not_yield(world):
     world.blue.query("select pg_cancel_backend(pid) from pg_stat_progress_vacuum where relid = 'old'::regclass")
     young.results()
     for verb, to in (("cutover", "green"), ("flip-back", "blue")):
-        flip_when_free(d, verb, to)
+        d.flip(verb)
+        d.wait_steady(to)
     load.stop()
     load.assert_clean()
     world.assert_same_data()

@@ -200,13 +200,14 @@ def test_events(world):
     """The stream tells what happens, in order, and can be picked up again."""
     d = world.prepared()
     run = d.start_verb("events", "--follow")
-    time.sleep(0.5)
+    seen = [json.loads(run.process.stdout.readline())]  # what was before comes first: it listens
     d.verb("cutover", code=0)
     d.wait_steady("green")
-    time.sleep(0.5)
+    last = [json.loads(line) for line in d.verb("events", code=0).out.splitlines()][-1]["seq"]
+    while seen[-1]["seq"] < last:
+        seen.append(json.loads(run.process.stdout.readline()))
     run.process.terminate()
-    out, err = run.process.communicate(timeout=120)
-    seen = [json.loads(line) for line in out.splitlines()]
+    run.process.communicate(timeout=120)
     assert [e["seq"] for e in seen] == sorted({e["seq"] for e in seen}), seen
     phases = [e["phase"] for e in seen if e["type"] == "phase"]
     assert phases and phases.index("fence") < phases.index("open"), phases
@@ -214,11 +215,12 @@ def test_events(world):
     rest = [json.loads(line) for line in d.verb("events", "--since", last, code=0).out.splitlines()]
     assert rest and rest[0]["seq"] == seen[len(seen) // 2 + 1]["seq"], (last, rest[:2])
     watch = d.start_verb("watch")
+    first = watch.process.stdout.readline()
     d.verb("flip-back", code=0)
-    time.sleep(1)
+    second = watch.process.stdout.readline()
     watch.process.terminate()
     out, err = watch.process.communicate(timeout=120)
-    assert out and all(json.loads(line) for line in out.splitlines()), (out, err)
+    assert all(json.loads(line) for line in [first, second] + out.splitlines()), (first, second, out, err)
 
 
 def test_statistics_by_side(world):

@@ -33,7 +33,6 @@ def crash_at(world, verb, start, points):
         d.start(environment={"SWITCHBACK_TEST_CRASH": point})
         d.wait_steady(start)
         load = world.ledger(sessions=8, rate=25)
-        time.sleep(0.5)
         run = d.start_verb(verb)
         d.wait_exit(60)
         assert d.process.returncode not in (0, 1, 2), (point, d.process.returncode)

@@ -181,14 +181,17 @@ def test_slow_server(world):
 def test_stop_tells_clients(world):
     """SIGTERM: idle clients get 57P01, the exit status is 0."""
     world.pair()
-    d = world.daemon()
+    d = world.daemon(timeouts={"shutdown": "120s"})
     idle, running = world.connect(), world.connect()
-    running.send(pg.query("select pg_sleep(1.5), 'finished'"))
+    lock = world.blue.connect("app", "app")
+    lock.query("select pg_advisory_lock(1)")
+    running.send(pg.query("select pg_advisory_lock(1), 'finished'"))
     d.until(lambda: world.blue.value(SLEEPING) == "1", what="the statement runs")
     d.process.terminate()
     kind, body = idle.receive()
     assert kind == "E" and pg.fields(body)["C"] == "57P01", (kind, body)
     assert idle.closed_by_peer()
+    lock.close()
     last = []
     try:
         while True:

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pg
-from test_bypass import AGAINST_WRAPAROUND, against_wraparound
+from test_bypass import AGAINST_WRAPAROUND, AROUND_EVENT_TRIGGERS, against_wraparound
 from test_flip import assert_one_active, code_of
 
 FLAG = "create table flag (ok bool primary key); insert into flag values (true)"
@@ -62,7 +62,7 @@ def test_foreign_idle_writer_does_not_stop_a_rescue(world):
     """A direct session that idles in a transaction with writes: a cutover by hand waits for it and gives up, a flip-back by a
     failing gate ends it."""
     with_flag(world)
-    d = ready(world, gates=[SQL_GATE], watch={"duration": "10m"}, flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "1s"}, "max_hold": "4s"})
+    d = ready(world, gates=[SQL_GATE], watch={"duration": "10m"}, flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "5s"}, "max_hold": "9s"})
 
     def idle_writer(side):
         writer = side.connect("app", "app")
@@ -97,7 +97,7 @@ def test_vacuum_does_not_stop_a_rescue(world):
         connection.query("create table public.old (id int primary key, v text) with (autovacuum_analyze_threshold = 2000000000, "
                          "autovacuum_vacuum_insert_threshold = -1)")
         connection.query("insert into old select n, repeat('x', 500) from generate_series(1, 20000) n")
-    d = ready(world, gates=[SQL_GATE], watch={"duration": "10m"}, flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "1s"}, "max_hold": "4s"})
+    d = ready(world, gates=[SQL_GATE], watch={"duration": "10m"}, flip={"drain": {"timeout": "1s"}, "catchup": {"timeout": "5s"}, "max_hold": "9s"})
     d.verb("cutover", code=0)
     d.wait_status(lambda s: s["phase"] == "watch" and s["way_back"]["open"], what="the watch")
     against_wraparound(world.green)
@@ -142,21 +142,20 @@ def test_manual_watch_only_alarms(world):
 
 def slow_green(world):
     """Writes to green take longer, as a missing index or a bad plan would make them."""
-    with world.green.connect("app") as connection:
-        connection.query("create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.05); return new; end $$;"
-                         " create trigger slow before insert on entry for each row execute function slow()")
+    world.green.query(AROUND_EVENT_TRIGGERS + "create function public.slow() returns trigger language plpgsql as"
+                      " $$ begin perform pg_sleep(1); return new; end $$;"
+                      " create trigger slow before insert on public.entry for each row execute function public.slow()")
 
 
 def test_latency_gate_flips_back(world):
     """Green is slower than blue was: back within seconds, without an error."""
     d = world.prepared(watch={"duration": "120s"}, gates=[
         {"name": "slower", "metric": "latency_p95", "max_increase": "100%", "failures": 3, "interval": "500ms", "min_samples": 20}])
+    slow_green(world)  # what replication brings doesn't fire it
     load = world.ledger(sessions=10, rate=25)
-    time.sleep(5)  # blue's latencies are what green is compared with
-    watching = d.start_verb("cutover", "--watch")
-    d.wait_status(lambda s: s["phase"] == "watch", what="the watch")
-    slow_green(world)
-    result = watching.finish(code=3).json
+    # blue's latencies are what green is compared with
+    d.until(lambda: (d.metric("switchback_statements_total", side="blue") or 0) > 500, 120, "blue has served many statements")
+    result = d.verb("cutover", "--watch", code=3).json
     assert "slower" in result["reason"], result
     d.wait_steady("blue")
     load.stop()
@@ -233,9 +232,8 @@ def test_command_gate(world):
         {"name": "absent", "command": ["/nonexistent/program"], "interval": "200ms", "failures": 2}])
     watching = d.start_verb("cutover", "--watch")
     s = d.wait_status(lambda s: s["phase"] == "watch" and any(g["state"] == "inconclusive" for g in s["gates"]), what="the watch")
-    time.sleep(1.5)
-    s = d.status()
-    assert s["active"] == "green" and {g["name"]: g["state"] for g in s["gates"]}["health"] == "pass", s
+    s = d.wait_status(lambda s: {g["name"]: g["state"] for g in s["gates"]}["health"] == "pass", what="the command passes")
+    assert s["active"] == "green", s
     open(mark, "w").close()
     result = watching.finish(code=3).json
     assert "health" in result["reason"], result
@@ -302,7 +300,7 @@ def test_hooks_and_backup(world):
 
     for section, key, command in (("backup", "command", [fails]), ("backup", "verify_command", [fails]), ("hooks", "before_cutover", [fails]),
                                   ("hooks", "before_cutover", [hangs]), ("backup", "command", ["/nonexistent/backup"])):
-        settings = {"backup": {"command": [hook, "backup"], "verify_command": [hook, "verify"]}, "hooks": {"before_cutover": [], "timeout": "1s"}}
+        settings = {"backup": {"command": [hook, "backup"], "verify_command": [hook, "verify"]}, "hooks": {"before_cutover": [], "timeout": "5s"}}
         settings[section][key] = command
         d.write(**settings)
         d.verb("reload", code=0)

@@ -9,7 +9,7 @@ from test_pair import refused, trouble
 from test_restored import copy_of, restore, write
 
 # nobody waits long for a side that doesn't come
-SETTINGS = {"flip": dict(LOSSLESS, drain={"timeout": "500ms"}, catchup={"timeout": "1s"}, max_hold="4s"), "watch": {"duration": "30m"}}
+SETTINGS = {"flip": dict(LOSSLESS, drain={"timeout": "1s"}, catchup={"timeout": "5s"}, max_hold="9s"), "watch": {"duration": "30m"}}
 
 
 def doubt(d, *words):
@@ -39,7 +39,7 @@ def decide(d, side):
 def test_journal_and_active_side_lost(world):
     """The machine of the daemon and of the active side burns: the standby that is left can't know that it may serve."""
     d = world.prepared(pair={"fsync": "on"}, **SETTINGS)
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     d.wait_status(promised, 60, "the promise")
     write(world, d, "acknowledged")
     d.stop()
@@ -70,7 +70,7 @@ def test_journal_and_active_side_lost(world):
         d.verb("rejoin", code=0)
     d.wait_status(lambda s: s["way_back"]["open"], 60, "green follows")
     world.assert_same_data()
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     served_by(d, world.green)
 
 
@@ -80,7 +80,7 @@ def test_active_side_restored_from_before_the_flip(world):
     write(world, d, "old")
     copy = copy_of(world.green, "old")
     d.wait_steady("blue")
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     d.wait_status(promised, 60, "the promise")
     write(world, d, "acknowledged")
     d.stop()
@@ -103,7 +103,7 @@ def test_active_side_restored_from_before_the_flip(world):
     d.prepare()
     d.wait_status(lambda s: s["way_back"]["open"], 60, "green was copied anew")
     world.assert_same_data()
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     served_by(d, world.green)
     world.assert_same_data(tables=["account"])
 
@@ -111,7 +111,7 @@ def test_active_side_restored_from_before_the_flip(world):
 def test_decision_outlives_a_crash(world):
     """The daemon dies right behind the word: it stands in the journal, and is carried out at the next start."""
     d = world.prepared(pair={"fsync": "on"}, **SETTINGS)
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     d.wait_status(promised, 60, "the promise")
     write(world, d, "acknowledged")
     d.stop()

@@ -34,7 +34,7 @@ def test_daemon_stands_still_in_the_fence(world):
     load.stop()
     world.assert_same_data()
     load.verify(world.blue)
-    d.verb("cutover", code=0)
+    d.flip("cutover")
 
 
 def stream_stands_still(world, side, pid_of):
@@ -57,7 +57,7 @@ def stream_stands_still(world, side, pid_of):
     load.assert_clean()
     world.assert_same_data()
     load.verify(world.blue)
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     assert_one_active(world, "green")
 
 
@@ -79,7 +79,7 @@ def test_writer_that_does_not_end(world):
     assert d.verb("cutover", code=1).json["result"] == "aborted"
     assert_one_active(world, "blue")
     writer.query("commit")
-    d.verb("cutover", code=0)
+    d.flip("cutover")
     load.stop()
     load.assert_clean()
     world.assert_same_data()
