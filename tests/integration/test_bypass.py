@@ -4,7 +4,7 @@ import threading
 import time
 
 import pg
-from test_flip import FENCED, assert_one_active, code_of
+from test_flip import FENCED, assert_one_active
 
 AROUND_EVENT_TRIGGERS = "set session authorization switchback; set session_replication_role = replica; "
 

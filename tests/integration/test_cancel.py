@@ -1,7 +1,6 @@
 """Cancels while sessions wait, move and come and go: each ends its own statement, whichever server runs it by then, and
 nobody else's."""
 import threading
-import time
 
 import pg
 
@@ -90,11 +89,11 @@ def test_cancel_in_a_hold(world):
     runs = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
     d.until(lambda: world.blue.value(runs) == "1", what="it runs")
     waiting = {name: pg.Connection(d.address) for name in kinds}
-    d.verb("hold", "--for", "20s", "--reason", "a test", code=0)
+    d.verb("hold", "--for", "300s", "--reason", "a test", code=0)
     for name, connection in waiting.items():
         connection.send(kinds[name])
-    d.until(lambda: d.status()["sessions"]["held"] >= len(kinds), what="they wait")
-    time.sleep(0.2)  # what was sent has to be read first: a cancel that comes before it cancels nothing
+    # what was sent has to be read first: a cancel that comes before it cancels nothing
+    d.wait_status(lambda s: s["sessions"]["waiting"] >= len(kinds), what="they wait")
     for name, connection in waiting.items():
         connection.cancel()
         seen = connection.until_ready()

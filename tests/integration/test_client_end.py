@@ -1,6 +1,7 @@
 """Clients that stop sending, or close, in the middle of something: what the server does and what they are told is the
 same with and without the proxy."""
 import socket
+import time
 
 import pg
 
@@ -77,9 +78,12 @@ def test_closed_in_mid_statement(world):
     world.blue.query("create table t (id int); grant all on t to app")
     for number, leave in enumerate((pg.Raw.abandon, pg.Raw.reset)):
         connection = pg.Connection(d.address)
-        connection.send(pg.query("insert into t select 1 from pg_sleep(1)"))
-        d.until(lambda: world.blue.value(RUNNING) == "1", what="the statement runs")
-        leave(connection)
+        with world.blue.connect("app") as lock:
+            lock.query("select pg_advisory_lock(1)")
+            connection.send(pg.query("insert into t select 1 from pg_advisory_lock(1)"))
+            d.until(lambda: world.blue.value(RUNNING) == "1", what="the statement runs")
+            leave(connection)
+            time.sleep(0.2)  # so that the proxy hears of it meanwhile, at most times
         d.until(lambda: world.blue.value(OURS) == "0", what="its backend is gone")
         assert world.blue.value("select count(*) from t") == str(number + 1)
     d.until(lambda: d.status()["sessions"]["total"] == 0, what="no session is left")

@@ -45,7 +45,8 @@ fetch 2 from c;
 close c;
 \timing off
 set statement_timeout = '50ms';
-select pg_sleep(5);
+select pg_sleep(60);
+reset statement_timeout;
 drop table fruit;
 """
 

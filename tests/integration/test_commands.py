@@ -71,7 +71,7 @@ def refused(d, word):
 def test_a_failing_backup_refuses(world):
     """No change without a backup: nothing was touched, and the clients felt nothing."""
     path, _ = script(world)
-    d = world.prepared(backup={"command": [path, "backup", "3"], "verify_command": [path, "proof"], "timeout": "2s"})
+    d = world.prepared(backup={"command": [path, "backup", "3"], "verify_command": [path, "proof"], "timeout": "5s"})
     client = world.connect()
     refused(d, "exited with 3")
     assert client.value("select 1") == "1"
@@ -106,14 +106,14 @@ def running(mark):
 def test_a_stop_ends_commands(world):
     """A daemon that stops in a backup ends it, and its children; the next start undoes the flip."""
     mark = os.path.join(world.folder, "mark")
-    slow = ["/bin/sh", "-c", "sleep 61 & sleep 62; : %s" % mark]
+    slow = ["/bin/sh", "-c", "sleep 601 & sleep 602; : %s" % mark]
     d = world.prepared(backup={"command": slow}, hooks={"notify": slow, "timeout": "5m"})
     run = d.start_verb("cutover")
     d.wait_status(lambda s: s["phase"] == "backup", what="the backup")
     d.until(lambda: running(mark), what="the backup runs")
     begun = time.monotonic()
     assert d.stop() == 0
-    assert time.monotonic() - begun < 10, "the stop waited for a command"
+    assert time.monotonic() - begun < 120, "the stop waited for a command"
     assert not running(mark)
     assert run.finish().code != 0
     d.start()

@@ -129,12 +129,12 @@ def test_max_clients(world):
 
 def test_login_timeout(world):
     world.pair(hba=SCRAM)
-    d = world.daemon(auth={"method": "scram-sha-256"}, timeouts={"login": "1s"})
+    d = world.daemon(auth={"method": "scram-sha-256"}, timeouts={"login": "4s"})
     started = time.monotonic()
     with pg.Raw(d.address) as raw:
         raw.send(pg.startup({"user": "app", "database": "app"}))
         raw.receive()
-        assert raw.closed_by_peer() and time.monotonic() - started >= 0.9
+        assert raw.closed_by_peer() and time.monotonic() - started >= 3.9
 
 
 def test_server_too_full(world):

@@ -14,25 +14,25 @@ def names(side):
 
 def test_names_follow_the_promise(world):
     console = pair(world, databases=2)
-    console.do("names blue 1 on 5000")
+    console.do("names blue 1 on 60000")
     said = names(world.blue)
     assert said.startswith("FIRST 2 (switchback_app0_") and said.count("_to_green") == 2, said
     assert names(world.green) == ""
 
     # again without a change, and turned round: a standby's names are always empty
-    console.do("names blue 1 on 5000")
+    console.do("names blue 1 on 60000")
     assert console.fails("names green 1 on 5000").code == "stale"
     assert console.fails("names blue 2 on 5000").code == "stale"
     assert names(world.blue) == said
     rows(world.green, "alter system set synchronous_standby_names = 'FIRST 1 (switchback_left_behind)'")
-    console.do("names blue 1 on 5000")
+    console.do("names blue 1 on 60000")
     assert names(world.green) == ""
 
     # what was written and never loaded would be in force after a restart
-    console.do("names blue 1 off 5000")
+    console.do("names blue 1 off 60000")
     assert names(world.blue) == ""
     rows(world.blue, "alter system set synchronous_standby_names = '%s'" % said)
-    console.do("names blue 1 off 5000")
+    console.do("names blue 1 off 60000")
     assert rows(world.blue, "select count(*) from pg_file_settings where name = 'synchronous_standby_names'") == [("0",)]
 
     # another use is named, and left alone
@@ -40,24 +40,24 @@ def test_names_follow_the_promise(world):
     rows(world.blue, "select pg_reload_conf()")
     failed = console.fails("names blue 1 on 5000")
     assert failed.code == "check_failed" and "somebody" in failed.message, failed
-    console.do("names blue 1 off 5000")
+    console.do("names blue 1 off 60000")
     assert names(world.blue) == "somebody"
     rows(world.blue, "alter system reset synchronous_standby_names")
     rows(world.blue, "select pg_reload_conf()")
 
     # a standby that is gone keeps nobody from anything
     world.green.stop("immediate")
-    console.do("names blue 1 off 5000")
-    console.do("names blue 1 on 5000")
-    console.do("names blue 1 off 5000")
+    console.do("names blue 1 off 60000")
+    console.do("names blue 1 on 60000")
+    console.do("names blue 1 off 60000")
     console.stop()
 
 
 def lossless_turn(console, flip, source, epoch):
     for phase in ("fence", "catchup", "ready", "open"):
-        console.do("%s %d %s %d 10000" % (phase, flip, source, epoch))
+        console.do("%s %d %s %d 60000" % (phase, flip, source, epoch))
     console.do("active %s %d" % ("green" if source == "blue" else "blue", epoch + 1))
-    console.do("promise-turn %d %s %d 20000" % (flip, source, epoch))
+    console.do("promise-turn %d %s %d 60000" % (flip, source, epoch))
 
 
 def test_promise_of_a_turn(world):
@@ -69,22 +69,22 @@ def test_promise_of_a_turn(world):
     assert states == [("sync",), ("sync",)], states
 
     # again, with a stream that runs: each probe returns within milliseconds and is seen all the same
-    console.do("promise-turn 1 blue 1 20000")
-    console.do("promise green 20000")
+    console.do("promise-turn 1 blue 1 60000")
+    console.do("promise green 60000")
     console.healthy("green")
 
     console.until(lambda s: s["synchronous"], "a synchronous stream")
     rows(world.blue, "alter system set synchronous_standby_names = 'FIRST 1 (switchback_left_behind)'")
     rows(world.blue, "select pg_reload_conf()")
     console.until(lambda s: s["blue"]["names_wrong"] and "names" in s["blue"]["problem"], "names on a standby")
-    console.do("promise green 20000")
+    console.do("promise green 60000")
     console.until(lambda s: s["synchronous"] and not s["blue"]["names_wrong"], "no names on a standby")
 
     # a flip-back takes names along: empty on the standby, always
-    console.do("names green 2 off 5000")
+    console.do("names green 2 off 60000")
     assert names(world.green) == ""
     console.until(lambda s: not s["synchronous"], "an asynchronous stream")
-    console.do("promise green 20000")
+    console.do("promise green 60000")
     console.flip(2, "green", 2)
     assert names(world.green) == "" and names(world.blue) == ""
     console.stop()
@@ -94,7 +94,7 @@ def test_promise_of_a_turn_that_fails(world):
     """The old source doesn't answer: commits on the new one must not wait for it."""
     console = pair(world)
     for phase in ("fence", "catchup", "ready", "open"):
-        console.do("%s 1 blue 1 10000" % phase)
+        console.do("%s 1 blue 1 60000" % phase)
     console.do("active green 2")
     # its apply worker can't write: the probe of the turn waits in vain
     holder = world.blue.connect("app0", "postgres")
@@ -105,7 +105,7 @@ def test_promise_of_a_turn_that_fails(world):
     assert names(world.green) == ""
     assert rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == [("0",)]
     holder.query("rollback")
-    console.do("promise-turn 1 blue 1 20000")
+    console.do("promise-turn 1 blue 1 60000")
     assert names(world.green).startswith("FIRST 1 (")
     console.stop()
 
@@ -155,7 +155,7 @@ def promised(world, databases=1):
 def take_over(console, flip, source, epoch):
     target = "green" if source == "blue" else "blue"
     for phase in ("cut-off", "ready-alone", "open"):
-        console.do("%s %d %s %d 10000" % (phase, flip, source, epoch))
+        console.do("%s %d %s %d 60000" % (phase, flip, source, epoch))
     console.do("active %s %d" % (target, epoch + 1))
 
 
@@ -163,7 +163,7 @@ def test_turn_fails_once(world):
     """A lock on the old source's subscription: the turn fails in the middle of a transaction, and works when asked again."""
     console = pair(world)
     for phase in ("fence", "catchup", "ready", "open"):
-        console.do("%s 1 blue 1 10000" % phase)
+        console.do("%s 1 blue 1 60000" % phase)
     console.do("active green 2")
     for turn in ("turn", "promise-turn"):
         holder = world.blue.connect("app0", "postgres")
@@ -177,7 +177,7 @@ def test_turn_fails_once(world):
         console.wait(again)
         holder.close()
     console.healthy("green")
-    console.do("names green 2 off 5000")
+    console.do("names green 2 off 60000")
     console.stop()
 
 
@@ -225,7 +225,7 @@ def test_worker_that_was_being_started(world):
     finally:
         os.kill(worker, signal.SIGCONT)
     console.wait(ready)
-    console.do("open 2 green 2 10000")
+    console.do("open 2 green 2 60000")
     console.do("active blue 3")
     assert console.facts()["blue"]["app0"][:2] == ("active", 3)
     console.stop()
@@ -235,14 +235,14 @@ def test_cut_off_side_acknowledges_nothing(world):
     """The active side lives on, cut off from us and the other: its clients wait, and are never told that they committed."""
     console = promised(world)
     rows(world.green, "insert into hist (tag, aid, delta) values (7000000000, 1, 1)")
-    console.do("cut-off 2 green 2 10000")
+    console.do("cut-off 2 green 2 60000")
     writers = Writers(world.green, 3)
     end = time.monotonic() + 180
     while rows(world.green, "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and usename = 'app'") != [("3",)]:
         assert time.monotonic() < end
         time.sleep(0.02)
     for phase in ("ready-alone", "open"):
-        console.do("%s 2 green 2 10000" % phase)
+        console.do("%s 2 green 2 60000" % phase)
     console.do("active blue 3")
 
     console.do("contact green 3", 90)
@@ -269,15 +269,15 @@ def test_idle_side_rejoins_by_itself(world):
     assert console.facts()["green"]["app0"][:2] == ("standby", 3), console.facts()
     console.healthy("blue")
     assert rows(world.green, "select tag from hist order by 1") == [("1",), ("2",)]
-    console.do("promise blue 10000")
-    console.do("names blue 3 off 5000")
+    console.do("promise blue 60000")
+    console.do("names blue 3 off 60000")
     console.flip(3, "blue", 3)
     console.stop()
 
 
 def diverged(world, console, stranded):
     """Green, which promised, was cut off with `stranded` statements waiting, and blue took over."""
-    console.do("cut-off 2 green 2 10000")
+    console.do("cut-off 2 green 2 60000")
     hung = []
     for index, sql in enumerate(stranded):
         connection = world.green.connect("app0", "app")
@@ -289,7 +289,7 @@ def diverged(world, console, stranded):
             assert time.monotonic() < end, sql
             time.sleep(0.02)
     for phase in ("ready-alone", "open"):
-        console.do("%s 2 green 2 10000" % phase)
+        console.do("%s 2 green 2 60000" % phase)
     console.do("active blue 3")
     console.do("contact green 3", 90)
     for thread in hung:
@@ -348,7 +348,7 @@ def test_diverged_side_rejoins(world):
     writers.join()
     assert console.facts()["green"]["app0"][:2] == ("standby", 3), console.facts()
     console.healthy("blue")
-    console.do("probe blue 10000")
+    console.do("probe blue 60000")
     equal(world, ("hist", "acc", "part", "tel", "br"))
     assert console.do("stranded green").split() == ["0", "0"]
     console.do("rejoin blue", 60)  # again: nothing is left to do
@@ -357,7 +357,7 @@ def test_diverged_side_rejoins(world):
     console.flip(3, "blue", 3)
     console.healthy("green")
     rows(world.green, "insert into hist (tag, aid, delta) values (7000000999, 1, 1)")
-    console.do("probe green 10000")
+    console.do("probe green 60000")
     equal(world, ("hist", "acc", "part", "tel", "br"))
     console.stop()
 
@@ -387,12 +387,12 @@ def test_rejoin_that_stops_half_way(world):
     assert int(other.do("stranded green").split()[0]) in (100, 200)
     failed = other.fails("promise blue 10000")  # its rows aren't whole: nothing can be promised by it
     assert failed.code == "no_promise" and "diverged" in failed.message, failed
-    other.do("names blue 3 off 5000")
+    other.do("names blue 3 off 60000")
     holder.query("commit")
     other.do("rejoin blue", 120)
     assert other.facts()["green"]["app0"][:2] == ("standby", 3), other.facts()
     other.healthy("blue")
-    other.do("probe blue 10000")
+    other.do("probe blue 60000")
     equal(world, ("acc",))
     other.stop()
 
@@ -412,23 +412,23 @@ def test_rejoin_that_rows_cannot_tell(world):
 def test_takeover_undone(world):
     console = promised(world)
     # nothing of it is left: blue follows again, and that flip passes no more
-    console.do("cut-off 2 green 2 10000")
-    console.do("cut-off 2 green 2 10000")
+    console.do("cut-off 2 green 2 60000")
+    console.do("cut-off 2 green 2 60000")
     assert rows(world.blue, "select count(*) from pg_stat_subscription where pid is not null") == [("0",)]
-    console.do("ready-alone 2 green 2 10000")
-    console.do("reattach 2 green 2 10000")
-    console.do("reattach 2 green 2 10000")
+    console.do("ready-alone 2 green 2 60000")
+    console.do("reattach 2 green 2 60000")
+    console.do("reattach 2 green 2 60000")
     for phase in ("cut-off", "ready-alone"):
         assert console.fails("%s 2 green 2 10000" % phase).code == "stale"
     assert console.facts()["blue"]["app0"][:5] == ("standby", 2, 0, 2, 2)
     console.healthy("green")
     assert console.fails("ready-alone 3 green 2 5000").code == "check_failed"  # not cut off
-    console.do("promise green 10000")
+    console.do("promise green 60000")
 
     # an operator's word instead: at a higher epoch, whatever stood there
-    console.do("cut-off 3 green 2 10000")
-    console.do("adopt blue 5 10000")
-    console.do("adopt blue 5 10000")
+    console.do("cut-off 3 green 2 60000")
+    console.do("adopt blue 5 60000")
+    console.do("adopt blue 5 60000")
     facts = console.facts()["blue"]["app0"]
     assert facts[:3] == ("active", 5, 0), facts
     assert console.fails("adopt blue 4 10000").code == "stale"

@@ -177,7 +177,7 @@ def test_database_defaults_to_user(world):
 def test_startup_abuse(world):
     """Broken, hostile and unusual openings: an answer or a closed connection, never harm to others."""
     world.pair()
-    d = world.daemon(timeouts={"login": "2s"})
+    d = world.daemon(timeouts={"login": "5s"})
 
     def opened(*parts, **options):
         raw = pg.Raw(d.address, **options)
@@ -245,7 +245,8 @@ def test_broken_streams(world):
         for bad in (b"Q\0\0\0\3", b"Q\xff\xff\xff\xff", b"\0\0\0\0\4", b"!\0\0\0\4", b"Q\x7f\xff\xff\xff" + b"x" * 1000, b"R\0\0\0\x08\0\0\0\0"):
             connection = pg.Connection(d.address)
             connection.send(bad)
-            connection.socket.settimeout(3)
+            if bad[1:3] == b"\x7f\xff":
+                connection.socket.settimeout(3)
             try:
                 seen = connection.receive()
                 assert seen[0] == "E" and pg.fields(seen[1])["C"] == "08P01", (bad, seen)
@@ -263,10 +264,8 @@ def test_cancel(world):
     for address in (d.address, d.unix_address):
         connection = pg.Connection(address)
         with connection:
-            threading.Timer(0.5, connection.cancel).start()
-            started = time.monotonic()
-            error = connection.error("select pg_sleep(60)")
-            assert error and error.sqlstate == "57014" and time.monotonic() - started < 30, error
+            error = connection.cancelled()
+            assert error.sqlstate == "57014", error
             assert connection.value("select 1") == "1"
             # a wrong key and an idle session: silence, and no effect
             pg.cancel(address, connection.pid, bytes([connection.key[0] ^ 1]) + connection.key[1:])

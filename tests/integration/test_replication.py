@@ -94,12 +94,12 @@ class Console:
                           and not s[active]["fence_wrong"] and not s[active]["problem"], "a healthy stream")
 
     def flip(self, flip, source, epoch):
-        for phase in ("probe %s 5000" % source, "fence %d %s %d 5000", "catchup %d %s %d 5000", "ready %d %s %d 5000",
-                      "open %d %s %d 5000"):
+        for phase in ("probe %s 60000" % source, "fence %d %s %d 60000", "catchup %d %s %d 60000", "ready %d %s %d 60000",
+                      "open %d %s %d 60000"):
             self.do(phase % (flip, source, epoch) if "%" in phase else phase)
         target = "green" if source == "blue" else "blue"
         self.do("active %s %d" % (target, epoch + 1))
-        self.do("turn %d %s %d 10000" % (flip, source, epoch))
+        self.do("turn %d %s %d 60000" % (flip, source, epoch))
 
     def stop(self):
         self.do("stop")
@@ -185,10 +185,10 @@ def test_fence_stands(world):
     refused(world.green, "alter table br disable trigger all")
     refused(world.green, "drop table pad1")
     assert rows(world.green, "select count(*) from br") == [("10",)]
-    console.do("fence 1 blue 1 5000")
+    console.do("fence 1 blue 1 60000")
     refused(world.blue, "insert into br values (99)")
     refused(world.blue, "create table sneaky (id int)")
-    console.do("undo 1 blue 1 5000")
+    console.do("undo 1 blue 1 60000")
     world.blue.query("insert into br values (99); delete from br where id = 99", "app0", "app")
     assert console.facts()["blue"]["app0"][:5] == ("active", 1, 0, 1, 1)
     console.stop()
@@ -225,18 +225,18 @@ def test_fence_ends_foreign_sessions(world):
         raise AssertionError("the foreign session lives")
     except (pg.PgError, pg.Closed, OSError):
         pass
-    console.do("undo 1 blue 1 5000")
+    console.do("undo 1 blue 1 60000")
     ours.query("begin; insert into br values (77); prepare transaction 'half'")
     failed = console.fails("fence 2 blue 1 3000 %s" % pid)
     assert "half" in failed.message and failed.code == "check_failed", failed
-    console.do("undo 2 blue 1 5000")
+    console.do("undo 2 blue 1 60000")
     ours.query("rollback prepared 'half'")
     # one of ours that is not at its boundary holds the fence up to the deadline, then it is undone
     ours.query("begin; select pg_current_xact_id()")
     failed = console.fails("fence 3 blue 1 1000 %s" % pid)
     assert pid in failed.message or failed.code == "timeout", failed  # a busy machine may interrupt it before it can say who
     ours.query("rollback")
-    console.do("undo 3 blue 1 5000")
+    console.do("undo 3 blue 1 60000")
     console.healthy()
     console.stop()
 
@@ -249,14 +249,14 @@ def test_fence_waits_for_locks_and_gives_up(world):
         began = time.monotonic()
         failed = console.fails("fence 1 blue 1 700")
         assert failed.code == "timeout" and time.monotonic() - began < 20 * SLOW, failed
-        console.do("undo 1 blue 1 3000")
+        console.do("undo 1 blue 1 60000")
         writer.query("insert into br values (56); commit")
     # an undo that comes while the fence still waits
     with world.blue.connect("app0", "app") as writer:
         writer.query("begin; insert into br values (57)")
         fence = console.start("fence 2 blue 1 20000")
         time.sleep(0.3)
-        console.do("undo 2 blue 1 5000")
+        console.do("undo 2 blue 1 60000")
         try:
             console.wait(fence)
             raise AssertionError("the fence was aborted")
@@ -278,23 +278,23 @@ def test_tables_must_agree(world):
     assert "late" in sample["problem"]
     failed = console.fails("fence 1 blue 1 3000")
     assert "public.late" in failed.message and failed.code == "not_prepared", failed
-    console.do("undo 1 blue 1 3000")
+    console.do("undo 1 blue 1 60000")
     for side in (world.blue, world.green):
         side.query("update switchback.state set local_tables = '{public.l*te,other}'", "app0", "switchback")
     console.do("active blue 1")
     console.healthy()
-    console.do("fence 2 blue 1 3000")
-    console.do("undo 2 blue 1 3000")
+    console.do("fence 2 blue 1 60000")
+    console.do("undo 2 blue 1 60000")
     # both streams at once would send every row round and round
     world.blue.query("alter subscription switchback_from_green enable", "app0", "switchback")
     assert "enabled" in console.fails("fence 4 blue 1 3000").message
-    console.do("undo 4 blue 1 3000")
+    console.do("undo 4 blue 1 60000")
     world.blue.query("alter subscription switchback_from_green disable", "app0", "switchback")
     # a table that only the target has
     world.green.query("create table public.only_green (id int)", "app0", "switchback")
     failed = console.fails("fence 5 blue 1 3000")
     assert "only_green" in failed.message or "same tables" in failed.message, failed
-    console.do("undo 5 blue 1 3000")
+    console.do("undo 5 blue 1 60000")
     console.stop()
 
 
@@ -303,9 +303,9 @@ def test_tables_must_agree(world):
 def test_ownership(world):
     """A second controller ends the first one's sessions and deposes it; what the first sends afterwards is refused."""
     first = pair(world)
-    first.do("fence 1 blue 1 5000")
-    first.do("catchup 1 blue 1 5000")
-    first.do("ready 1 blue 1 5000")  # its opening transaction holds green's state row
+    first.do("fence 1 blue 1 60000")
+    first.do("catchup 1 blue 1 60000")
+    first.do("ready 1 blue 1 60000")  # its opening transaction holds green's state row
     second = Console(world)
     second.do("own")
     assert second.facts()["blue"]["app0"][:3] == ("active", 1, 1)
@@ -315,7 +315,7 @@ def test_ownership(world):
     assert failed.code == "stale", failed
     assert first.deposed
     assert first.fails("own").code == "stale"
-    second.do("undo 1 blue 1 5000")
+    second.do("undo 1 blue 1 60000")
     second.do("active blue 1")
     second.healthy()
     second.flip(2, "blue", 1)
@@ -346,16 +346,16 @@ def test_a_former_life_deposes_nobody(world):
 def test_a_side_comes_back_without_our_number(world):
     """Ownership was taken while it was away: what must reach it waits until it has the number, and nothing calls it stale."""
     console = pair(world)
-    console.do("fence 1 blue 1 5000")
+    console.do("fence 1 blue 1 60000")
     behind = "update switchback.state set owner = owner - 1"
     rows(world.blue, behind)
-    console.do("undo 1 blue 1 10000")
+    console.do("undo 1 blue 1 60000")
     rows(world.blue, behind)
     time.sleep(0.6)  # a few samples
     assert console.healthy()["blue"]["problem"] == ""
     console.flip(2, "blue", 1)
     rows(world.blue, behind)
-    console.do("turn 2 blue 1 10000")
+    console.do("turn 2 blue 1 60000")
     console.healthy("green")
     console.stop()
 
@@ -364,25 +364,25 @@ def test_restart_after_commit(world):
     """A controller that knows nothing but the facts makes ready, opens and turns; twice does no harm."""
     first = pair(world)
     world.blue.query("select nextval('sq1') from generate_series(1, 40); select setval('unused', 500, false)", "app0", "app")
-    first.do("fence 1 blue 1 5000")
-    first.do("catchup 1 blue 1 5000")
+    first.do("fence 1 blue 1 60000")
+    first.do("catchup 1 blue 1 60000")
     first.process.kill()
     second = Console(world)
     second.do("own")
     assert second.facts()["blue"]["app0"][:3] == ("active", 1, 1)
     for _ in range(2):
-        second.do("ready 1 blue 1 5000")
-        second.do("open 1 blue 1 5000")
+        second.do("ready 1 blue 1 60000")
+        second.do("open 1 blue 1 60000")
     start = rows(world.green, "select start_lsn from switchback.state")
     world.green.query("insert into br values (66)", "app0", "app")
-    second.do("ready 1 blue 1 5000")
-    second.do("open 1 blue 1 5000")
+    second.do("ready 1 blue 1 60000")
+    second.do("open 1 blue 1 60000")
     assert rows(world.green, "select start_lsn from switchback.state") == start, "a second open moved the start"
     second.do("active green 2")
     for _ in range(2):
-        second.do("turn 1 blue 1 10000")
+        second.do("turn 1 blue 1 60000")
     second.healthy("green")
-    second.do("probe green 5000")
+    second.do("probe green 60000")
     assert rows(world.blue, "select id from br where id = 66") == [("66",)]
     assert rows(world.green, "select last_value, is_called from unused") == [("500", "f")]
     assert rows(world.green, "select last_value from sq1") == [("40",)]
@@ -393,29 +393,29 @@ def test_restart_after_commit(world):
 def test_back_to_the_source(world):
     """A target that was opened in vain: the source opens again above it, the target is fenced on contact and rejoins."""
     console = pair(world)
-    console.do("fence 1 blue 1 5000")
-    console.do("catchup 1 blue 1 5000")
-    console.do("ready 1 blue 1 5000")
-    console.do("open 1 blue 1 5000")
-    console.do("reopen 1 blue 1 5000")
+    console.do("fence 1 blue 1 60000")
+    console.do("catchup 1 blue 1 60000")
+    console.do("ready 1 blue 1 60000")
+    console.do("open 1 blue 1 60000")
+    console.do("reopen 1 blue 1 60000")
     console.do("contact green 3")
     assert console.facts()["green"]["app0"][:3] == ("standby", 3, 0)
     refused(world.green, "insert into br values (1000)")
     console.do("active blue 3")
     world.blue.query("insert into br values (1001)", "app0", "app")
     console.healthy()
-    console.do("probe blue 5000")
+    console.do("probe blue 60000")
     assert rows(world.green, "select id from br where id = 1001") == [("1001",)]
     console.flip(2, "blue", 3)
     console.flip(3, "green", 4)
     console.healthy("blue")
     # the same with a write that only the target has
-    console.do("fence 4 blue 5 5000")
-    console.do("catchup 4 blue 5 5000")
-    console.do("ready 4 blue 5 5000")
-    console.do("open 4 blue 5 5000")
+    console.do("fence 4 blue 5 60000")
+    console.do("catchup 4 blue 5 60000")
+    console.do("ready 4 blue 5 60000")
+    console.do("open 4 blue 5 60000")
     world.green.query("insert into br values (1002)", "app0", "app")
-    console.do("reopen 4 blue 5 5000")
+    console.do("reopen 4 blue 5 60000")
     console.do("contact green 7")
     assert console.facts()["green"]["app0"][0] == "diverged"
     refused(world.green, "insert into br values (1003)")
@@ -426,12 +426,12 @@ def test_back_to_the_source(world):
 def test_back_from_a_target_that_died(world):
     """The target dies while it is ready: the source opens again, the target follows when it is back."""
     console = pair(world)
-    console.do("fence 1 blue 1 5000")
-    console.do("catchup 1 blue 1 5000")
-    console.do("ready 1 blue 1 5000")
+    console.do("fence 1 blue 1 60000")
+    console.do("catchup 1 blue 1 60000")
+    console.do("ready 1 blue 1 60000")
     world.green.kill()
     console.fails("open 1 blue 1 2000")
-    console.do("reopen 1 blue 1 5000")
+    console.do("reopen 1 blue 1 60000")
     console.do("active blue 3")
     world.blue.query("insert into br values (1001)", "app0", "app")
     world.green.start()
@@ -451,8 +451,8 @@ def test_back_from_a_busy_target_that_was_open(world):
     rows(world.blue, "insert into hist (delta) select 1 from generate_series(1, 12000)")
     console.healthy()
     for phase in ("fence", "catchup", "ready", "open"):
-        console.do("%s 1 blue 1 10000" % phase)
-    console.do("reopen 1 blue 1 5000")
+        console.do("%s 1 blue 1 60000" % phase)
+    console.do("reopen 1 blue 1 60000")
     console.do("active blue 3")
     console.do("contact green 3", 60)
     assert console.facts()["green"]["app0"][:2] == ("standby", 3), console.facts()
@@ -545,7 +545,7 @@ def test_idle_slot_moves(world):
     assert "starting logical decoding" not in world.green.log_text(), "the server's log fills"
     console.flip(1, "blue", 1)
     world.green.query("insert into br values (800)", "app0", "app")
-    console.do("probe green 5000")
+    console.do("probe green 60000")
     assert rows(world.blue, "select id from br where id = 800") == [("800",)]
     assert rows(world.blue, "select count(*) from hist") == rows(world.green, "select count(*) from hist")
     console.stop()

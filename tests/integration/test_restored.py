@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 
+import pg
 from cluster import own
 from test_flip import assert_one_active
 
@@ -38,8 +39,15 @@ def restore(cluster, folder, promote=False):
 
 
 def write(world, d, text, id=1):
-    with world.connect(through=d) as client:
-        client.query("update account set note = '%s' where id = %d" % (text, id))
+    def written():  # a side that was just started may still count as down
+        try:
+            with world.connect(through=d) as client:
+                client.query("update account set note = '%s' where id = %d" % (text, id))
+            return True
+        except pg.PgError as error:
+            assert error.sqlstate in ("57P03", "08006"), error
+            return False
+    d.until(written, what="it is written")
 
 
 def closed(d, *words):

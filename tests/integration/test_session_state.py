@@ -2,6 +2,15 @@
 import pg
 
 
+def in_time(client, sql):
+    """The rows of a statement that the client's own statement_timeout may end, on a busy machine: then it is made again."""
+    while True:
+        try:
+            return client.query(sql)
+        except pg.PgError as error:
+            assert error.sqlstate == "57014", error
+
+
 def ours(client):
     """What the proxy has left prepared in the client's server session."""
     return client.query("select name from pg_prepared_statements where name like 'switchback%'")
@@ -34,7 +43,7 @@ def test_asking_survives_timeouts(world):
     for verb, to in (("cutover", "green"), ("flip-back", "blue")):
         result = d.verb(verb, code=0).json
         assert (result["moved"], result["disconnected"]) == (1, 0), result
-        assert client.value("show statement_timeout") == "1ms" and client.value("show lock_timeout") == "1ms"
+        assert in_time(client, "show statement_timeout") == [("1ms",)] and in_time(client, "show lock_timeout") == [("1ms",)]
         d.wait_steady(to)
 
 
@@ -116,7 +125,7 @@ def test_role_of_its_own(world):
     d = world.prepared()
     for side in (world.blue, world.green):
         side.query("do $$ begin if not exists (select from pg_roles where rolname = 'helper') then create role helper; end if; end $$;"
-                   " grant helper to app; alter role app set role = 'helper'; alter role app set idle_session_timeout = '20s'")
+                   " grant helper to app; alter role app set role = 'helper'; alter role app set idle_session_timeout = '200s'")
     stays, leaves, returns = world.connect(), world.connect(), world.connect()
     stays.query("select 1")
     leaves.query("set role none")
@@ -138,24 +147,24 @@ def test_timeouts_of_all_kinds(world):
              " 'idle_session_timeout', 'idle_in_transaction_session_timeout') and name <> 'transaction_timeout' order by 1")
     clients = [world.connect() for _ in range(20)]
     for i, client in enumerate(clients):
-        client.query("set statement_timeout = %d; set idle_session_timeout = '30s'; set idle_in_transaction_session_timeout = 5" % (2 + i % 3))
+        client.query("set statement_timeout = %d; set idle_session_timeout = '300s'; set idle_in_transaction_session_timeout = 5" % (2 + i % 3))
     plain = world.connect()
     plain.query("select 1")
     for verb, to in (("cutover", "green"), ("flip-back", "blue")):
         result = d.verb(verb, code=0).json
         assert (result["moved"], result["disconnected"]) == (21, 0), result
         for i, client in enumerate(clients):
-            client.query("set statement_timeout = 0")
-            assert client.query(asked) == [("idle_in_transaction_session_timeout", "5", "session"), ("idle_session_timeout", "30000", "session"),
+            in_time(client, "set statement_timeout = 0")
+            assert client.query(asked) == [("idle_in_transaction_session_timeout", "5", "session"), ("idle_session_timeout", "300000", "session"),
                                            ("lock_timeout", "9000", "user"), ("statement_timeout", "0", "session")], client.query(asked)
             client.query("set statement_timeout = %d" % (2 + i % 3))
         assert plain.query(asked)[2] == ("lock_timeout", "9000", "user")
         d.wait_steady(to)
         if to == "green" and world.green.version >= 17:
             for client in clients:
-                client.query("set transaction_timeout = '100ms'; select 1")
+                client.query("set transaction_timeout = '10s'; select 1")
             # blue doesn't know that setting: it can't be carried there
-            assert clients[0].value("show transaction_timeout") == "100ms"
+            assert clients[0].value("show transaction_timeout") == "10s"
             for client in clients:
                 client.query("reset transaction_timeout")
 
@@ -191,7 +200,7 @@ def test_locks_that_functions_take(world):
         client.send(pg.query("select 2"))
     for _ in range(1000):
         holder.send(pg.query("select f()"))
-        if not holder.readable(0.2):
+        if not holder.readable(4):
             break  # held
         holder.results()
     busy.query("commit")
