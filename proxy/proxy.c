@@ -11,6 +11,7 @@
 #include "proxy/listening.h"
 #include "proxy/login_client.h"
 #include "proxy/renumber.h"
+#include "proxy/side_health.h"
 #include "proxy/worker.h"
 
 #include <openssl/rand.h>
@@ -362,6 +363,17 @@ static void run_set_rescue(struct worker *worker, const struct command *command)
 void proxy_set_rescue(struct proxy *proxy, bool rescue)
 {
     const struct command command = {.run = run_set_rescue, .rescue = rescue};
+    post_to_all(proxy, &command);
+}
+
+static void run_side_back(struct worker *worker, const struct command *command)
+{
+    side_health_forget(worker, command->route.side);
+}
+
+void proxy_side_back(struct proxy *proxy, enum side side)
+{
+    const struct command command = {.run = run_side_back, .route = {.side = side}};
     post_to_all(proxy, &command);
 }
 

@@ -270,6 +270,8 @@ void proxy_set_route(struct proxy *proxy, struct proxy_route route);
 /* Should the active side die, a hold and another route follow by themselves: logins that can't reach it wait
  * for that, or for its return, for at most timeouts.server_connect; else they get 57P03 at once. */
 void proxy_set_rescue(struct proxy *proxy, bool rescue);
+/* The manager has reached it again: logins that the workers refused, as it was down, go there at once. */
+void proxy_side_back(struct proxy *proxy, enum side side);
 void proxy_doubt_answer(struct proxy *proxy, uint64_t request, enum proxy_outcome outcome);
 void proxy_verifier_answer(struct proxy *proxy, uint64_t request, const struct proxy_verifier *verifier);
 

@@ -28,7 +28,8 @@ MUST_USE bool side_health_may_try(struct worker *worker, enum side side);
 
 void side_health_failed(struct worker *worker, enum side side, const char *problem);
 void side_health_answered(struct worker *worker, enum side side);
-/* Traffic goes there from now on: what was found out when nobody went there counts no more. */
+/* Traffic goes there from now on, or the manager is answered again: what was found out before counts no more.
+ */
 void side_health_forget(struct worker *worker, enum side side);
 
 #endif

@@ -161,6 +161,7 @@ static void note_side(struct controller *controller, enum side side, bool reacha
                        side_name(side), problem);
     } else if (was_seen) {
         events_publish(controller->events, LOG_LEVEL_INFO, "side", 0, NULL, "%s is back", side_name(side));
+        proxy_side_back(controller->proxy, side);
         controller->contact_due = true;
     }
 }

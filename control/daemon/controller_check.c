@@ -260,6 +260,21 @@ bool controller_is_unmet(const struct controller *controller, enum side side)
     return flip->prepared && !facts->reachable && facts->foreign[0] == '\0';
 }
 
+/* No flip would begin: a marker would have to cross within half the time that catching up may take. */
+static bool say_behind(const struct controller *controller, int64_t lag_us, struct error *why)
+{
+    const char *standby = side_name(side_other(controller->flip.history.active));
+    char lag[CLOCK_TEXT_SIZE], most[CLOCK_TEXT_SIZE];
+    if (lag_us < 0) {
+        return error_set(why, ERROR_WAY_BACK_CLOSED, "it isn't known how far %s is behind", standby);
+    }
+    return error_set(
+        why, ERROR_WAY_BACK_CLOSED,
+        "%s is %s behind: a flip begins once that is less than %s (half of flip.catchup.timeout)", standby,
+        clock_format_duration(lag_us, lag),
+        clock_format_duration(controller->settings->catchup_timeout_us / 2, most));
+}
+
 bool controller_way_back(const struct controller *controller, struct error *why)
 {
     struct replication_sample sample;
@@ -278,6 +293,9 @@ bool controller_way_back(const struct controller *controller, struct error *why)
     if (sample.problem[0] != '\0' || !sample.streaming) {
         return error_set(why, ERROR_WAY_BACK_CLOSED, "%s",
                          sample.problem[0] != '\0' ? sample.problem : "the stream does not run");
+    }
+    if (sample.lag_us < 0 || sample.lag_us > controller->settings->catchup_timeout_us / 2) {
+        return say_behind(controller, sample.lag_us, why);
     }
     return true;
 }

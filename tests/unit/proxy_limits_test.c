@@ -172,6 +172,24 @@ static void refused_login(struct world *world)
     (void)close(client);
 }
 
+/* At once: were blue still down, one of them at most would be let through. */
+static void three_log_in(struct world *world)
+{
+    int clients[3], servers[3];
+    for (size_t i = 0; i < 3; i++) {
+        clients[i] = client_connect(world);
+        client_startup(clients[i]);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        servers[i] = server_login(world, SIDE_BLUE);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        client_greeted(world, clients[i], NULL);
+        (void)close(clients[i]);
+        (void)close(servers[i]);
+    }
+}
+
 /* It died while it was the active side, came back, and is the active side again: that it was down is long
  * past. */
 static void a_side_that_becomes_active_is_not_down(void **state)
@@ -187,19 +205,24 @@ static void a_side_that_becomes_active_is_not_down(void **state)
     proxy_set_route(world->proxy, (struct proxy_route){.side = SIDE_GREEN, .epoch = 2, .open = true});
     assert_int_equal(listen(world->servers[SIDE_BLUE], 64), 0);
     proxy_set_route(world->proxy, (struct proxy_route){.side = SIDE_BLUE, .epoch = 3, .open = true});
-    int clients[3], servers[3];
-    for (size_t i = 0; i < 3; i++) {
-        clients[i] = client_connect(world);
-        client_startup(clients[i]);
+    three_log_in(world);
+    world_free(world);
+}
+
+/* The manager has met it: nobody waits for the login that is let through now and then to find out. */
+static void a_side_that_is_back_is_not_down(void **state)
+{
+    (void)state;
+    struct world *world = world_new();
+    world->settings.workers = 1;
+    world_close_side(world, SIDE_BLUE);
+    world_start(world);
+    while (!stats_of(world).side_down[SIDE_BLUE]) {
+        refused_login(world);
     }
-    for (size_t i = 0; i < 3; i++) {
-        servers[i] = server_login(world, SIDE_BLUE);
-    }
-    for (size_t i = 0; i < 3; i++) {
-        client_greeted(world, clients[i], NULL);
-        (void)close(clients[i]);
-        (void)close(servers[i]);
-    }
+    assert_int_equal(listen(world->servers[SIDE_BLUE], 64), 0);
+    proxy_side_back(world->proxy, SIDE_BLUE);
+    three_log_in(world);
     world_free(world);
 }
 
@@ -335,6 +358,7 @@ int main(void)
         cmocka_unit_test(a_cancel_that_has_no_effect_is_repeated),
         cmocka_unit_test(a_server_that_waits_is_not_cancelled),
         cmocka_unit_test(a_client_that_a_hold_keeps_is_told),
+        cmocka_unit_test(a_side_that_is_back_is_not_down),
         cmocka_unit_test(a_dead_side_is_not_asked_by_everyone),
         cmocka_unit_test(a_side_that_becomes_active_is_not_down),
         cmocka_unit_test(a_side_that_refuses_is_not_dead),
