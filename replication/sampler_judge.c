@@ -190,6 +190,9 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
     const struct replication_side_sample *standby = &sample->sides[side_other(sampler->active)];
     bool active_lost = !sample->sides[sampler->active].reachable;
     const char *why = "";
+    if (active_lost) { /* its worker fails then, too: no reason to look for more there */
+        problem(sample, database, "the active side can't be reached");
+    }
     if (standby->reachable && is_broken(stream, now_us, &why)) {
         sample->broken = true;
         problem(sample, database, why);

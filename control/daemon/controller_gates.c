@@ -344,9 +344,16 @@ void controller_gates_start(struct controller *controller, enum side side, bool 
 
 void controller_gates_stop(struct controller *controller)
 {
-    controller->gates.judging = controller->gates.acting = false;
-    controller->gates.run++;
+    struct controller_gates *gates = &controller->gates;
+    gates->judging = gates->acting = false;
+    gates->run++;
     (void)uv_timer_stop(&controller->gate_timer);
+    for (size_t i = 0; i < gates->count; i++) { /* nobody would hear that it can be judged again */
+        if (gates->gates[i].state == GATE_INCONCLUSIVE) {
+            forget_alarm(controller, &gates->gates[i]);
+            gate_start(&gates->gates[i], gates->gates[i].settings, clock_mono_us());
+        }
+    }
 }
 
 /* A gate fails by `failures` in a row: until then it says how many it has seen, and passes. */

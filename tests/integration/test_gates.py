@@ -272,6 +272,19 @@ def test_flip_back_that_cannot_be_done(world):
     d.wait_steady("blue")
 
 
+def test_gate_that_cannot_be_judged(world):
+    """It is trouble while it is watched; afterwards nobody would hear that it can be judged again."""
+    with_flag(world)
+    d = ready(world, gates=[dict(SQL_GATE, sql="select 1 / 0 = 1")], watch={"duration": "30m"})
+    d.verb("cutover", code=0)
+    told = d.wait_status(lambda s: any("can't be judged" in t["message"] for t in s["trouble"]), timeout=60, what="the trouble")
+    assert told["phase"] == "watch" and told["gates"][0]["state"] == "inconclusive", told
+    d.verb("finalize", code=0)
+    s = d.status()
+    assert s["phase"] == "steady" and s["gates"][0]["state"] == "waiting", s
+    assert not any("gate" in t["message"] for t in s["trouble"]), s["trouble"]
+
+
 def test_hooks_and_backup(world):
     """They run at their phases with the flip in their environment; a failing one refuses, a hanging one too."""
     log = os.path.join(world.folder, "hooks")
