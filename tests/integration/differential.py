@@ -11,7 +11,7 @@ import time
 import pg
 
 WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-QUIET = 20  # seconds without a byte that count as a hang
+QUIET = 60  # seconds without a byte that count as a hang
 
 SETUP = ("create temp table t (id int primary key, v text check (v <> 'bad')); insert into t select g, 'v' || g from generate_series(1, 5) g;"
          "create function pg_temp.noisy(int) returns int language plpgsql as $$ begin raise notice 'n%', $1; return $1; end $$")

@@ -256,7 +256,7 @@ def test_owner_is_remembered(world):
         world.blue.stop()
         world.green.start()
         d.start(wait=False)
-        d.until(lambda: d.verb("status").code in (0, 4) and d.status()["sides"]["green"]["reachable"], 60, "it is up")
+        d.wait_status(lambda s: s["sides"]["green"]["reachable"], 60, "it is up")
         world.blue.start()
         d.wait_steady("blue")
         assert "deposed" not in d.log_text()
