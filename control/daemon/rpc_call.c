@@ -134,12 +134,12 @@ static bool is_of_kind(const json_t *value, char format)
 
 static const char *kind_name(char format)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(parameter_kinds); i++) {
-        if (parameter_kinds[i].format == format) {
-            return parameter_kinds[i].what;
-        }
+    size_t i = 0;
+    while (i + 1 < ARRAY_LENGTH(parameter_kinds) && parameter_kinds[i].format != format) {
+        i++;
     }
-    ENSURE(false); /* no method asks for it */
+    ENSURE(parameter_kinds[i].format == format); /* no method asks for another */
+    return parameter_kinds[i].what;
 }
 
 /* What is wrong with them, by name: the format is read as jansson did, which only says that something is. */
