@@ -33,7 +33,7 @@ enum {
     FLIP_IMMOVABLE_AGAIN_US = 1 * FLIP_SECOND_US, /* how often `immovable: wait` looks again */
     FLIP_OPEN_TRIES = 3,
     FLIP_LEARN_TRIES = 4, /* before the journal alone must do though something answers */
-    FLIP_STUCK_TRIES = 4 /* after so many an operator may decide */
+    FLIP_STUCK_TRIES = 4  /* after so many an operator may decide */
 };
 #define FLIP_IMMOVABLE_WAIT_US ((int64_t)600 * FLIP_SECOND_US)
 

@@ -62,9 +62,8 @@ static int64_t drain_timeout_us(const struct flip *flip)
 static void start_hold(struct flip *flip)
 {
     const bool alone = flip->spec.kind == FLIP_KIND_TAKEOVER; /* there is no side to go on at */
-    flip->hold = (struct flip_hold){.stands = true,
-                                    .refuses = alone,
-                                    .until_us = flip->now_us + flip->options.max_hold_us};
+    flip->hold = (struct flip_hold){
+        .stands = true, .refuses = alone, .until_us = flip->now_us + flip->options.max_hold_us};
     struct flip_request request = flip_request(flip, FLIP_ACTION_HOLD);
     request.refuse = alone;
     request.deadline_us = flip->hold.until_us;
