@@ -100,7 +100,7 @@ static bool configure(const struct pass *pass, enum side side, bool same_major, 
     put_setting(&sql, "publication", names_publication(side));
     put_setting(&sql, "subscription", names_subscription(side_other(side)));
     put_setting(&sql, "slot", names_slot(side, blocking->database, slot));
-    sql_format(&sql, "set switchback.version = %d;", (int64_t)SCHEMA_VERSION);
+    sql_format(&sql, "set switchback.version = %d;", schema_version());
     strbuf_puts(&sql, limits);
     bool ok = blocking_run_buffer(blocking, error, &sql);
     strbuf_deinit(&sql);

@@ -123,6 +123,7 @@ void replication_read_facts(struct replication *replication, replication_facts_d
 
 struct replication_side_sample {
     bool reachable;
+    bool other_schema;        /* it was prepared by another version of this program */
     bool fenced, fence_wrong; /* fence_wrong: triggers contradict the standing */
     bool names_wrong; /* synchronous_standby_names name slots of ours and not all of them, or on a standby */
     char version[REPLICATION_NAME_SIZE];

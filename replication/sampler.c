@@ -6,6 +6,7 @@
 #include "replication/identity.h"
 #include "replication/names.h"
 #include "replication/own.h"
+#include "replication/schema.h"
 #include "replication/sql.h"
 #include "replication/standby_names.h"
 
@@ -290,11 +291,13 @@ static enum verdict judge_check(struct strand *strand, const struct reply *reply
     }
     if (strand->database == 0) {
         side->tables = side->fences_up = 0;
+        side->other_schema = false;
         side->fault[0] = '\0';
     }
     side->checked = true;
     side->tables += (size_t)reply_uint(reply, 0, 0);
     side->fences_up += (size_t)reply_uint(reply, 0, 1);
+    side->other_schema |= reply_int(reply, 0, 4) != sampler->schema_version;
     const char *fault = reply_value(reply, 0, 2);
     if (fault != NULL && side->fault[0] == '\0') {
         (void)snprintf(side->fault, sizeof side->fault, "%s/%s: %s", side_name(strand->side),
@@ -358,7 +361,8 @@ static const struct step round_steps[] = {
      .lane = LANE_SAMPLE,
      .tolerant = true,
      .skip = no_check_now,
-     .sql = "select tables, fences_up, fault, leaves from switchback.standing_check()",
+     .sql = "select tables, fences_up, fault, leaves, version from switchback.standing_check(), "
+            "switchback.state",
      .judge = judge_check},
 };
 
@@ -487,6 +491,7 @@ struct sampler *sampler_new(struct replication *replication)
         return NULL;
     }
     sampler->replication = replication;
+    sampler->schema_version = schema_version();
     sampler->streams = calloc(replication->database_count, sizeof *sampler->streams);
     bool allocated = sampler->streams != NULL;
     for (int side = 0; side < SIDE_COUNT; side++) {

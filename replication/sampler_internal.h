@@ -81,7 +81,8 @@ struct side_watch {
     struct error error;    /* of this round */
     struct error standing; /* of the last whole round: what is wrong though it answers */
     bool checked;
-    bool names_wrong; /* slots of ours are waited for where they shouldn't be, or other ones than should */
+    bool names_wrong;  /* slots of ours are waited for where they shouldn't be, or other ones than should */
+    bool other_schema; /* our schema there is another version's */
     size_t tables, fences_up;
     char fault[256];    /* the first table fault */
     char (*leaves)[33]; /* by database: a digest of its table names */
@@ -99,6 +100,7 @@ struct sampler {
     bool by_flip; /* it became active by a flip: the other side has all that was before */
     enum side active;
     uint64_t epoch;
+    int64_t schema_version;
     struct proved_turn turn;
     bool owning;        /* a side that came back is being owned */
     unsigned advancing; /* procedures that move the idle slot along */

@@ -61,6 +61,7 @@ static void judge_side(const struct sampler *sampler, enum side which, struct re
                        side->standing.code == ERROR_NONE ? "no answer" : side->standing.message);
         return;
     }
+    sample->other_schema = side->checked ? side->other_schema : sample->other_schema;
     if (side->checked) {
         bool active = sampler->active_known && sampler->active == which;
         sample->fenced = side->tables > 0 && side->fences_up == side->tables;

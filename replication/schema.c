@@ -4,6 +4,19 @@
 
 extern const char schema_sql[], schema_flip_sql[], schema_promise_sql[];
 
+/* FNV-1a (RFC draft-eastlake-fnv), as far as a positive integer holds it. */
+int64_t schema_version(void)
+{
+    const char *const texts[] = {schema_sql, schema_flip_sql, schema_promise_sql};
+    uint32_t digest = UINT32_C(2166136261);
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        for (const char *at = texts[i]; *at != '\0'; at++) {
+            digest = (digest ^ (uint8_t)*at) * UINT32_C(16777619);
+        }
+    }
+    return digest & INT32_MAX;
+}
+
 static const char *standing_text(enum standing standing)
 {
     switch (standing) {
@@ -31,10 +44,10 @@ void schema_install(struct strbuf *sql, const struct settings *settings,
         " owner, manager) select %d, %L, %L, (select system_identifier::text from pg_control_system()),"
         " ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint,"
         " %L, %u, %u, session_user on conflict (one) do nothing;\n",
-        (int64_t)SCHEMA_VERSION, identity->pair, side_name(identity->side), standing_text(identity->standing),
+        schema_version(), identity->pair, side_name(identity->side), standing_text(identity->standing),
         identity->epoch, identity->owner);
     sql_format(sql, "update switchback.state set version = %d, manager = session_user, migrators = ",
-               (int64_t)SCHEMA_VERSION);
+               schema_version());
     sql_text_array(sql, &settings->migrators);
     strbuf_puts(sql, ", local_tables = ");
     sql_text_array(sql, &settings->local_tables);

@@ -210,6 +210,14 @@ static void add_side_trouble(json_t *list, enum side side, bool active,
                   sample->problem);
         add_trouble(list, &error);
     }
+    if (sample->reachable && sample->other_schema) {
+        error_set(&error, ERROR_NOT_PREPARED,
+                  "%s was prepared by another version of switchback: no cutover begins before it is prepared "
+                  "again",
+                  side_name(side));
+        error_remedy(&error, "switchback prepare: it copies nothing anew");
+        add_trouble(list, &error);
+    }
     if (sample->reachable && active && down) {
         error_set(&error, ERROR_UNREACHABLE,
                   "%s, the active side, does not answer the logins of clients, though it does the manager's",

@@ -423,6 +423,32 @@ def test_after_a_cutover(world):
     world.assert_same_data()
 
 
+def test_prepared_by_another_version(world):
+    """The schema is an older one: status and check say so and no cutover begins, though the way back is open. Another
+    prepare gives it what it lacks, and copies nothing."""
+    hear_anew = "select tgname from pg_trigger where tgname = 'switchback_hear_anew'"
+    oids = "select oid, subname, subenabled from pg_subscription order by 1"
+    d = world.prepared()
+    for side in (world.blue, world.green):
+        side.query("drop trigger switchback_hear_anew on switchback.marker; update switchback.state set version = 3", user="switchback")
+    told = d.wait_status(lambda s: sum("another version" in t["message"] for t in s["trouble"]) == 2, timeout=60, what="both are told")
+    assert told["way_back"]["open"] and told["active"] == "blue", told
+    found = [o for item in d.verb("check", code=1).json["checks"] if item["state"] == "fail" for o in item["objects"]]
+    assert found and all("another version" in o for o in found), found
+    refused = d.verb("cutover", code=1).json
+    assert "another version" in refused["reason"] and "prepare" in refused["remedy"], refused
+    before = world.blue.query(oids), world.green.query(oids)
+    d.prepare()
+    assert (world.blue.query(oids), world.green.query(oids)) == before
+    assert all(side.query(hear_anew) for side in (world.blue, world.green))
+    d.wait_status(lambda s: not s["trouble"], timeout=60, what="all is well")
+    d.verb("check", code=0)
+    for verb, active in (("cutover", "green"), ("flip-back", "blue")):
+        d.verb(verb, code=0)
+        d.wait_steady(active)
+    world.assert_same_data()
+
+
 def test_finalize_after_a_cutover(world):
     """The old side's rows were never ours to remove: the next prepare says so, and goes on once they are gone."""
     d = world.prepared()
