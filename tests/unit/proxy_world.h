@@ -442,6 +442,13 @@ static inline void world_hold(struct world *world, uint64_t hold, int64_t ms, en
     (void)world_event(world, PROXY_EVENT_HELD);
 }
 
+/* All workers have taken in what they were told before. */
+static inline void world_heard(struct world *world)
+{
+    proxy_ping(world->proxy, 1);
+    (void)world_event(world, PROXY_EVENT_ALIVE);
+}
+
 static inline void world_release(struct world *world, uint64_t hold)
 {
     proxy_release(world->proxy, hold);
