@@ -242,7 +242,7 @@ static void a_question_without_an_answer_keeps_nobody(void **state)
     world_start(world);
     struct pair pair = pair_new(world);
     pair_works(world, &pair);
-    proxy_arm(world->proxy, 5, target, 500000);
+    proxy_arm(world->proxy, 5, target, 3000000);
     int green = server_login(world, SIDE_GREEN);
     assert_true(world_readable(world, pair.server, WORLD_PATIENCE_US));
     (void)world_event(world, PROXY_EVENT_ARMED);
@@ -265,7 +265,7 @@ static void a_question_has_its_time(void **state)
     world_start(world);
     struct pair pair = pair_new(world);
     pair_works(world, &pair);
-    proxy_arm(world->proxy, 5, target, 500000);
+    proxy_arm(world->proxy, 5, target, 3000000);
     int green = server_login(world, SIDE_GREEN);
     assert_true(world_readable(world, pair.server, WORLD_PATIENCE_US));
     assert_false(world_readable(world, pair.client, 1000000));

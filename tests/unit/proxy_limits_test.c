@@ -4,7 +4,7 @@
 #include <netinet/tcp.h>
 
 /* what a test waits for; and what must not pass while this program does something, on a busy machine */
-enum { SHORT_US = 100000, LONGER_US = 700000 };
+enum { SHORT_US = 100000, LONGER_US = 2000000 };
 
 #define PARSE_FLUSH                                                                                          \
     "P\0\0\0\x10\0select 1\0\0\0"                                                                            \
@@ -66,7 +66,7 @@ static void a_slow_statement_is_cancelled_and_no_other(void **state)
 {
     (void)state;
     struct world *world = world_new();
-    world->settings.timeouts.query_us = SHORT_US;
+    world->settings.timeouts.query_us = LONGER_US; /* or a second cancel comes, on a busy machine */
     world_start(world);
     struct pair pair = pair_new(world);
     put(pair.client, BYTES(QUERY_1));
