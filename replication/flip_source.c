@@ -301,23 +301,19 @@ static void build_reopen(struct strand *strand, struct strbuf *sql)
     sql_format(sql, "reopen(%u, %u, %u); commit", strand->replication->owner, flip->epoch, flip->flip);
 }
 
+#define ROLL_TARGET_BACK_STEP                                                                                \
+    {                                                                                                        \
+        .name = "roll the target back", .on = ON_OTHER_SIDE, .tolerant = true,                               \
+        .skip = target_has_no_transaction, .sql = "rollback", .judge = judge_rollback                        \
+    }
+
 static const struct step undo_steps[] = {
-    {.name = "roll the target back",
-     .on = ON_OTHER_SIDE,
-     .tolerant = true,
-     .skip = target_has_no_transaction,
-     .sql = "rollback",
-     .judge = judge_rollback},
+    ROLL_TARGET_BACK_STEP,
     {.name = "lower fence", .heals = true, .build = build_lower},
 };
 
 static const struct step reopen_steps[] = {
-    {.name = "roll the target back",
-     .on = ON_OTHER_SIDE,
-     .tolerant = true,
-     .skip = target_has_no_transaction,
-     .sql = "rollback",
-     .judge = judge_rollback},
+    ROLL_TARGET_BACK_STEP,
     {.name = "reopen the source", .heals = true, .build = build_reopen},
 };
 
