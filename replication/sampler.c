@@ -210,9 +210,11 @@ static void build_look(struct strand *strand, struct strbuf *sql)
     sql_format(sql,
                "select m.n, extract(epoch from m.at), m.next_xid, m.running, i.enabled, i.worker, i.errors,"
                " o.there, o.status, o.safe, s.owner, s.standing,"
-               " current_setting('synchronous_standby_names') from switchback.state s left join"
-               " switchback.marker m on m.side = %L and m.purpose = 'heartbeat', switchback.stream_in(%L) i,"
-               " switchback.stream_out(%L) o",
+               " current_setting('synchronous_standby_names'),"
+               /* an older schema, before it is prepared again, lacks the column */
+               " case when s.standing = 'standby' then to_jsonb(s) ->> 'gap' end"
+               " from switchback.state s left join switchback.marker m on m.side = %L and"
+               " m.purpose = 'heartbeat', switchback.stream_in(%L) i, switchback.stream_out(%L) o",
                active, active, names_slot(strand->side, strand->database_name, slot));
 }
 
@@ -265,6 +267,8 @@ static enum verdict judge_look(struct strand *strand, const struct reply *reply,
     const char *standing = reply_value(reply, 0, 11);
     engine_note_owner(strand->replication, strand->side, owner);
     note_names(strand, side, NULL, reply_value(reply, 0, 12));
+    const char *gap = reply_value(reply, 0, 13);
+    (void)snprintf(stream->gap, sizeof stream->gap, "%s", gap == NULL ? "" : gap);
     side->stale = side->stale || owner < strand->replication->owner;
     if (standing != NULL && strcmp(standing, "standby") != 0) {
         (void)error_set(&side->error, ERROR_STALE, "%s/%s says that it is %s", side_name(strand->side),

@@ -50,6 +50,7 @@ struct stream {
     int64_t errors;
     int64_t errors_grew_us;
     bool idle_slot_lost, idle_slot_endangered;
+    char gap[192]; /* what its heartbeats' numbers tell of missing rows; "" */
 };
 
 /* Attempts to reach a silent side by a connection of its own, see sampler_anew.c. */

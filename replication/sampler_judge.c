@@ -198,6 +198,10 @@ static void add_stream(const struct sampler *sampler, size_t index, struct repli
         sample->broken = true;
         problem(sample, database, why);
     }
+    if (stream->gap[0] != '\0') { /* standing_check() says so, too, a second later */
+        sample->tables_differ = true;
+        problem(sample, database, stream->gap);
+    }
     if (stream->slot_lost || stream->idle_slot_lost) {
         sample->slot_lost = true;
         problem(sample, database, "a slot is lost: run switchback prepare");

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -320,6 +321,15 @@ static void fences_and_tables(void **state)
     assert_string_equal(judge(scene)->problem, "blue/one: table public.t has no fence trigger");
 }
 
+static void missing_rows_close_the_way_back_at_once(void **state)
+{
+    struct scene *scene = *state;
+    assert_false(judge(scene)->tables_differ);
+    (void)snprintf(scene->streams[1].gap, sizeof scene->streams[1].gap, "rows are missing");
+    assert_true(judge(scene)->tables_differ);
+    assert_non_null(strstr(scene->sampler.sample.problem, "rows are missing"));
+}
+
 static void slots(void **state)
 {
     struct scene *scene = *state;
@@ -395,6 +405,7 @@ int main(void)
         TEST(at_risk_may_be_unknown),
         TEST(an_unprepared_side_is_not_lost),
         TEST(fences_and_tables),
+        TEST(missing_rows_close_the_way_back_at_once),
         TEST(slots),
         TEST(a_silent_side_is_lost),
         TEST(gone_is_whom_no_new_connection_reaches_either),
