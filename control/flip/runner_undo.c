@@ -120,7 +120,9 @@ void flip_undo_next(struct flip *flip)
     flip_finish(flip, flip->ends_as);
     flip->phase = FLIP_PHASE_NONE;
     flip->contact |= !flip->routed;
-    flip_steady(flip);
+    if (!flip->routed || !flip_resume_turn(flip)) { /* a takeover that came to nothing had made it wait */
+        flip_steady(flip);
+    }
 }
 
 /* The undo itself goes wrong: nothing else is right but to try again. */

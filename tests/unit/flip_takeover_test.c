@@ -376,6 +376,37 @@ static void test_seeded(void **state)
     }
 }
 
+/* What it had made wait of the last flip is gone on with, though a restart lies between. */
+static void test_undone_takeover_leaves_the_turn(void **state)
+{
+    (void)state;
+    const struct flip_options options = world_options();
+    struct world *world = world_new(&options);
+    world_cutover(world);
+    while (world->finished == 0 || world->runner.durable < world->runner.history.rows) {
+        must(world, world_step(world), "on the way to the turn");
+    }
+    world_kill_daemon(world);
+    kill_active(world, 20000000);
+    world_start_daemon(world);
+    while (world->runner.mode != FLIP_MODE_STEADY) {
+        must(world, world_step(world), "on the way to rest");
+    }
+    must(world, !world->clusters[SIDE_BLUE].follows, "it was turned already");
+    world_take_over(world, true);
+    while (world->runner.phase != FLIP_PHASE_CATCHUP) {
+        must(world, world_step(world), "on the way to the takeover");
+    }
+    world_kill_daemon(world);
+    world->clusters[SIDE_GREEN].up = true;
+    world_start_daemon(world);
+    settle(world);
+    must(world, world->runner.history.active == SIDE_GREEN && world->outcome == FLIP_OUTCOME_ABORTED,
+         "the takeover was not undone");
+    must(world, world->clusters[SIDE_BLUE].follows && world->runner.history.done.turned,
+         "the way back was not opened");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,6 +425,7 @@ int main(void)
         cmocka_unit_test(test_every_strike_in_a_takeover),
         cmocka_unit_test(test_two_strikes),
         cmocka_unit_test(test_seeded),
+        cmocka_unit_test(test_undone_takeover_leaves_the_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
