@@ -39,6 +39,8 @@ struct faults {
     uint64_t still_connection[SIDE_COUNT];   /* its backend stands still until then */
     bool second;                             /* another daemon for the same pair */
     bool journals;                           /* a daemon that died may find no journal, or an older one */
+    bool left;      /* a fence is left behind by a flip whose source died, and by the daemon after it */
+    bool one_sided; /* a start may reach one side only, its clock go back, its journal be lost */
     int64_t still_until_us[SIDE_COUNT];
 };
 
@@ -55,7 +57,7 @@ bool faults_mute(struct sim *sim);
 void faults_choose_aimed(struct sim *sim);
 void faults_start_aimed(struct sim *sim);
 void faults_aim_between(struct sim *sim, const struct flip_request *request);
-bool faults_lose_journal(struct sim *sim);
+void faults_before_start(struct sim *sim);
 int64_t faults_stand_still(const struct sim *sim, enum side side, uint64_t connection);
 
 #endif

@@ -9,7 +9,7 @@ enum { SEEDS_WITH = 4, RESTARTS = 0, ORPHANS = 1, ENDED_WORKERS = 2, DEATHS = 3,
 
 /* Which world a seed has is asked of its number alone, so that one more kind of world leaves the others
  * alone. */
-enum world { WORLD_SECOND = 1, WORLD_JOURNALS };
+enum world { WORLD_SECOND = 1, WORLD_JOURNALS, WORLD_LEFT, WORLD_ONE_SIDED };
 
 static bool has(const struct sim *sim, enum world world)
 {
@@ -26,6 +26,8 @@ void faults_choose_aimed(struct sim *sim)
     sim->faults.deaths = sim->faults.any && sim->seed % SEEDS_WITH == DEATHS;
     sim->faults.second = has(sim, WORLD_SECOND);
     sim->faults.journals = has(sim, WORLD_JOURNALS);
+    sim->faults.left = has(sim, WORLD_LEFT);
+    sim->faults.one_sided = has(sim, WORLD_ONE_SIDED);
 }
 
 static bool strikes(struct sim *sim, bool has, unsigned in_a_thousand)
@@ -33,15 +35,58 @@ static bool strikes(struct sim *sim, bool has, unsigned in_a_thousand)
     return has && !sim->faults.over && sim_chance(sim, in_a_thousand);
 }
 
-/* state.dir is gone, or a copy was restored. */
-bool faults_lose_journal(struct sim *sim)
+/* --- what a daemon that died finds at its next start --- */
+
+/* What a takeover that was cut short has disabled, only its journal can tell from what never was enabled: it
+ * is an operator's decision then (prepare), and no rest that a daemon comes to by itself. */
+static bool knows_of_a_takeover(const struct flip_history *history)
 {
-    if (!sim->faults.journals || sim->faults.over || !sim_chance(sim, 300)) {
-        return false;
+    return history->detached != 0 ||
+           (flip_story_running(&history->flip) && history->flip.kind == FLIP_KIND_TAKEOVER);
+}
+
+static void restore_journal(struct sim *sim)
+{
+    if (knows_of_a_takeover(&sim->my->runner.history)) {
+        return;
     }
     const bool all = sim_chance(sim, 500);
     journal_restore(sim, all ? 0 : (uint32_t)sim_between(sim, 0, sim->my->journal.count));
-    return true;
+}
+
+static void cut_off(struct sim *sim, enum node node, enum side side, bool cut)
+{
+    network_set_cut(sim, node, (enum node)side, cut);
+    network_set_cut(sim, (enum node)side, node, cut);
+}
+
+static void mend_cut(struct sim *sim, const struct moment *moment)
+{
+    cut_off(sim, (enum node)moment->value, (enum side)moment->who, false);
+}
+
+/* Its own earlier number may stand on a side that it reaches only later, and be higher than its new one. */
+static void start_with_one_side(struct sim *sim)
+{
+    const enum side side = sim_chance(sim, 500) ? SIDE_BLUE : SIDE_GREEN;
+    SAY(sim, "fault", "it starts without %s, by a clock that went back", side_name(side));
+    sim->wall_offset_us -= sim_between(sim, 0, 60) * SIM_SECOND;
+    cut_off(sim, sim->my->node, side, true);
+    sim_later(sim, sim_between(sim, 0, 6 * SIM_SECOND), mend_cut, side, 0, (int64_t)sim->my->node);
+    if (sim_chance(sim, 500)) {
+        restore_journal(sim);
+    }
+}
+
+/* state.dir is gone, or a copy was restored; a side is out of reach. */
+void faults_before_start(struct sim *sim)
+{
+    if (strikes(sim, sim->faults.journals, 300)) {
+        restore_journal(sim);
+    }
+    if (strikes(sim, sim->faults.one_sided, 500)) {
+        start_with_one_side(sim);
+    }
 }
 
 /* --- a cluster that is away and back before anybody asks it again --- */
@@ -170,8 +215,29 @@ int64_t faults_stand_still(const struct sim *sim, enum side side, uint64_t conne
     return still ? sim->faults.still_until_us[side] - sim->now_us : 0;
 }
 
+enum { LEFT_DEAD_MOST_US = 9 * SIM_SECOND, LEFT_DIES_MOST_US = 3 * SIM_MS };
+
+/*
+ * The source of a flip-back dies behind its fence, so that a takeover follows; the daemon dies before that
+ * has begun, or has touched anything: the fence is still there when the side comes back, and the journal says
+ * that it is the active one.
+ */
+static void leave_a_fence(struct sim *sim, const struct flip_request *request)
+{
+    const struct flip_spec *spec = &sim->my->runner.spec;
+    if (request->kind == FLIP_ACTION_CATCHUP && spec->kind == FLIP_KIND_FLIP_BACK &&
+        strikes(sim, sim->faults.left, 500)) {
+        sim_later(sim, 0, crash, spec->source, 0, sim_between(sim, 3 * SIM_SECOND, LEFT_DEAD_MOST_US));
+    }
+    if (request->kind == FLIP_ACTION_FINISHED && request->error.code == ERROR_SIDE_DEAD &&
+        strikes(sim, sim->faults.left, 700)) {
+        sim_later(sim, sim_between(sim, 0, LEFT_DIES_MOST_US), die, 0, 0, 0);
+    }
+}
+
 void faults_aim_between(struct sim *sim, const struct flip_request *request)
 {
+    leave_a_fence(sim, request);
     if (request->kind == FLIP_ACTION_JOURNAL_COMMIT && strikes(sim, sim->faults.orphans, 300)) {
         orphan_an_undo(sim);
     }

@@ -283,7 +283,7 @@ void daemon_start(struct sim *sim)
 static void start_again(struct sim *sim, const struct moment *moment)
 {
     if (moment->life == sim->my->life && !sim->my->running) {
-        (void)faults_lose_journal(sim);
+        faults_before_start(sim);
         daemon_start(sim);
     }
 }
