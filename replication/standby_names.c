@@ -91,7 +91,8 @@ static void build_read(struct strand *strand, struct strbuf *sql)
                " current_setting('synchronous_standby_names'), (select f.setting from pg_file_settings f"
                " where f.name = 'synchronous_standby_names' order by f.seqno desc limit 1),"
                " pg_backend_pid(), s.standing = 'active' and s.epoch >= %u, s.standing = 'standby' and"
-               " not exists (select from pg_subscription where subsynccommit not in ('local', 'off'))"
+               " not exists (select from pg_subscription where subsynccommit not in ('local', 'off')),"
+               " s.standing = 'active' and s.fenced_for is null"
                " from switchback.state s",
                side->naming->epoch, side->naming->epoch);
 }
@@ -120,6 +121,11 @@ static enum verdict judge_side(const struct naming *naming, const struct strand 
         (void)error_set(error, ERROR_STALE, "%s is active itself, at epoch %llu or later",
                         side_name(strand->side), (unsigned long long)naming->epoch);
         return VERDICT_FAIL;
+    }
+    if (strand->side != naming->active && reply_bool(reply, 0, 7)) {
+        /* Left behind, and open still: a commit that waits there must not be acknowledged any more, so its
+         * sessions are ended before its names go (contact.c). */
+        return VERDICT_END;
     }
     return VERDICT_NEXT;
 }

@@ -244,6 +244,8 @@ def test_cut_off_side_acknowledges_nothing(world):
     for phase in ("ready-alone", "open"):
         console.do("%s 2 green 2 60000" % phase)
     console.do("active blue 3")
+    console.do("names blue 3 off 60000")  # as the daemon does then: whoever waits on green must go on waiting
+    assert "switchback" in names(world.green)
 
     console.do("contact green 3", 90)
     writers.join()

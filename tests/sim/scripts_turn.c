@@ -60,7 +60,9 @@ static enum verdict read_names(struct sim *sim, struct call *call, struct strand
         (void)error_set(error, ERROR_STALE, "its standing isn't what its names are for");
         return VERDICT_FAILED;
     }
-    strand->skips = sim->clusters[strand->at].named == (active && call->request.promise);
+    /* One that was left behind, and is open still: sessions that wait there are ended before its names go. */
+    const bool behind = !active && now->standing == STANDING_ACTIVE && now->fenced_for == 0;
+    strand->skips = behind || sim->clusters[strand->at].named == (active && call->request.promise);
     return VERDICT_OK;
 }
 
