@@ -187,8 +187,11 @@ static bool decide_half_open(const struct flip_facts *facts, enum side target, s
         to->epoch_max <= to->epoch_min || from->epoch_max >= to->epoch_max) {
         return false;
     }
-    recovery->spec = (struct flip_spec){
-        .id = last + 1, .kind = FLIP_KIND_TAKEOVER, .source = side_other(target), .epoch = to->epoch_max - 1};
+    /* Under its own number: the database that is open knows by it that it is open already. */
+    recovery->spec = (struct flip_spec){.id = to->opened_for != 0 ? to->opened_for : last + 1,
+                                        .kind = FLIP_KIND_TAKEOVER,
+                                        .source = side_other(target),
+                                        .epoch = to->epoch_max - 1};
     decide(recovery, RECOVERY_FORWARD);
     return true;
 }

@@ -126,3 +126,25 @@ def test_decision_outlives_a_crash(world):
     assert s["flip"] is None, s
     served_by(d, world.blue)
     assert world.blue.value("select note from account where id = 1") == "acknowledged"
+
+
+def test_half_a_takeover_without_a_journal(world):
+    """A takeover ended between two databases and its journal is lost: the next start finishes it, and fences the side it left."""
+    d = world.prepared(pair={"databases": ("app", "shop")}, databases=["app", "shop"], flip=dict(LOSSLESS, lossless=False))
+    d.stop()
+    shutil.rmtree(d.settings["state"]["dir"])
+    for name in ("app", "shop"):
+        with world.green.connect(name, "switchback") as manager:
+            manager.query("set session_replication_role = replica")
+            owner, epoch = manager.query("select owner, epoch from switchback.state")[0]
+            manager.query("select switchback.cut_off(%s, %s, 7)" % (owner, epoch))
+            if name == "app":
+                manager.query("select switchback.make_ready_alone(%s, %s, 7)" % (owner, epoch))
+    d.start()
+    s = d.wait_status(lambda s: s["active"] == "green" and s["phase"] == "steady", 60, "green serves")
+    d.wait_status(lambda s: s["sides"]["blue"]["fenced"], 60, "blue is fenced")
+    for name in ("app", "shop"):
+        state = world.green.query("select standing, epoch, opened_for from switchback.state", database=name)[0]
+        assert list(state) == ["active", str(s["epoch"]), "7"], (name, state)
+    assert_one_active(world, "green")
+    served_by(d, world.green)

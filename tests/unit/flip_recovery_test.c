@@ -210,6 +210,10 @@ static void test_half_a_takeover_without_a_journal(void **state)
     assert_int_equal(recovery.verdict, RECOVERY_FORWARD);
     assert_true(recovery.spec.kind == FLIP_KIND_TAKEOVER && recovery.spec.source == SIDE_BLUE &&
                 recovery.spec.epoch == 4 && recovery.from_clusters);
+    facts.sides[SIDE_GREEN].opened_for = FLIP;   /* under another number the open one can't be gone on with */
+    facts.sides[SIDE_BLUE].last_flip = FLIP + 2; /* refused, or aborted before it had touched green */
+    recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
+    assert_true(recovery.verdict == RECOVERY_FORWARD && recovery.spec.id == FLIP);
     facts.sides[SIDE_BLUE] = away(); /* it may have been opened again */
     recovery_decide(&nothing, &facts, SIDE_BLUE, &recovery);
     assert_int_equal(recovery.verdict, RECOVERY_WAIT);
