@@ -205,7 +205,12 @@ static void transfer(struct session *session)
     }
 }
 
-/* The results of a pipeline of `statements` statements, the last of which commits. */
+/*
+ * The results of a pipeline of `count` statements, the last of which commits. Acknowledged is what the Sync's
+ * reply confirms, too: when its postmaster dies, a backend that waits for the other side in a COMMIT gives
+ * up, and if it LISTENs and a notification is due, what it had ready is flushed to the client, the COMMIT's
+ * CommandComplete among it.
+ */
 static void collect_pipeline(struct session *session, struct operation *operation, int count)
 {
     int64_t start = now_us(CLOCK_MONOTONIC);
@@ -227,7 +232,7 @@ static void collect_pipeline(struct session *session, struct operation *operatio
         PQclear(result);
     }
     note_round_trip(operation, start);
-    if (committed) {
+    if (committed && synced) {
         acknowledge(session, operation);
     } else {
         judge_failed_commit(session, operation);
