@@ -491,6 +491,11 @@ void replication_own(struct replication *replication, replication_done done, voi
     begin(owning);
 }
 
+bool replication_is_owning(const struct replication *replication)
+{
+    return replication->owning;
+}
+
 void own_side(struct replication *replication, enum side side, replication_done done, void *context)
 {
     begin(owning_new(replication, SIDE_BIT(side), false, done, context));

@@ -71,9 +71,10 @@ static bool judge_row(const struct prepare *prepare, const struct blocking *bloc
                             "drop its database there, or run finalize --everything for its own pair first");
     }
     if (row->owner > prepare->owner) {
-        return error_set(error, ERROR_STALE,
-                         "%s, database %s is owned by controller %" PRIu64 ", not %" PRIu64, side,
-                         blocking->database, row->owner, prepare->owner);
+        error_set(error, ERROR_STALE, "%s, database %s is owned by controller %" PRIu64 ", not %" PRIu64,
+                  side, blocking->database, row->owner, prepare->owner);
+        return error_remedy(error, "switchback status tells whether another daemon has taken the pair: stop "
+                                   "one of the two, then prepare again");
     }
     if (row->fenced_for) {
         return error_set(error, ERROR_FLIP_RUNNING, "%s, database %s is fenced for a flip that hasn't ended",

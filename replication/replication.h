@@ -117,6 +117,7 @@ typedef void (*replication_facts_done)(void *context, const struct replication_r
 /* Ends our manager's other backends of this pair, waits until they are gone, raises `owner` on reachable
  * sides. */
 void replication_own(struct replication *replication, replication_done done, void *context);
+bool replication_is_owning(const struct replication *replication); /* it is under way */
 void replication_read_facts(struct replication *replication, replication_facts_done done, void *context);
 
 /* --- the standing sample: refreshed every 250 ms, read without waiting --- */

@@ -107,6 +107,7 @@ void controller_feed(struct controller *controller, struct flip_event *event)
     }
     controller->stepping = false;
     set_wake(controller);
+    controller_settle_look(controller);
 }
 
 void controller_answer(struct controller *controller, uint64_t ticket, bool ok, bool uncertain,
@@ -208,7 +209,7 @@ static void look_at_sides(struct controller *controller)
     wrong = (wrong || unmet) && controller->flip.mode == FLIP_MODE_STEADY &&
             now_us - controller->contact_us > (soon ? CONTACT_SOON_US : CONTACT_AGAIN_US);
     /* Looking takes ownership, which would end what prepare has under way. */
-    if ((wrong || controller->contact_due) && controller->busy == NULL) {
+    if ((wrong || controller->contact_due) && !controller_is_operating(controller)) {
         struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
         controller->contact_us = now_us;
         controller->unmet_count += unmet;
@@ -241,6 +242,7 @@ static void on_second(uv_timer_t *timer)
     struct controller *controller = timer->data;
     controller_gates_second(controller);
     look_at_sides(controller);
+    controller_settle_look(controller);
     controller_holds_tick(controller);
     if (controller->reserved && !flip_running(&controller->flip)) {
         controller->reserved = false;

@@ -333,6 +333,7 @@ void controller_flips_stop(struct controller *controller)
     controller_stopping_error(&stopping);
     controller_waiters_fail(controller, &stopping);
     controller_recover_pulse(controller);
+    controller_settle_look(controller);
     struct rpc_call **const calls[] = {&controller->hold_call, &controller->release_call};
     for (size_t i = 0; i < ARRAY_LENGTH(calls); i++) {
         if (*calls[i] != NULL) {

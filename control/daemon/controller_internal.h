@@ -103,6 +103,23 @@ struct controller_decision {
     int64_t until_us;
 };
 
+/* Begins what was waited for; not if `refused` says why. */
+typedef void (*controller_begin)(void *context, const struct error *refused);
+
+/* prepare, finalize or rejoin, asked for and not begun: see controller_settle.c. */
+struct controller_settling {
+    controller_begin begin; /* NULL: none */
+    void *context;
+    const char *verb;
+    int64_t until_us;
+};
+
+/* One of them, begun perhaps more than once. */
+struct controller_operation {
+    uint64_t owner; /* when it began last */
+    unsigned beginnings;
+};
+
 /* The last arming that the runner asked for. */
 struct controller_arming {
     uint64_t flip; /* 0: none, or undone */
@@ -168,7 +185,8 @@ struct controller {
     unsigned progress_round;
     struct flip_spec begins; /* a flip whose journal space is being reserved; id 0: none */
     const char *busy;        /* "prepare", "finalize": what else is under way; NULL */
-    struct error alarm;      /* the last one; code NONE: all is well since */
+    struct controller_settling settling;
+    struct error alarm; /* the last one; code NONE: all is well since */
     int64_t alarm_us;
     bool alarm_passes; /* it is about what is tried again: over when that has worked */
     struct proxy_counts drain;
@@ -325,6 +343,25 @@ void controller_waiters_progress(struct controller *controller);
 void controller_waiters_fail(struct controller *controller, const struct error *error);
 void controller_waiters_answer(struct controller *controller, uint64_t flip, bool watchers,
                                enum flip_outcome outcome, const struct error *error);
+
+/* --- controller_settle.c: prepare, finalize and rejoin begin under a number that stays */
+/* `busy` from here on: begins now, or as soon as no ownership is being taken. */
+void controller_settle(struct controller *controller, const char *verb, controller_begin begin,
+                       void *context);
+void controller_settle_look(struct controller *controller);
+/* No ownership is being taken, nor about to be. */
+bool controller_is_settled(const struct controller *controller);
+/* One has begun: ownership is not taken for what can wait. */
+bool controller_is_operating(const struct controller *controller);
+/* As far as the runner is concerned. */
+MUST_USE bool controller_may_operate(const struct controller *controller, const char *verb,
+                                     struct error *error);
+void controller_operation_begins(const struct controller *controller, struct controller_operation *operation);
+/* True: only because this daemon took ownership meanwhile has it failed; it is to be begun again. Else
+ * *error says why it failed. */
+MUST_USE bool controller_operation_again(struct controller *controller,
+                                         const struct controller_operation *operation, const char *verb,
+                                         const struct replication_result *result, struct error *error);
 
 /* --- controller_prepare.c */
 void controller_method_prepare(void *context, struct rpc_call *call);

@@ -10,7 +10,10 @@
 struct building {
     struct controller *controller;
     struct rpc_call *call;
+    const char *verb;
     enum side active;
+    struct controller_operation operation;
+    bool watch_ended; /* of finalize */
     int64_t began_us;
 };
 
@@ -42,47 +45,62 @@ static void end(struct building *building, const struct error *error, json_t *re
     controller_unref(controller);
 }
 
+static enum side active_side(const struct controller *controller)
+{
+    return controller->flip.history.known ? controller->flip.history.active : controller->settings->initial;
+}
+
 /* False: the call was answered. */
-static bool may_build(struct controller *controller, struct rpc_call *call, const char *verb)
+static bool may_ask(struct controller *controller, struct rpc_call *call, const char *verb)
 {
     struct error error;
-    const struct flip *flip = &controller->flip;
-    const bool turning = flip->mode == FLIP_MODE_FORWARD && flip->phase == FLIP_PHASE_TURN;
     if (controller->stopping) {
         controller_say_stopping(call);
         return false;
     }
-    if (controller->busy != NULL || controller->begins.id != 0 || (flip_running(flip) && !turning)) {
-        error_set(&error, ERROR_FLIP_RUNNING, "%s is under way",
-                  controller->busy != NULL ? controller->busy : "a flip");
+    if (controller->busy != NULL) {
+        (void)error_set(&error, ERROR_FLIP_RUNNING, "%s is under way", controller->busy);
         (void)error_remedy(&error, "wait for its end, then: switchback %s", verb);
-        rpc_fail(call, &error);
-        return false;
-    }
-    if (flip->mode != FLIP_MODE_STEADY && !turning) {
-        error_set(&error, flip->mode == FLIP_MODE_DEPOSED ? ERROR_STALE : ERROR_UNDECIDED,
-                  "it isn't decided yet which side is active: %s", flip->why.message);
-        (void)error_remedy(&error, "%s", flip->why.remedy);
         rpc_fail(call, &error);
         return false;
     }
     return true;
 }
 
-static struct building *building_new(struct controller *controller, struct rpc_call *call, const char *verb)
+static void ask(struct controller *controller, struct rpc_call *call, const char *verb,
+                controller_begin begin)
 {
     struct building *building = malloc(sizeof *building);
     ENSURE(building != NULL);
-    *building = (struct building){.controller = controller,
-                                  .call = call,
-                                  .active = controller->flip.history.known ? controller->flip.history.active
-                                                                           : controller->settings->initial,
-                                  .began_us = clock_mono_us()};
-    controller->busy = verb;
+    *building =
+        (struct building){.controller = controller, .call = call, .verb = verb, .began_us = clock_mono_us()};
     controller_ref(controller);
-    events_publish(controller->events, LOG_LEVEL_INFO, verb, 0, NULL, "%s begins, asked for by %s", verb,
-                   rpc_call_peer(call)->name);
-    return building;
+    controller_settle(controller, verb, begin, building);
+}
+
+/* False: it has ended. */
+static bool may_begin(struct building *building, const struct error *refused)
+{
+    struct controller *controller = building->controller;
+    const enum side active = active_side(controller);
+    struct error error;
+    if (refused != NULL) {
+        end(building, refused, NULL);
+        return false;
+    }
+    if (building->operation.beginnings == 0) {
+        building->active = active;
+        events_publish(controller->events, LOG_LEVEL_INFO, building->verb, 0, NULL,
+                       "%s begins, asked for by %s", building->verb, rpc_call_peer(building->call)->name);
+    } else if (building->active != active) {
+        (void)error_set(&error, ERROR_STALE, "%s is active now, it was %s when %s began", side_name(active),
+                        side_name(building->active), building->verb);
+        (void)error_remedy(&error, "see switchback status before anything else");
+        end(building, &error, NULL);
+        return false;
+    }
+    controller_operation_begins(controller, &building->operation);
+    return true;
 }
 
 /* --- prepare --- */
@@ -110,56 +128,87 @@ static void on_facts(void *context, const struct replication_result *result, con
                   (double)elapsed_us / CONTROLLER_MS_US));
 }
 
+static void begin_prepare(void *context, const struct error *refused);
+
 static void on_prepared(void *context, const struct replication_result *result)
 {
     struct building *building = context;
     struct controller *controller = building->controller;
+    struct error error;
     if (result->ok && !controller->stopping) {
         replication_read_facts(controller->replication, on_facts, building);
-        return;
+    } else if (result->ok) {
+        controller_stopping_error(&error);
+        end(building, &error, NULL);
+    } else if (controller_operation_again(controller, &building->operation, building->verb, result, &error)) {
+        controller_settle(controller, building->verb, begin_prepare, building);
+    } else {
+        events_publish(controller->events, LOG_LEVEL_WARN, "prepare", 0, NULL, "prepare failed: %s",
+                       error.message);
+        end(building, &error, NULL);
     }
-    events_publish(controller->events, LOG_LEVEL_WARN, "prepare", 0, NULL, "prepare failed: %s",
-                   result->error.message);
-    end(building, &result->error, NULL);
+}
+
+static void begin_prepare(void *context, const struct error *refused)
+{
+    struct building *building = context;
+    if (may_begin(building, refused)) {
+        replication_prepare(building->controller->replication, building->active, on_progress, on_prepared,
+                            building);
+    }
 }
 
 void controller_method_prepare(void *context, struct rpc_call *call)
 {
     struct controller *controller = context;
-    if (!rpc_call_unpack(call, "{}") || !may_build(controller, call, "prepare")) {
-        return;
+    if (rpc_call_unpack(call, "{}") && may_ask(controller, call, "prepare")) {
+        ask(controller, call, "prepare", begin_prepare);
     }
-    struct building *building = building_new(controller, call, "prepare");
-    replication_prepare(controller->replication, building->active, on_progress, on_prepared, building);
 }
 
 /* --- finalize --- */
 
+static void begin_finalize(void *context, const struct error *refused);
+
 static void on_finalized(void *context, const struct replication_result *result)
 {
     struct building *building = context;
-    if (!result->ok) {
-        end(building, &result->error, NULL);
-        return;
+    struct controller *controller = building->controller;
+    struct error error;
+    if (result->ok) {
+        end(building, NULL, json_pack("{s:b}", "ok", 1));
+    } else if (controller_operation_again(controller, &building->operation, building->verb, result, &error)) {
+        controller_settle(controller, building->verb, begin_finalize, building);
+    } else {
+        end(building, &error, NULL);
     }
-    end(building, NULL, json_pack("{s:b}", "ok", 1));
+}
+
+static void begin_finalize(void *context, const struct error *refused)
+{
+    struct building *building = context;
+    struct controller *controller = building->controller;
+    struct flip_event event = {.kind = FLIP_EVENT_END_WATCH};
+    struct error error;
+    if (refused == NULL && !controller->flip.prepared) {
+        (void)error_set(&error, ERROR_NOT_PREPARED, "there is no way back to end");
+        refused = &error;
+    }
+    if (refused == NULL && !building->watch_ended) {
+        building->watch_ended = true;
+        controller_feed(controller, &event); /* from here nothing flips back by itself */
+        controller_settle(controller, building->verb, begin_finalize,
+                          building); /* it may look at the sides */
+    } else if (may_begin(building, refused)) {
+        replication_finalize(controller->replication, building->active, false, on_finalized, building);
+    }
 }
 
 void controller_method_finalize(void *context, struct rpc_call *call)
 {
     struct controller *controller = context;
-    struct flip_event event = {.kind = FLIP_EVENT_END_WATCH};
     const char *reason = NULL;
-    struct error error;
-    if (!rpc_call_unpack(call, "{s?s}", "reason", &reason) || !may_build(controller, call, "finalize")) {
-        return;
+    if (rpc_call_unpack(call, "{s?s}", "reason", &reason) && may_ask(controller, call, "finalize")) {
+        ask(controller, call, "finalize", begin_finalize);
     }
-    if (!controller->flip.prepared) {
-        error_set(&error, ERROR_NOT_PREPARED, "there is no way back to end");
-        rpc_fail(call, &error);
-        return;
-    }
-    struct building *building = building_new(controller, call, "finalize");
-    controller_feed(controller, &event); /* from here nothing flips back by itself */
-    replication_finalize(controller->replication, building->active, false, on_finalized, building);
 }

@@ -12,26 +12,41 @@ struct rejoining {
     struct rpc_call *call;
     enum side side; /* that is diverged */
     bool dry_run;
+    struct controller_operation operation;
     json_t *report;
 };
+
+static void refuse(struct rejoining *rejoining, const struct error *error)
+{
+    struct controller *controller = rejoining->controller;
+    if (!rejoining->dry_run) {
+        controller->busy = NULL;
+    }
+    rpc_fail(rejoining->call, error);
+    json_decref(rejoining->report);
+    free(rejoining);
+    controller_unref(controller);
+}
 
 static void end(struct rejoining *rejoining, const struct error *error)
 {
     struct controller *controller = rejoining->controller;
+    const bool dry_run = rejoining->dry_run;
     struct flip_event event = {.kind = FLIP_EVENT_CONTACT};
-    if (!rejoining->dry_run) {
-        controller->busy = NULL;
-    }
+    controller_ref(controller);
     if (error != NULL) {
-        rpc_fail(rejoining->call, error);
-        json_decref(rejoining->report);
+        refuse(rejoining, error);
     } else {
+        if (!dry_run) {
+            controller->busy = NULL;
+        }
         rpc_reply(rejoining->call, rejoining->report);
+        free(rejoining);
+        controller_unref(controller);
     }
-    if (!rejoining->dry_run) {
+    if (!dry_run) {
         controller_feed(controller, &event); /* its standing is another one now */
     }
-    free(rejoining);
     controller_unref(controller);
 }
 
@@ -42,15 +57,29 @@ static void on_progress(void *context, const struct replication_progress *progre
                                             text_json(progress->message)));
 }
 
+static void begin_rejoin(void *context, const struct error *refused);
+
+/* An attempt came to nothing: the next one, or the end. */
+static void attempt_failed(struct rejoining *rejoining, const struct replication_result *result)
+{
+    struct controller *controller = rejoining->controller;
+    struct error error;
+    if (controller_operation_again(controller, &rejoining->operation, "rejoin", result, &error)) {
+        controller_settle(controller, "rejoin", begin_rejoin, rejoining);
+        return;
+    }
+    events_publish(controller->events, LOG_LEVEL_WARN, "rejoin", 0, NULL, "%s can't rejoin: %s",
+                   side_name(rejoining->side), error.message);
+    end(rejoining, &error);
+}
+
 static void on_rejoined(void *context, const struct replication_result *result)
 {
     struct rejoining *rejoining = context;
     struct controller *controller = rejoining->controller;
     const char *side = side_name(rejoining->side);
     if (!result->ok) {
-        events_publish(controller->events, LOG_LEVEL_WARN, "rejoin", 0, NULL, "%s can't rejoin: %s", side,
-                       result->error.message);
-        end(rejoining, &result->error);
+        attempt_failed(rejoining, result);
         return;
     }
     events_publish(controller->events, LOG_LEVEL_INFO, "rejoin", 0, NULL,
@@ -104,9 +133,8 @@ static void on_stranded(void *context, const struct replication_result *result,
 static bool may_rejoin(const struct controller *controller, enum side side, struct error *error)
 {
     const struct flip *flip = &controller->flip;
-    if (controller->busy != NULL || controller->begins.id != 0 || flip_running(flip)) {
-        error_set(error, ERROR_FLIP_RUNNING, "%s is under way",
-                  controller->busy != NULL ? controller->busy : "a flip");
+    if (controller->begins.id != 0 || flip_running(flip)) {
+        error_set(error, ERROR_FLIP_RUNNING, "a flip is under way");
         return error_remedy(error, "wait for its end, then: switchback rejoin");
     }
     if (flip->mode != FLIP_MODE_STEADY || !flip->history.known) {
@@ -123,6 +151,43 @@ static bool may_rejoin(const struct controller *controller, enum side side, stru
     return true;
 }
 
+static void begin_rejoin(void *context, const struct error *refused)
+{
+    struct rejoining *rejoining = context;
+    struct controller *controller = rejoining->controller;
+    const enum side side = rejoining->side;
+    struct error error;
+    if (refused == NULL && side == controller->flip.history.active) {
+        (void)error_set(&error, ERROR_STALE, "%s is active now", side_name(side));
+        (void)error_remedy(&error, "see switchback status before anything else");
+        refused = &error;
+    } else if (refused == NULL && !may_rejoin(controller, side, &error)) {
+        refused = &error;
+    }
+    if (refused != NULL) {
+        events_publish(controller->events, LOG_LEVEL_WARN, "rejoin", 0, NULL, "%s can't rejoin: %s",
+                       side_name(side), refused->message);
+        refuse(rejoining, refused);
+        return;
+    }
+    controller_operation_begins(controller, &rejoining->operation);
+    if (rejoining->report == NULL) {
+        replication_stranded(controller->replication, side, on_stranded, rejoining);
+    } else { /* told already: another attempt, which may find less */
+        replication_rejoin(controller->replication, side_other(side), on_progress, on_rejoined, rejoining);
+    }
+}
+
+static struct rejoining *rejoining_new(struct controller *controller, struct rpc_call *call, enum side side,
+                                       bool dry_run)
+{
+    struct rejoining *rejoining = calloc(1, sizeof *rejoining);
+    ENSURE(rejoining != NULL);
+    *rejoining = (struct rejoining){.controller = controller, .call = call, .side = side, .dry_run = dry_run};
+    controller_ref(controller);
+    return rejoining;
+}
+
 void controller_method_rejoin(void *context, struct rpc_call *call)
 {
     struct controller *controller = context;
@@ -135,22 +200,19 @@ void controller_method_rejoin(void *context, struct rpc_call *call)
     }
     if (controller->stopping) {
         controller_say_stopping(call);
-        return;
-    }
-    if (!may_rejoin(controller, side, &error)) {
+    } else if (controller->busy != NULL) {
+        (void)error_set(&error, ERROR_FLIP_RUNNING, "%s is under way", controller->busy);
+        (void)error_remedy(&error, "wait for its end, then: switchback rejoin");
         rpc_fail(call, &error);
-        return;
-    }
-    struct rejoining *rejoining = calloc(1, sizeof *rejoining);
-    ENSURE(rejoining != NULL);
-    *rejoining =
-        (struct rejoining){.controller = controller, .call = call, .side = side, .dry_run = dry_run != 0};
-    controller_ref(controller);
-    if (!rejoining->dry_run) {
-        controller->busy = "rejoin";
+    } else if ((dry_run != 0 || controller_is_settled(controller)) && !may_rejoin(controller, side, &error)) {
+        rpc_fail(call, &error);
+    } else if (dry_run != 0) {
+        replication_stranded(controller->replication, side, on_stranded,
+                             rejoining_new(controller, call, side, true));
+    } else {
         events_publish(controller->events, LOG_LEVEL_INFO, "rejoin", 0, NULL, "%s asks that %s rejoin%s%s",
                        rpc_call_peer(call)->name, side_name(side), reason != NULL ? ": " : "",
                        reason != NULL ? reason : "");
+        controller_settle(controller, "rejoin", begin_rejoin, rejoining_new(controller, call, side, false));
     }
-    replication_stranded(controller->replication, side, on_stranded, rejoining);
 }

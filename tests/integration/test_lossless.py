@@ -3,6 +3,7 @@ import time
 
 import pg
 from test_flip import FENCED, assert_one_active, code_of, fenced
+from test_prepare import asked_while_taken
 
 LOSSLESS = {"lossless": True, "lossless_max_wait": "5s", "dead_after": "1s", "drain": {"timeout": "5s"},
             "catchup": {"timeout": "5s"}, "max_hold": "15s"}
@@ -171,7 +172,8 @@ def test_flip_back_with_loss(world):
     assert preview["transactions"] >= 10 and preview["rows"] >= 10, preview
     lines = d.verb("rejoin", "--dry-run", json=False, code=0).out
     assert "public.entry" in lines, lines
-    d.verb("rejoin", code=0)
+    rejoined = asked_while_taken(d, world, "rejoin")  # it waits until the side that comes back is met
+    assert rejoined["result"]["rows"] == preview["rows"], rejoined
     d.wait_status(lambda s: s["way_back"]["open"] and s["sides"]["green"]["standing"] == "standby", timeout=60, what="green follows")
     world.assert_same_data()
 

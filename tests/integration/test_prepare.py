@@ -1,12 +1,15 @@
 """prepare and finalize on real clusters: odd schemas, interruptions, refusals."""
+import json
 import os
 import random
+import socket
 import threading
 import time
 
 import pg
 from cluster import NEW_BIN, OLD_BIN
 from daemon import LIMIT
+from network import Strikes
 from tool import Tool
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -491,3 +494,45 @@ def test_standby_killed_under_the_daemon(world):
     d.wait_steady("blue")
     world.assert_same_data()
     assert answer.code == 0, answer
+
+
+def asked_while_taken(d, world, verb):
+    """The answer to a verb that comes when the daemon is about to take ownership, because a side has come back."""
+    strikes, calls = Strikes(world.folder), []
+
+    def ask():
+        caller = socket.socket(socket.AF_UNIX)
+        caller.settimeout(120 * LIMIT)
+        caller.connect(d.socket_path)
+        caller.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": verb}).encode() + b"\n")
+        calls.append(caller)
+
+    d.stop()
+    d.start(environment={"SWITCHBACK_TEST_STRIKE": strikes.path})
+    d.wait_status(lambda s: s["phase"] == "steady" and s["active"] == "blue" and s["sides"]["green"]["reachable"], 60, "steady")
+    number = "select owner from switchback.state"
+    before = int(world.blue.value(number))
+    world.green.stop()
+    d.wait_status(lambda s: not s["sides"]["green"]["reachable"], 60, "green is seen to be away")
+    strikes.on("learn:before", ask)
+    world.green.start()
+    assert strikes.struck.wait(120 * LIMIT) and not strikes.problems, strikes.problems
+    with calls[0] as caller:
+        answer = next(answer for answer in map(json.loads, caller.makefile("rb")) if answer.get("id") == 1)
+    assert int(world.blue.value(number)) > before
+    return answer
+
+
+def test_prepare_while_ownership_is_taken(world):
+    """A side that comes back makes the daemon take ownership anew; a prepare of that moment waits, and isn't another controller's."""
+    d = world.prepared()
+    answer = asked_while_taken(d, world, "prepare")
+    assert answer["result"]["ok"] is True, answer
+    d.wait_steady("blue")
+    world.assert_same_data()
+
+
+def test_finalize_while_ownership_is_taken(world):
+    d = world.prepared()
+    answer = asked_while_taken(d, world, "finalize")
+    assert answer["result"]["ok"] is True, answer
