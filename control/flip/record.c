@@ -350,7 +350,7 @@ static void begin(struct flip_story *flip, const struct record *row)
     flip->epoch = row->epoch;
     flip->automatic = row->automatic;
     flip->lossless = row->lossless;
-    flip->fence_intended = flip->committed = row->committed;
+    flip->fence_intended = flip->committed = flip->adopted = row->committed;
     flip->of = row->of;
     flip->begun_us = row->time_us;
     memcpy(flip->key, row->key, sizeof flip->key);

@@ -105,6 +105,7 @@ struct flip_story {
     enum flip_phase phase;      /* of the last intent */
     bool fence_intended;        /* fence, or cut-off: from here on the clusters may carry its traces */
     bool committed, back, released, turned;
+    bool adopted;              /* from the clusters, committed: nobody knows here whether it was released */
     enum flip_outcome outcome; /* NONE while it is under way */
     enum error_code code;
     char text[RECORD_TEXT_SIZE];

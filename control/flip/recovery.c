@@ -71,8 +71,8 @@ static void decide_taken_over(struct recovery *recovery, const struct flip_side_
     }
 }
 
-static void decide_committed(struct recovery *recovery, const struct flip_side_facts *source,
-                             const struct flip_side_facts *target)
+static void decide_committed(const struct flip_story *story, struct recovery *recovery,
+                             const struct flip_side_facts *source, const struct flip_side_facts *target)
 {
     const struct flip_spec *spec = &recovery->spec;
     const bool target_open = prepared(target) && target->epoch_max == spec->epoch + 1;
@@ -96,6 +96,13 @@ static void decide_committed(struct recovery *recovery, const struct flip_side_f
     const bool turned = target_open && target->epoch_min == target->epoch_max && source->active == 0;
     if (source->epoch_max == spec->epoch + 2) {
         decide(recovery, RECOVERY_BACK);
+    } else if (fenced && story->adopted && !target->reachable) {
+        decide(recovery, RECOVERY_WAIT);
+        error_set(&recovery->why, ERROR_UNDECIDED,
+                  "flip %" PRIu64 " was committed, and may have been released: %s can't be reached", spec->id,
+                  side_name(side_other(spec->source)));
+        error_remedy(&recovery->why, "bring %s back; the flip then ends by itself",
+                     side_name(side_other(spec->source)));
     } else if (undone) {
         decide(recovery, RECOVERY_UNDO);
     } else if (fenced || turned) {
@@ -124,7 +131,7 @@ static void decide_running(const struct flip_story *story, const struct flip_fac
     } else if (story->committed && story->kind == FLIP_KIND_TAKEOVER) {
         decide_taken_over(recovery, target);
     } else if (story->committed) {
-        decide_committed(recovery, source, target);
+        decide_committed(story, recovery, source, target);
     } else if (prepared(target) && target->epoch_max > story->epoch) {
         undecided_ahead(recovery, &recovery->spec, target->epoch_max, "the journal knows of no commit");
     } else if (!story->fence_intended) {
@@ -305,6 +312,7 @@ void recovery_decide(const struct flip_history *history, const struct flip_facts
                      struct recovery *recovery)
 {
     struct flip_facts ours = *facts;
+    const bool running = flip_story_running(&history->flip);
     memset(recovery, 0, sizeof *recovery);
     if (recovery_is_foreign(history, &ours, recovery)) {
         return;
@@ -312,11 +320,9 @@ void recovery_decide(const struct flip_history *history, const struct flip_facts
     if (history->known && history->epoch > 0 && !ours.sides[SIDE_BLUE].reachable &&
         !ours.sides[SIDE_GREEN].reachable) {
         wait_for_either(recovery);
-    } else if (ours.owned_since) {
-        decide_by_clusters(history, &ours, initial, recovery);
-    } else if (flip_story_running(&history->flip) && !recovery_journal_is_older(history, &ours)) {
+    } else if (!ours.owned_since && running && !recovery_journal_is_older(history, &ours)) {
         decide_running(&history->flip, &ours, recovery);
-    } else if (history->known && history->epoch > 0 && !flip_story_running(&history->flip)) {
+    } else if (!ours.owned_since && history->known && history->epoch > 0 && !running) {
         decide_known(history, &ours, initial, recovery);
     } else {
         decide_by_clusters(history, &ours, initial, recovery);
@@ -325,6 +331,11 @@ void recovery_decide(const struct flip_history *history, const struct flip_facts
     if (recovery->verdict == RECOVERY_STEADY && recovery->epoch < facts->epoch_seen &&
         !ours.sides[other].reachable) {
         wait_for(recovery, other, "it has been further than the one that can");
+    }
+    const enum side target = side_other(recovery->spec.source); /* an old copy of the journal, then */
+    if (recovery->verdict == RECOVERY_UNDO && recovery->spec.epoch < facts->epoch_seen &&
+        !ours.sides[target].reachable) {
+        wait_for(recovery, target, "it has been further than the one that can");
     }
 }
 

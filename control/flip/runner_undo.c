@@ -229,22 +229,21 @@ void flip_resolve_facts(struct flip *flip)
     const struct flip_side_facts *target = &flip->facts.sides[flip_target(flip)];
     const uint64_t open = flip->spec.epoch + 1;
     const bool whole = target->reachable && target->databases > 0 && target->installed == target->databases;
-    const bool alone = flip->spec.kind == FLIP_KIND_TAKEOVER;
+    const bool alone = flip->spec.kind == FLIP_KIND_TAKEOVER; /* every acknowledged commit is there */
+    const bool turned = source->reachable && source->standby > 0 && source->epoch_max == open;
+    const bool adopted = flip->history.flip.adopted && !whole;
     if (flip->commit_unsaid) {
         say_committed(flip);
     } else if (whole && target->epoch_min == open && target->epoch_max == open) {
         flip_settle_open(flip);
     } else if (alone && whole && target->epoch_max <= open) {
         flip_ask_simple(flip, FLIP_ACTION_READY_ALONE, flip->now_us + FLIP_READY_US);
-    } else if (alone) { /* every acknowledged commit is there: only forward */
-        resolve_alone_later(flip);
-    } else if (whole && target->epoch_min == flip->spec.epoch && target->epoch_max <= open &&
+    } else if (!alone && whole && target->epoch_min == flip->spec.epoch && target->epoch_max <= open &&
                flip->open_tries < FLIP_OPEN_TRIES) {
         flip->open_tries++;
         flip_ask_simple(flip, FLIP_ACTION_CATCHUP, flip->now_us + flip->options.catchup_timeout_us);
-    } else if (source->reachable && source->standby > 0 && source->epoch_max == open) {
-        resolve_alone_later(
-            flip); /* it has turned: the target was released, by whoever ran the flip before */
+    } else if (alone || turned || adopted) { /* only forward: it was released, or may have been, by others */
+        resolve_alone_later(flip);
     } else if (source->reachable) {
         flip_back(flip);
     } else {

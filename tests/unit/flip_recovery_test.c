@@ -362,6 +362,43 @@ static void test_a_lower_epoch_than_was_seen(void **state)
     assert_int_equal(recovery.verdict, RECOVERY_STEADY);
 }
 
+/* Nor is a flip undone at a side that is known to be behind the one that is away: the journal is an older
+ * copy. */
+static void test_no_undo_below_what_was_seen(void **state)
+{
+    (void)state;
+    struct recovery recovery;
+    const struct flip_history known = history(FENCING);
+    struct flip_facts facts = {.sides = {fenced(EPOCH), away()}, .epoch_seen = EPOCH + 1};
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_WAIT);
+    facts.epoch_seen = EPOCH;
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_UNDO);
+}
+
+/* A flip that was found committed on the clusters, by a start without its journal: it may have been released.
+ */
+static void test_an_adopted_flip_may_have_been_released(void **state)
+{
+    (void)state;
+    struct recovery recovery;
+    struct flip_history known = history(STEADY);
+    const struct record adopted = {
+        .kind = RECORD_BEGIN, .flip = FLIP, .side = SIDE_BLUE, .epoch = EPOCH, .committed = true};
+    flip_history_fold(&known, &adopted);
+    struct flip_facts facts = {.sides = {fenced(EPOCH), away()}};
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_WAIT);
+    facts.sides[SIDE_GREEN] = active(EPOCH + 1);
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_FORWARD);
+    facts.sides[SIDE_BLUE] = undone(EPOCH);
+    facts.sides[SIDE_GREEN] = standby(EPOCH);
+    recovery_decide(&known, &facts, SIDE_BLUE, &recovery);
+    assert_int_equal(recovery.verdict, RECOVERY_UNDO);
+}
+
 /* A flip-back died behind its fence, a takeover went over it: the fence that is left is of no flip under way.
  */
 static void test_a_fence_that_a_takeover_left(void **state)
@@ -462,6 +499,8 @@ int main(void)
         cmocka_unit_test(test_the_journal_is_older),
         cmocka_unit_test(test_others_have_owned_the_pair),
         cmocka_unit_test(test_a_lower_epoch_than_was_seen),
+        cmocka_unit_test(test_no_undo_below_what_was_seen),
+        cmocka_unit_test(test_an_adopted_flip_may_have_been_released),
         cmocka_unit_test(test_a_fence_that_a_takeover_left),
         cmocka_unit_test(test_clusters_of_others),
         cmocka_unit_test(test_steady),
