@@ -332,7 +332,8 @@ void recovery_decide(const struct flip_history *history, const struct flip_facts
         !ours.sides[other].reachable) {
         wait_for(recovery, other, "it has been further than the one that can");
     }
-    const enum side target = side_other(recovery->spec.source); /* an old copy of the journal, then */
+    /* No flip is undone at a side that is known to be behind: the journal is an old copy, then. */
+    const enum side target = side_other(recovery->spec.source);
     if (recovery->verdict == RECOVERY_UNDO && recovery->spec.epoch < facts->epoch_seen &&
         !ours.sides[target].reachable) {
         wait_for(recovery, target, "it has been further than the one that can");
